@@ -1,0 +1,27 @@
+//! Policies and pure machines of the rustkernel supervision runtime.
+//!
+//! This crate decides; [`rustkernel-actors`](../rustkernel_actors/index.html) acts on the decisions. The machines
+//! here take the time, the randomness and the events as arguments and hand decisions back: they spawn nothing,
+//! read no clock and own no socket. The thin async shells that the book's API needs (a breaker's `call`, a
+//! retry's `execute`, a probe's `check`) stand beside the machine they wrap.
+//!
+//! - [`resilience`]: breaker, retry, deadline, health, recovery, and their configuration.
+//! - [`traits`]: what users implement: kernels, payloads, checkpoints.
+//! - [`error`]: the one error type of a kernel call.
+//! - [`envelope`]: what travels with a request through a chain of kernels.
+//! - [`codec`]: how registered payloads and checkpoints become bytes.
+//! - [`clock`]: the monotonic time that feeds all of them.
+
+pub mod clock;
+pub mod codec;
+pub mod envelope;
+pub mod error;
+pub mod id;
+pub mod resilience;
+pub mod traits;
+
+pub use error::KernelError;
+pub use id::KernelId;
+
+/// The result of a kernel's work; `E` defaults to [`KernelError`].
+pub type Result<T, E = KernelError> = std::result::Result<T, E>;

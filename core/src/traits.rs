@@ -1,0 +1,11 @@
+//! What users implement.
+
+mod checkpointable;
+mod context;
+mod kernel;
+mod payload;
+
+pub use checkpointable::CheckpointableKernel;
+pub use context::{Context, Signal};
+pub use kernel::{Kernel, LocalKernel};
+pub use payload::Payload;

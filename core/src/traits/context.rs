@@ -1,0 +1,86 @@
+//! What an execution can ask about itself.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::clock::{Clock, Timestamp};
+use crate::envelope::Header;
+
+/// What a running execution sees of its request: how long it has, which attempt it is, and whether anybody still
+/// waits for the answer.
+#[derive(Debug)]
+pub struct Context<'a> {
+    header: Header,
+    incarnation: u64,
+    clock: &'a Clock,
+    stop: &'a Signal,
+}
+
+/// A flag that is raised once: "stop, nobody waits for this any more".
+#[derive(Debug, Default)]
+pub struct Signal(AtomicBool);
+
+impl Signal {
+    /// A lowered flag.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    /// Raises the flag.
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether the flag is up.
+    #[must_use]
+    pub fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl<'a> Context<'a> {
+    /// The context of one execution, as a runtime makes it.
+    #[must_use]
+    pub fn new(header: Header, incarnation: u64, clock: &'a Clock, stop: &'a Signal) -> Self {
+        Self { header, incarnation, clock, stop }
+    }
+
+    /// What travels with the request: id, deadline, attempt, retry budget.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The number of this life of the kernel, from 1.
+    #[must_use]
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// Time left until the deadline; zero once it has passed, [`Duration::MAX`] without one.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.header.deadline.saturating_since(self.clock.now())
+    }
+
+    /// Whether the answer has lost its reader: the deadline passed, the caller left, or this incarnation was fenced.
+    ///
+    /// A kernel with long loops asks this now and then and returns; a kernel that does not is fenced by
+    /// the watchdog.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.stop.is_raised() || self.clock.now() >= self.header.deadline
+    }
+}
+
+impl Context<'static> {
+    /// A context outside any runtime, for a kernel's own tests: no deadline, first attempt, first incarnation.
+    #[must_use]
+    pub fn detached() -> Self {
+        static CLOCK: std::sync::OnceLock<Clock> = std::sync::OnceLock::new();
+        static STOP: Signal = Signal::new();
+        let header = Header::new(0, Timestamp::NEVER);
+        Self::new(header, 1, CLOCK.get_or_init(Clock::system), &STOP)
+    }
+}
