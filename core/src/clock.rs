@@ -35,6 +35,12 @@ impl Timestamp {
         self.0
     }
 
+    /// Whether this is [`Timestamp::ZERO`].
+    #[must_use]
+    pub const fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+
     /// Whether this is [`Timestamp::NEVER`].
     #[must_use]
     pub const fn is_never(self) -> bool {

@@ -13,7 +13,7 @@ pub struct Context<'a> {
     header: Header,
     incarnation: u64,
     clock: &'a Clock,
-    stop: &'a Signal,
+    stops: [&'a Signal; 2],
 }
 
 /// A flag that is raised once: "stop, nobody waits for this any more".
@@ -40,10 +40,11 @@ impl Signal {
 }
 
 impl<'a> Context<'a> {
-    /// The context of one execution, as a runtime makes it.
+    /// The context of one execution, as a runtime makes it. `stops` are the cancellation of the request and the fence
+    /// of the incarnation.
     #[must_use]
-    pub fn new(header: Header, incarnation: u64, clock: &'a Clock, stop: &'a Signal) -> Self {
-        Self { header, incarnation, clock, stop }
+    pub fn new(header: Header, incarnation: u64, clock: &'a Clock, stops: [&'a Signal; 2]) -> Self {
+        Self { header, incarnation, clock, stops }
     }
 
     /// What travels with the request: id, deadline, attempt, retry budget.
@@ -70,7 +71,7 @@ impl<'a> Context<'a> {
     /// the watchdog.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.stop.is_raised() || self.clock.now() >= self.header.deadline
+        self.stops.iter().any(|stop| stop.is_raised()) || self.clock.now() >= self.header.deadline
     }
 }
 
@@ -81,6 +82,6 @@ impl Context<'static> {
         static CLOCK: std::sync::OnceLock<Clock> = std::sync::OnceLock::new();
         static STOP: Signal = Signal::new();
         let header = Header::new(0, Timestamp::NEVER);
-        Self::new(header, 1, CLOCK.get_or_init(Clock::system), &STOP)
+        Self::new(header, 1, CLOCK.get_or_init(Clock::system), [&STOP; 2])
     }
 }

@@ -1,0 +1,260 @@
+//! The place of one kernel in the runtime. It outlives every incarnation of its kernel, and requests belong to it.
+//!
+//! Three parties meet here: callers [`submit`](Slot::submit), one incarnation takes and finishes ([`serve`]), and
+//! the recovery actor fences, restarts and closes ([`control`]). One lock guards the [`ledger`](ledger); answers are
+//! given and wakers woken after it is released.
+
+mod control;
+mod ledger;
+mod rules;
+mod serve;
+
+use std::fmt;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
+use std::task::Waker;
+use std::time::Duration;
+
+use rustkernel_core::KernelId;
+use rustkernel_core::clock::{Clock, Timestamp};
+use rustkernel_core::envelope::Header;
+use rustkernel_core::error::{KernelError, KernelErrorKind, Phase};
+use rustkernel_core::resilience::Outcome;
+use rustkernel_core::traits::Payload;
+
+pub use ledger::Accounts;
+pub(crate) use control::{Resolution, Supervised};
+pub(crate) use ledger::{Bounds, Life, Orders, Watch};
+pub(crate) use rules::Rules;
+pub(crate) use serve::{Ending, Incarnation, serve};
+
+use crate::answer::Answer;
+use crate::gate::{Gate, Report};
+use crate::links::Links;
+use crate::request::{Request, Stop, cancelled, deadline_exceeded};
+use crate::sync::{Mutex, MutexGuard, lock};
+use crate::timer::Alarm;
+use ledger::{Cancelled, Entry, Ledger, Refusal};
+
+pub(crate) type Shared<I, O> = Arc<Request<I, O>>;
+
+/// One kernel's slot.
+pub(crate) struct Slot<I, O> {
+    pub(crate) id: KernelId,
+    /// The slot's number in its runtime; the upper bits of its request ids.
+    pub(crate) index: u32,
+    pub(crate) gate: Gate,
+    pub(crate) rules: Rules<I>,
+    pub(crate) links: Arc<Links>,
+    me: Weak<Self>,
+    state: Mutex<State<I, O>>,
+}
+
+struct State<I, O> {
+    ledger: Ledger<Shared<I, O>>,
+    incarnation: Option<Arc<Incarnation>>,
+    incarnations: u64,
+    requests: u64,
+    checkpoint: Option<Arc<[u8]>>,
+}
+
+/// A request that the slot did not take, with everything its caller gave.
+pub(crate) struct Refused<I, O> {
+    pub(crate) input: I,
+    pub(crate) answer: Answer<O>,
+    pub(crate) error: KernelError,
+}
+
+/// Where in time a request stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timing {
+    pub(crate) header: Header,
+    /// A budget that starts when an incarnation takes the request; [`Duration::MAX`] for none.
+    pub(crate) budget: Duration,
+}
+
+impl<I: Payload, O: Payload> Slot<I, O> {
+    pub(crate) fn new(id: KernelId, index: u32, rules: Rules<I>, links: Arc<Links>) -> Arc<Self> {
+        let ledger = Ledger::new(rules.bounds);
+        let state = State { ledger, incarnation: None, incarnations: 0, requests: 0, checkpoint: None };
+        Arc::new_cyclic(|me| Self {
+            id,
+            index,
+            gate: Gate::new(rules.breaker.as_ref()),
+            rules,
+            links,
+            me: Weak::clone(me),
+            state: Mutex::new(state),
+        })
+    }
+
+    /// Admits a request: gate, deadline, life, bounds, in that order; then it belongs to the slot. No actor is asked.
+    pub(crate) fn submit(
+        &self,
+        input: I,
+        mut timing: Timing,
+        answer: Answer<O>,
+        stop: Stop,
+    ) -> Result<Shared<I, O>, Refused<I, O>> {
+        let permit = match self.gate.admit() {
+            Ok(permit) => permit,
+            Err(refused) => {
+                let kind = KernelErrorKind::Rejected(self.gate.explain(refused));
+                return Err(self.refuse(input, answer, kind));
+            }
+        };
+        let bytes = input.size_bytes();
+        let deadline = timing.header.deadline;
+        let now = if deadline.is_never() { Timestamp::ZERO } else { self.clock().now() };
+        let remaining = deadline.saturating_since(now);
+        if remaining.is_zero() {
+            self.report(self.gate.observe(permit, Outcome::Inconclusive));
+            return Err(self.refuse(input, answer, KernelErrorKind::DeadlineExceeded));
+        }
+        let mut state = lock(&self.state);
+        let mut dead = Vec::new();
+        let mut verdict = state.ledger.may_accept(bytes, remaining, now);
+        if matches!(verdict, Err(Refusal::Limit(_))) {
+            dead = state.ledger.purge(|entry| entry.request.stop.token().is_raised());
+            verdict = state.ledger.may_accept(bytes, remaining, now);
+        }
+        if let Err(refusal) = verdict {
+            drop(state);
+            self.answer_all(dead, || cancelled(Phase::Queued));
+            self.report(self.gate.observe(permit, Outcome::Inconclusive));
+            return Err(self.refuse(input, answer, refusal.into()));
+        }
+        if timing.header.id == 0 {
+            state.requests += 1;
+            timing.header.id = u64::from(self.index) << INDEX_SHIFT | state.requests;
+        }
+        let request = Arc::new(Request { input, permit, answer, stop });
+        let Timing { header, budget } = timing;
+        let sleeper = state.ledger.accept(Entry { header, request: Arc::clone(&request), bytes, budget, convictions: 0 });
+        let arm = arm(&mut state.ledger, deadline);
+        drop(state);
+        wake(sleeper);
+        self.schedule(arm);
+        if !dead.is_empty() {
+            self.answer_all(dead, || cancelled(Phase::Queued));
+        }
+        Ok(request)
+    }
+
+    /// The caller of `header.id` went away.
+    pub(crate) fn cancel(&self, request: &Shared<I, O>, id: u64) {
+        let cancelled = self.lock().ledger.cancel(id);
+        match cancelled {
+            Cancelled::Waiting(_) => self.report(self.gate.observe(request.permit, Outcome::Inconclusive)),
+            Cancelled::Running(waker) => {
+                request.stop.token().raise();
+                wake(waker);
+                self.report(self.gate.observe(request.permit, Outcome::Neutral));
+            }
+            Cancelled::Gone => {}
+        }
+    }
+
+    /// The slot's books.
+    pub(crate) fn accounts(&self) -> Accounts {
+        self.lock().ledger.accounts
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        self.links.timer.clock()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<I, O>> {
+        lock(&self.state)
+    }
+
+    #[cold]
+    fn refuse(&self, input: I, answer: Answer<O>, kind: KernelErrorKind) -> Refused<I, O> {
+        Refused { input, answer, error: KernelError::new(kind, Phase::Admission).in_kernel(&self.id) }
+    }
+
+    /// Gives an entry that the ledger handed out its answer, after its outcome has reached the gate.
+    fn conclude(&self, header: Header, request: &Shared<I, O>, outcome: Outcome, result: Result<O, KernelError>) {
+        self.report(self.gate.observe(request.permit, outcome));
+        request.answer.give(header, result.map_err(|error| error.in_kernel(&self.id)));
+    }
+
+    fn answer_all(&self, entries: Vec<Entry<Shared<I, O>>>, error: impl Fn() -> KernelError) {
+        for entry in entries {
+            let error = error();
+            self.conclude(entry.header, &entry.request, Outcome::of(&error), Err(error));
+        }
+    }
+
+    fn report(&self, report: Option<Report>) {
+        if let Some(report) = report {
+            self.links.breaker_report(self.index, report);
+        }
+    }
+
+    fn schedule(&self, at: Option<Timestamp>) {
+        if let Some(at) = at {
+            let alarm: Weak<dyn Alarm> = Weak::clone(&self.me) as Weak<dyn Alarm>;
+            self.links.timer.schedule(at, alarm, at.as_nanos());
+        }
+    }
+}
+
+impl<I: Payload, O: Payload> Alarm for Slot<I, O> {
+    /// Deadlines, re-runs and hangs of this slot. Runs on the timer's thread, whatever the kernels do.
+    fn ring(&self, now: Timestamp, token: u64) {
+        let mut state = self.lock();
+        if state.ledger.armed.as_nanos() != token {
+            return;
+        }
+        let blocked_since = state.incarnation.as_ref().and_then(|incarnation| incarnation.blocked_since());
+        let due = state.ledger.expire(now, blocked_since, &self.rules.watch);
+        state.ledger.armed = Timestamp::NEVER;
+        if due.hung {
+            self.fence_hung(state);
+        } else {
+            let arm = arm(&mut state.ledger, due.next);
+            drop(state);
+            self.schedule(arm);
+        }
+        wake(due.waker);
+        self.answer_all(due.expired, || deadline_exceeded(Phase::Queued));
+        if let Some((header, request)) = due.overdue {
+            self.conclude(header, &request, Outcome::Failure, Err(deadline_exceeded(Phase::Executing)));
+        }
+    }
+}
+
+/// Moves the slot's alarm to `at` if that is earlier. Returns what to schedule once the lock is released.
+fn arm<R: Clone>(ledger: &mut Ledger<R>, at: Timestamp) -> Option<Timestamp> {
+    (at < ledger.armed).then(|| {
+        ledger.armed = at;
+        at
+    })
+}
+
+fn wake(waker: impl IntoIterator<Item = Waker>) {
+    for waker in waker {
+        waker.wake();
+    }
+}
+
+impl From<Refusal> for KernelErrorKind {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Limit(limit) => Self::Overloaded(limit),
+            Refusal::Restarting(retry_after) => Self::Restarting { retry_after },
+            Refusal::Draining => Self::Draining,
+            Refusal::Down(reason) => Self::Down(reason),
+        }
+    }
+}
+
+impl<I, O> fmt::Debug for Slot<I, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot").field("id", &self.id).field("gate", &self.gate).finish_non_exhaustive()
+    }
+}
+
+/// Request ids carry the slot's index above this bit, so that slots count by themselves.
+const INDEX_SHIFT: u32 = 40;

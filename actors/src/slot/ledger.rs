@@ -1,0 +1,509 @@
+//! The books of one slot: which requests wait, which one runs, and what became of all that were accepted.
+//!
+//! A pure machine behind the slot's lock: time comes in, decisions go out, and no user code runs in it. It is the one
+//! arbiter of *who answers*: whoever takes an entry out of the ledger ([`finish`](Ledger::finish),
+//! [`expire`](Ledger::expire), [`cancel`](Ledger::cancel), [`close`](Ledger::close), …) answers it, after the lock is released. Hence the
+//! law of accounting: `accepted = answered + failed + waiting + running`, at any moment.
+//!
+//! | event | waiting entry | running entry |
+//! |---|---|---|
+//! | next (incarnation) | becomes running; expired or cancelled ones are settled | - |
+//! | finish (same epoch) | - | settled, or waits again for a re-run |
+//! | finish (older epoch) | - | nothing: the late answer is discarded and counted |
+//! | deadline | settled | settled; the execution is told to stop |
+//! | fence | stays | leaves with the caller of fence, who re-queues or settles it |
+//! | close | settled | stays until its incarnation is gone |
+
+use std::collections::VecDeque;
+use std::task::Waker;
+use std::time::Duration;
+
+use rustkernel_core::clock::Timestamp;
+use rustkernel_core::envelope::Header;
+use rustkernel_core::error::{DownReason, Limit};
+
+/// One accepted request in the books.
+#[derive(Debug)]
+pub(crate) struct Entry<R> {
+    pub(crate) header: Header,
+    pub(crate) request: R,
+    pub(crate) bytes: usize,
+    /// The time it may take from the moment an incarnation takes it; [`Duration::MAX`] when its deadline is in the header.
+    pub(crate) budget: Duration,
+    /// Incarnations that died or hung while they ran this request.
+    pub(crate) convictions: u32,
+}
+
+/// The entry that an incarnation runs.
+#[derive(Debug)]
+pub(crate) struct Running<R> {
+    pub(crate) entry: Entry<R>,
+    /// When it was taken; [`Timestamp::ZERO`] when nothing needed to know.
+    pub(crate) started: Timestamp,
+    /// When to look at it next: its deadline, its hang limit, or a later check of an overdue one.
+    pub(crate) check_at: Timestamp,
+    /// Wakes the execution, once it has been pending.
+    pub(crate) waker: Option<Waker>,
+    /// Its request has been answered by somebody else; the execution only has to end.
+    pub(crate) settled: bool,
+}
+
+/// What the slot is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// An incarnation is being made, or none has been yet.
+    Starting,
+    /// An incarnation takes requests.
+    Serving,
+    /// The next incarnation starts at this time.
+    Waiting(Timestamp),
+    /// Takes nothing new; finishes what it has.
+    Draining,
+    /// Serves nobody.
+    Down(DownReason),
+}
+
+/// What the current incarnation has been told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Orders {
+    Serve,
+    Drain,
+    Stop,
+}
+
+/// Everything a slot ever accepted, and what became of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accounts {
+    /// Requests that entered the slot.
+    pub accepted: u64,
+    /// Answered with a value.
+    pub answered: u64,
+    /// Answered with a typed error.
+    pub failed: u64,
+    /// Re-runs after a crash, a hang or a retryable error. A request counts once for each.
+    pub reruns: u64,
+    /// Late results of fenced or expired executions. Nobody saw them.
+    pub discarded: u64,
+}
+
+/// The bounds of a slot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) requests: usize,
+    pub(crate) bytes: usize,
+}
+
+/// Why [`Ledger::accept`] said no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Limit(Limit),
+    Restarting(Duration),
+    Draining,
+    Down(DownReason),
+}
+
+/// What [`Ledger::next`] gives an incarnation.
+#[derive(Debug)]
+pub(crate) enum Next<R> {
+    /// Run this, taken at this time ([`Timestamp::ZERO`] when nothing needed to know).
+    Run(Header, R, Timestamp),
+    /// Nothing to do; the waker was kept.
+    Sleep,
+    /// End in peace.
+    Stop,
+    /// Another incarnation has taken over: end, and touch nothing.
+    Fenced,
+}
+
+/// What the timer found due.
+#[derive(Debug)]
+pub(crate) struct Due<R> {
+    /// Waiting requests whose deadline passed; answer them.
+    pub(crate) expired: Vec<Entry<R>>,
+    /// The running request whose deadline passed, if nobody had answered it; answer it.
+    pub(crate) overdue: Option<(Header, R)>,
+    /// The running execution is hung: fence it, under the same lock.
+    pub(crate) hung: bool,
+    /// Wakes the execution, which is to be dropped, or an idle incarnation that has work again.
+    pub(crate) waker: Option<Waker>,
+    /// When to look again.
+    pub(crate) next: Timestamp,
+}
+
+/// Where [`Ledger::cancel`] found the request.
+#[derive(Debug)]
+pub(crate) enum Cancelled<R> {
+    /// It waited; nobody has to be told.
+    Waiting(Entry<R>),
+    /// It runs; this wakes its execution, which is to be dropped.
+    Running(Option<Waker>),
+    /// It was answered already.
+    Gone,
+}
+
+#[derive(Debug)]
+pub(crate) struct Ledger<R> {
+    pub(crate) life: Life,
+    pub(crate) epoch: u64,
+    pub(crate) orders: Orders,
+    pub(crate) accounts: Accounts,
+    pub(crate) running: Option<Running<R>>,
+    /// The earliest point the slot's alarm is set to.
+    pub(crate) armed: Timestamp,
+    bounds: Bounds,
+    queue: VecDeque<Entry<R>>,
+    /// Re-runs that wait for their backoff.
+    delayed: Vec<(Timestamp, Entry<R>)>,
+    bytes: usize,
+    sleeper: Option<Waker>,
+    service: ServiceTime,
+}
+
+impl<R: Clone> Ledger<R> {
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        Self {
+            life: Life::Starting,
+            epoch: 0,
+            orders: Orders::Serve,
+            accounts: Accounts::default(),
+            running: None,
+            armed: Timestamp::NEVER,
+            bounds,
+            queue: VecDeque::new(),
+            delayed: Vec::new(),
+            bytes: 0,
+            sleeper: None,
+            service: ServiceTime::default(),
+        }
+    }
+
+    /// Whether a request of `bytes` may enter. `remaining` is the time it has left, [`Duration::MAX`] without a deadline;
+    /// `now` is read only where a restart's end has to be compared.
+    pub(crate) fn may_accept(&self, bytes: usize, remaining: Duration, now: Timestamp) -> Result<(), Refusal> {
+        match self.life {
+            Life::Starting | Life::Serving => {}
+            Life::Waiting(until) if until.saturating_since(now) >= remaining => {
+                return Err(Refusal::Restarting(until.saturating_since(now)));
+            }
+            Life::Waiting(_) => {}
+            Life::Draining => return Err(Refusal::Draining),
+            Life::Down(reason) => return Err(Refusal::Down(reason)),
+        }
+        if self.waiting() >= self.bounds.requests {
+            return Err(Refusal::Limit(Limit::Requests));
+        }
+        if bytes > self.bounds.bytes.saturating_sub(self.bytes) {
+            return Err(Refusal::Limit(Limit::Bytes));
+        }
+        if remaining < self.service.of(self.queue.len()) {
+            return Err(Refusal::Limit(Limit::Time));
+        }
+        Ok(())
+    }
+
+    /// Enters a request that [`may_accept`](Self::may_accept) let in under the same lock. Returns the sleeper to wake.
+    pub(crate) fn accept(&mut self, entry: Entry<R>) -> Option<Waker> {
+        self.bytes += entry.bytes;
+        self.accounts.accepted += 1;
+        self.queue.push_back(entry);
+        self.sleeper.take()
+    }
+
+    /// Gives the incarnation of `epoch` its next request. Waiting entries whose time is over, as `is_over` says, go to
+    /// `over`, to be answered by the caller.
+    pub(crate) fn next(
+        &mut self,
+        epoch: u64,
+        waker: &Waker,
+        watch: &Watch,
+        mut started: impl FnMut(&mut Entry<R>) -> Timestamp,
+        mut is_over: impl FnMut(&Entry<R>, Timestamp) -> bool,
+        over: &mut Vec<Entry<R>>,
+    ) -> Next<R> {
+        if epoch != self.epoch {
+            return Next::Fenced;
+        }
+        if self.orders == Orders::Stop {
+            return Next::Stop;
+        }
+        while let Some(mut entry) = self.queue.pop_front() {
+            let now = started(&mut entry);
+            if is_over(&entry, now) {
+                self.settle(entry.bytes, false);
+                over.push(entry);
+                continue;
+            }
+            let (header, request) = (entry.header, entry.request.clone());
+            let check_at = header.deadline.min(watch.limit_from(now));
+            self.running = Some(Running { entry, started: now, check_at, waker: None, settled: false });
+            return Next::Run(header, request, now);
+        }
+        if self.orders == Orders::Drain && self.delayed.is_empty() {
+            return Next::Stop;
+        }
+        match &mut self.sleeper {
+            Some(sleeper) => sleeper.clone_from(waker),
+            None => self.sleeper = Some(waker.clone()),
+        }
+        Next::Sleep
+    }
+
+    /// The incarnation of `epoch` is done with its request. Gives the entry back for its answer; `None` if somebody else has answered
+    /// it, or the incarnation was fenced, and the result is to be dropped.
+    pub(crate) fn finish(&mut self, epoch: u64, now: Option<Timestamp>) -> Option<Entry<R>> {
+        let running = if epoch == self.epoch { self.running.take() } else { None };
+        let Some(running) = running else {
+            self.accounts.discarded += 1;
+            return None;
+        };
+        if running.settled {
+            self.accounts.discarded += 1;
+            return None;
+        }
+        if let Some(now) = now {
+            self.service.learn(now - running.started);
+        }
+        Some(running.entry)
+    }
+
+    /// [`finish`](Self::finish) with a good answer, booked at once.
+    pub(crate) fn hand_out(&mut self, epoch: u64, now: Option<Timestamp>) -> Option<Entry<R>> {
+        let entry = self.finish(epoch, now)?;
+        self.settle(entry.bytes, true);
+        Some(entry)
+    }
+
+    /// Takes the running entry away from its incarnation, which is gone or fenced. `None` if it was answered already.
+    pub(crate) fn take_running(&mut self) -> Option<Entry<R>> {
+        let running = self.running.take()?;
+        (!running.settled).then_some(running.entry)
+    }
+
+    /// Books the end of an entry that was taken out.
+    pub(crate) fn settle(&mut self, bytes: usize, answered: bool) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+        if answered {
+            self.accounts.answered += 1;
+        } else {
+            self.accounts.failed += 1;
+        }
+        debug_assert!(
+            self.accounts.answered + self.accounts.failed <= self.accounts.accepted,
+            "more settled than accepted"
+        );
+    }
+
+    /// Puts an entry that was taken out back at the head, to be run again at `at`. Returns the sleeper to wake.
+    pub(crate) fn rerun(&mut self, entry: Entry<R>, at: Option<Timestamp>) -> Option<Waker> {
+        self.accounts.reruns += 1;
+        match at {
+            Some(at) => {
+                self.delayed.push((at, entry));
+                None
+            }
+            None => {
+                self.queue.push_front(entry);
+                self.sleeper.take()
+            }
+        }
+    }
+
+    /// Everything that is due at `now`. `blocked_since` is when the running execution began to block its thread, if it does.
+    pub(crate) fn expire(&mut self, now: Timestamp, blocked_since: Option<Timestamp>, watch: &Watch) -> Due<R> {
+        let mut expired = Vec::new();
+        if self.queue.iter().any(|entry| entry.header.is_expired(now)) {
+            let is_over = |entry: &Entry<R>| entry.header.is_expired(now);
+            let (over, live) = std::mem::take(&mut self.queue).into_iter().partition(is_over);
+            self.queue = live;
+            expired = Vec::from(over);
+        }
+        let released = self.release_delayed(now, &mut expired);
+        for entry in &expired {
+            self.settle(entry.bytes, false);
+        }
+        let (overdue, hung) = self.inspect_running(now, blocked_since, watch);
+        // A re-run that is due again and a drain whose last request just expired both concern a sleeping incarnation.
+        let waker = if overdue.is_some() {
+            self.running.as_mut().and_then(|running| running.waker.take())
+        } else if released || !expired.is_empty() {
+            self.sleeper.take()
+        } else {
+            None
+        };
+        Due { expired, overdue, hung, waker, next: self.next_deadline() }
+    }
+
+    /// Moves re-runs whose backoff is over to the head of the queue, and expired ones to `expired`.
+    fn release_delayed(&mut self, now: Timestamp, expired: &mut Vec<Entry<R>>) -> bool {
+        let (mut index, mut released) = (0, false);
+        while index < self.delayed.len() {
+            let (at, entry) = &self.delayed[index];
+            if entry.header.is_expired(now) {
+                expired.push(self.delayed.swap_remove(index).1);
+            } else if *at <= now {
+                let entry = self.delayed.swap_remove(index).1;
+                self.queue.push_front(entry);
+                released = true;
+            } else {
+                index += 1;
+            }
+        }
+        released
+    }
+
+    /// Settles the running request if it is overdue, and says whether its execution is hung.
+    fn inspect_running(
+        &mut self,
+        now: Timestamp,
+        blocked_since: Option<Timestamp>,
+        watch: &Watch,
+    ) -> (Option<(Header, R)>, bool) {
+        let Some(running) = self.running.as_mut().filter(|running| running.check_at <= now) else {
+            return (None, false);
+        };
+        let overdue = running.entry.header.is_expired(now);
+        let past_limit = watch.limit_from(running.started) <= now;
+        let blocks_too_long = blocked_since.is_some_and(|since| now - since >= watch.hang_after);
+        if (overdue && blocks_too_long) || (past_limit && !running.settled) {
+            return (None, true);
+        }
+        running.check_at = match blocked_since {
+            _ if !overdue => running.entry.header.deadline.min(watch.limit_from(running.started)),
+            Some(since) => since + watch.hang_after,
+            None => now + watch.hang_after.max(RECHECK_FLOOR),
+        };
+        if !overdue || running.settled {
+            return (None, false);
+        }
+        running.settled = true;
+        let (header, request, bytes) = (running.entry.header, running.entry.request.clone(), running.entry.bytes);
+        self.settle(bytes, false);
+        (Some((header, request)), false)
+    }
+
+    /// The earliest deadline or re-run among all unsettled entries.
+    pub(crate) fn next_deadline(&self) -> Timestamp {
+        let queued = self.queue.iter().map(|entry| entry.header.deadline);
+        let delayed = self.delayed.iter().map(|(at, entry)| entry.header.deadline.min(*at));
+        let running = self.running.iter().map(|running| running.check_at);
+        queued.chain(delayed).chain(running).min().unwrap_or(Timestamp::NEVER)
+    }
+
+    /// The caller of request `id` went away: settles it, wherever it is.
+    pub(crate) fn cancel(&mut self, id: u64) -> Cancelled<R> {
+        if let Some(running) = self.running.as_mut().filter(|running| running.entry.header.id == id) {
+            if running.settled {
+                return Cancelled::Gone;
+            }
+            running.settled = true;
+            let (bytes, waker) = (running.entry.bytes, running.waker.take());
+            self.settle(bytes, false);
+            return Cancelled::Running(waker);
+        }
+        let entry = if let Some(at) = self.queue.iter().position(|entry| entry.header.id == id) {
+            self.queue.remove(at)
+        } else {
+            let at = self.delayed.iter().position(|(_, entry)| entry.header.id == id);
+            at.map(|at| self.delayed.swap_remove(at).1)
+        };
+        let Some(entry) = entry else { return Cancelled::Gone };
+        self.settle(entry.bytes, false);
+        Cancelled::Waiting(entry)
+    }
+
+    /// Takes out every waiting entry that `is_dead` names, to make room.
+    pub(crate) fn purge(&mut self, mut is_dead: impl FnMut(&Entry<R>) -> bool) -> Vec<Entry<R>> {
+        let (dead, live): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.queue).into_iter().partition(&mut is_dead);
+        self.queue = live;
+        for entry in &dead {
+            self.settle(entry.bytes, false);
+        }
+        Vec::from(dead)
+    }
+
+    /// Takes out every waiting entry, because nobody will run it, and stays in `life`. The running entry, if there is one, stays with its
+    /// incarnation.
+    pub(crate) fn close(&mut self, life: Life) -> Vec<Entry<R>> {
+        self.life = life;
+        let mut out = Vec::from(std::mem::take(&mut self.queue));
+        out.extend(self.delayed.drain(..).map(|(_, entry)| entry));
+        for entry in &out {
+            self.settle(entry.bytes, false);
+        }
+        out
+    }
+
+    /// Gives the incarnation new orders. Returns the sleeper to wake; an execution goes on to its end.
+    pub(crate) fn order(&mut self, orders: Orders) -> Option<Waker> {
+        self.orders = orders;
+        self.sleeper.take()
+    }
+
+    /// A new epoch: whatever an older incarnation still does is void. Returns the wakers of the old one, so that it
+    /// notices.
+    pub(crate) fn fence(&mut self) -> [Option<Waker>; 2] {
+        self.epoch += 1;
+        self.orders = Orders::Serve;
+        [self.sleeper.take(), self.running.as_mut().and_then(|running| running.waker.take())]
+    }
+
+    /// Requests that wait, those in their backoff included.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len() + self.delayed.len()
+    }
+
+    /// Bytes of all unsettled requests.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether nothing waits and nothing runs.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting() == 0 && self.running.as_ref().is_none_or(|running| running.settled)
+    }
+}
+
+/// When an execution counts as hung.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Watch {
+    /// The longest one execution may take, whatever its deadline.
+    pub(crate) hang_limit: Option<Duration>,
+    /// Past its deadline, an execution that has blocked its thread for this long is hung.
+    pub(crate) hang_after: Duration,
+}
+
+impl Watch {
+    fn limit_from(&self, started: Timestamp) -> Timestamp {
+        self.hang_limit.map_or(Timestamp::NEVER, |limit| started + limit)
+    }
+}
+
+/// An overdue execution that is pending has been woken to be dropped; it is looked at again no sooner than this.
+const RECHECK_FLOOR: Duration = Duration::from_millis(10);
+
+/// A moving average of execution times, learnt only where they were measured anyway.
+#[derive(Debug, Default)]
+struct ServiceTime {
+    nanos: u64,
+    samples: u32,
+}
+
+impl ServiceTime {
+    /// Fewer samples than this say nothing.
+    const WARM: u32 = 16;
+
+    fn learn(&mut self, took: Duration) {
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.nanos = if self.samples == 0 { took } else { self.nanos - self.nanos / 8 + took / 8 };
+        self.samples = self.samples.saturating_add(1);
+    }
+
+    /// The expected wait behind `ahead` queued requests; zero while cold and with an empty queue, so that a wrong estimate
+    /// can never lock a slot.
+    fn of(&self, ahead: usize) -> Duration {
+        if self.samples < Self::WARM {
+            return Duration::ZERO;
+        }
+        Duration::from_nanos(self.nanos.saturating_mul(ahead as u64))
+    }
+}

@@ -1,0 +1,359 @@
+//! One incarnation's work: take a request, run it, finish it, until told to stop.
+//!
+//! The same loop runs inside the kernel actor (inline kernels) and on a thread of its own. It never holds the slot's lock
+//! while user code runs, and it learns only from the ledger whether its result still counts.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::Duration;
+
+use rustkernel_core::clock::Timestamp;
+use rustkernel_core::envelope::Header;
+use rustkernel_core::error::{KernelError, Phase};
+use rustkernel_core::resilience::{Classify, Outcome, RetryDecision};
+use rustkernel_core::traits::{Context, LocalKernel, Payload, Signal};
+
+use super::ledger::{Entry, Next};
+use super::{Life, Shared, Slot, arm, wake};
+use crate::checkpoint::Checkpointer;
+use crate::gate::Report;
+use crate::request::{cancelled, deadline_exceeded};
+
+/// One life of a kernel, numbered by its epoch.
+#[derive(Debug)]
+pub(crate) struct Incarnation {
+    /// Everything the incarnation does carries this; after a fence it is void.
+    pub(crate) epoch: u64,
+    /// The number of this life, from 1.
+    pub(crate) number: u64,
+    /// Raised when the incarnation has been fenced.
+    pub(crate) fence: Signal,
+    /// Since when user code blocks the thread, in clock nanoseconds; 0 while it does not.
+    blocked_since: AtomicU64,
+}
+
+impl Incarnation {
+    pub(crate) fn new(epoch: u64, number: u64) -> Self {
+        Self { epoch, number, fence: Signal::new(), blocked_since: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn blocked_since(&self) -> Option<Timestamp> {
+        match self.blocked_since.load(Ordering::Acquire) {
+            0 => None,
+            nanos => Some(Timestamp::from_nanos(nanos)),
+        }
+    }
+
+    fn enter(&self, now: Timestamp) {
+        self.blocked_since.store(now.as_nanos().max(1), Ordering::Release);
+    }
+
+    fn leave(&self) {
+        self.blocked_since.store(0, Ordering::Release);
+    }
+}
+
+/// Why [`serve`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Told to stop, or drained.
+    Stopped,
+    /// Another incarnation has taken over.
+    Fenced,
+}
+
+/// A finished execution whose good answer only has to be handed out.
+struct Done<I, O> {
+    request: Shared<I, O>,
+    answer: O,
+    now: Option<Timestamp>,
+}
+
+/// Serves the slot with `kernel` until told to stop.
+///
+/// # Cancel safety
+/// Dropping the future at any await loses no request: the one in hand stays in the slot's books, where the recovery
+/// actor finds it.
+pub(crate) async fn serve<K: LocalKernel>(
+    slot: &Slot<K::Input, K::Output>,
+    incarnation: &Incarnation,
+    kernel: &mut K,
+    checkpointer: Option<&Checkpointer<K>>,
+) -> Ending {
+    let mut done = None;
+    let mut since_checkpoint = 0;
+    let mut turns = TURNS;
+    loop {
+        let (header, request, since) = match (Take { slot, incarnation, done: &mut done, turns: &mut turns }).await {
+            Taken::Run(header, request, since) => (header, request, since),
+            Taken::End(ending) => return ending,
+        };
+        let result = {
+            let stops = [request.stop.token().signal(), &incarnation.fence];
+            let mut cx = Context::new(header, incarnation.number, slot.clock(), stops);
+            let future = pin!(kernel.execute_local(&request.input, &mut cx));
+            Execution { slot, incarnation, request: &request, since, future }.await
+        };
+        match result {
+            Some(result) => {
+                if let Some(settling) = slot.finish(incarnation, header, request, result, &mut done) {
+                    settling.decide().await;
+                }
+            }
+            None => slot.abandon(incarnation),
+        }
+        since_checkpoint += 1;
+        if let Some(checkpointer) = checkpointer.filter(|_| since_checkpoint >= slot.rules.checkpoint_every) {
+            slot.hand_out(incarnation, &mut done);
+            since_checkpoint = 0;
+            slot.keep(incarnation, checkpointer.save(kernel).await);
+        }
+    }
+}
+
+/// Hands out the last answer and takes the next request, under one lock.
+struct Take<'a, I, O> {
+    slot: &'a Slot<I, O>,
+    incarnation: &'a Incarnation,
+    done: &'a mut Option<Done<I, O>>,
+    turns: &'a mut u32,
+}
+
+enum Taken<I, O> {
+    Run(Header, Shared<I, O>, Timestamp),
+    End(Ending),
+}
+
+impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
+    type Output = Taken<I, O>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let Self { slot, incarnation, done, turns } = self.get_mut();
+        if **turns == 0 {
+            // Others on this worker want to run too; the answer may not wait for them.
+            slot.hand_out(incarnation, done);
+            **turns = TURNS;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        **turns -= 1;
+        let mut over = Vec::new();
+        let mut state = slot.lock();
+        let given = done.take().map(|done| (state.ledger.hand_out(incarnation.epoch, done.now), done));
+        let next = state.ledger.next(
+            incarnation.epoch,
+            cx.waker(),
+            &slot.rules.watch,
+            |entry| slot.start(entry),
+            |entry, now| entry.header.is_expired(now) || entry.request.stop.token().is_raised(),
+            &mut over,
+        );
+        let check_at = state.ledger.running.as_ref().map_or(Timestamp::NEVER, |running| running.check_at);
+        let arm = arm(&mut state.ledger, check_at);
+        drop(state);
+        slot.schedule(arm);
+        if let Some((Some(entry), done)) = given {
+            done.request.answer.give(entry.header, Ok(done.answer));
+        }
+        if !over.is_empty() {
+            slot.answer_over(over);
+        }
+        match next {
+            Next::Run(header, request, since) => Poll::Ready(Taken::Run(header, request, since)),
+            Next::Sleep => Poll::Pending,
+            Next::Stop => Poll::Ready(Taken::End(Ending::Stopped)),
+            Next::Fenced => Poll::Ready(Taken::End(Ending::Fenced)),
+        }
+    }
+}
+
+/// The user's future, polled so that the watchdog knows whether it blocks, and dropped as soon as nobody wants its result.
+struct Execution<'a, I, O, F> {
+    slot: &'a Slot<I, O>,
+    incarnation: &'a Incarnation,
+    request: &'a Shared<I, O>,
+    since: Timestamp,
+    future: Pin<&'a mut F>,
+}
+
+impl<I, O, F> Future for Execution<'_, I, O, F>
+where
+    I: Payload,
+    O: Payload,
+    F: Future<Output = Result<O, KernelError>>,
+{
+    /// `None`: the execution was given up.
+    type Output = Option<Result<O, KernelError>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let token = this.request.stop.token();
+        if token.is_raised() || this.incarnation.fence.is_raised() {
+            return Poll::Ready(None);
+        }
+        this.incarnation.enter(this.since);
+        let polled = this.future.as_mut().poll(cx);
+        this.incarnation.leave();
+        if let Poll::Ready(result) = polled {
+            return Poll::Ready(Some(result));
+        }
+        if !this.slot.keep_waiting(this.incarnation, cx.waker()) || token.poll_raised(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        if !this.since.is_zero() {
+            this.since = this.slot.clock().now();
+        }
+        Poll::Pending
+    }
+}
+
+impl<I: Payload, O: Payload> Slot<I, O> {
+    /// Starts an entry's clocks. Reads the time only if somebody needs it.
+    fn start(&self, entry: &mut Entry<Shared<I, O>>) -> Timestamp {
+        let has_budget = entry.budget != Duration::MAX;
+        if entry.header.deadline.is_never() && !has_budget && self.rules.watch.hang_limit.is_none() {
+            return Timestamp::ZERO;
+        }
+        let now = self.clock().now();
+        if has_budget {
+            entry.header.deadline = entry.header.deadline.min(now + entry.budget);
+            entry.budget = Duration::MAX;
+        }
+        now
+    }
+
+    /// The incarnation has a result. A good one under a quiet gate goes to `done`, to be handed out together with taking the next
+    /// request; everything else is settled here. What comes back has to be decided by the breaker actor before it is answered.
+    fn finish(
+        &self,
+        incarnation: &Incarnation,
+        header: Header,
+        request: Shared<I, O>,
+        result: Result<O, KernelError>,
+        done: &mut Option<Done<I, O>>,
+    ) -> Option<Settling<'_, I, O>> {
+        let timed = !header.deadline.is_never() || self.rules.watch.hang_limit.is_some();
+        let now = timed.then(|| self.clock().now());
+        let late = now.is_some_and(|now| header.is_expired(now));
+        let result = match result {
+            Ok(_) if late => Err(deadline_exceeded(Phase::Reply)),
+            Ok(answer) if self.gate.is_quiet(request.permit) => {
+                *done = Some(Done { request, answer, now });
+                return None;
+            }
+            result => result,
+        };
+        let entry = self.lock().ledger.finish(incarnation.epoch, now)?;
+        match result {
+            Err(error) => {
+                let entry = self.rerun_after(entry, &error)?;
+                let outcome = Outcome::of(&error);
+                Some(Settling { slot: self, outcome, settled: Some((entry, Err(error))) })
+            }
+            result @ Ok(_) => Some(Settling { slot: self, outcome: Outcome::Success, settled: Some((entry, result)) }),
+        }
+    }
+
+    /// Puts the entry back if its kernel, its attempts, its budget and its deadline allow; otherwise gives it back, to be
+    /// answered.
+    fn rerun_after(&self, mut entry: Entry<Shared<I, O>>, error: &KernelError) -> Option<Entry<Shared<I, O>>> {
+        if !self.rules.idempotent {
+            return Some(entry);
+        }
+        let Some(header) = entry.header.rerun() else { return Some(entry) };
+        let now = self.clock().now();
+        let mut rng = fastrand::Rng::with_seed(entry.header.id ^ u64::from(entry.header.attempt) << 56);
+        let delay = match self.rules.retry.decide(error.error_kind(), entry.header.attempt, now, header.deadline, &mut rng) {
+            RetryDecision::Again { delay } => delay,
+            RetryDecision::GiveUp(_) => return Some(entry),
+        };
+        entry.header = header;
+        let at = (!delay.is_zero()).then(|| now + delay);
+        let mut state = self.lock();
+        if matches!(state.ledger.life, Life::Down(_)) {
+            return Some(entry);
+        }
+        let sleeper = state.ledger.rerun(entry, at);
+        let arm = at.and_then(|at| arm(&mut state.ledger, at));
+        drop(state);
+        self.schedule(arm);
+        wake(sleeper);
+        None
+    }
+
+    /// Gives out an answer that waits in `done`.
+    fn hand_out(&self, incarnation: &Incarnation, done: &mut Option<Done<I, O>>) {
+        let Some(done) = done.take() else { return };
+        let entry = self.lock().ledger.hand_out(incarnation.epoch, done.now);
+        if let Some(entry) = entry {
+            done.request.answer.give(entry.header, Ok(done.answer));
+        }
+    }
+
+    /// Whether a pending execution is still wanted; if so its waker is kept.
+    fn keep_waiting(&self, incarnation: &Incarnation, waker: &Waker) -> bool {
+        let mut state = self.lock();
+        if state.ledger.epoch != incarnation.epoch {
+            return false;
+        }
+        let Some(running) = state.ledger.running.as_mut().filter(|running| !running.settled) else {
+            return false;
+        };
+        running.waker = Some(waker.clone());
+        true
+    }
+
+    /// The execution was dropped: its request has been answered, or is now as cancelled.
+    fn abandon(&self, incarnation: &Incarnation) {
+        let mut state = self.lock();
+        if state.ledger.epoch != incarnation.epoch {
+            return;
+        }
+        let Some(entry) = state.ledger.take_running() else { return };
+        state.ledger.settle(entry.bytes, false);
+        drop(state);
+        self.conclude(entry.header, &entry.request, Outcome::Neutral, Err(cancelled(Phase::Executing)));
+    }
+
+    fn answer_over(&self, over: Vec<Entry<Shared<I, O>>>) {
+        for entry in over {
+            let error = if entry.request.stop.token().is_raised() {
+                cancelled(Phase::Queued)
+            } else {
+                deadline_exceeded(Phase::Queued)
+            };
+            self.conclude(entry.header, &entry.request, Outcome::Inconclusive, Err(error));
+        }
+    }
+}
+
+/// A finished request on its way to its answer. Answered when dropped, so that a kill between the two cannot lose it.
+struct Settling<'a, I: Payload, O: Payload> {
+    slot: &'a Slot<I, O>,
+    outcome: Outcome,
+    settled: Option<(Entry<Shared<I, O>>, Result<O, KernelError>)>,
+}
+
+impl<I: Payload, O: Payload> Settling<'_, I, O> {
+    /// Lets the breaker actor decide what the outcome means before anybody sees the answer: whoever calls next meets the new state.
+    async fn decide(self) {
+        let Some((entry, _)) = &self.settled else { return };
+        let report: Option<Report> = self.slot.gate.observe(entry.request.permit, self.outcome);
+        if let Some(report) = report {
+            self.slot.links.breaker_decide(self.slot.index, report).await;
+        }
+    }
+}
+
+impl<I: Payload, O: Payload> Drop for Settling<'_, I, O> {
+    fn drop(&mut self) {
+        let Some((entry, result)) = self.settled.take() else { return };
+        self.slot.lock().ledger.settle(entry.bytes, result.is_ok());
+        entry.request.answer.give(entry.header, result.map_err(|error| error.in_kernel(&self.slot.id)));
+    }
+}
+
+/// Requests an incarnation serves in a row before it lets others on its worker run.
+const TURNS: u32 = 64;
