@@ -37,7 +37,9 @@ impl Header {
     #[must_use]
     pub const fn rerun(self) -> Option<Self> {
         match self.retry_budget.checked_sub(1) {
-            Some(retry_budget) => Some(Self { attempt: self.attempt.saturating_add(1), retry_budget, ..self }),
+            Some(retry_budget) => {
+                Some(Self { attempt: self.attempt.saturating_add(1), retry_budget, ..self })
+            }
             None => None,
         }
     }

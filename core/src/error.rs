@@ -234,17 +234,26 @@ impl KernelError {
     #[must_use]
     pub fn retry_advice(&self) -> RetryAdvice {
         match &self.0.kind {
-            KernelErrorKind::Overloaded(_) | KernelErrorKind::Crashed | KernelErrorKind::Hung => RetryAdvice::Now,
-            KernelErrorKind::Rejected(rejection) => rejection.retry_after.map_or(RetryAdvice::Now, RetryAdvice::After),
+            KernelErrorKind::Overloaded(_) | KernelErrorKind::Crashed | KernelErrorKind::Hung => {
+                RetryAdvice::Now
+            }
+            KernelErrorKind::Rejected(rejection) => {
+                rejection.retry_after.map_or(RetryAdvice::Now, RetryAdvice::After)
+            }
             KernelErrorKind::Restarting { retry_after } => RetryAdvice::After(*retry_after),
             KernelErrorKind::DeadlineExceeded => RetryAdvice::Now,
-            KernelErrorKind::Draining | KernelErrorKind::Down(_) | KernelErrorKind::Cancelled => RetryAdvice::Never,
+            KernelErrorKind::Draining | KernelErrorKind::Down(_) | KernelErrorKind::Cancelled => {
+                RetryAdvice::Never
+            }
             KernelErrorKind::Kernel(kind) => match kind {
-                ErrorKind::Transient | ErrorKind::Timeout | ErrorKind::Overloaded | ErrorKind::Exhausted => RetryAdvice::Now,
-                ErrorKind::Crashed | ErrorKind::Hung => RetryAdvice::Now,
-                ErrorKind::Rejected | ErrorKind::Cancelled | ErrorKind::InvalidInput | ErrorKind::Permanent => {
-                    RetryAdvice::Never
+                ErrorKind::Transient | ErrorKind::Timeout | ErrorKind::Overloaded | ErrorKind::Exhausted => {
+                    RetryAdvice::Now
                 }
+                ErrorKind::Crashed | ErrorKind::Hung => RetryAdvice::Now,
+                ErrorKind::Rejected
+                | ErrorKind::Cancelled
+                | ErrorKind::InvalidInput
+                | ErrorKind::Permanent => RetryAdvice::Never,
             },
         }
     }
@@ -271,16 +280,22 @@ impl fmt::Display for KernelErrorKind {
         match self {
             Self::Overloaded(Limit::Requests) => f.write_str("overloaded: the request limit is reached"),
             Self::Overloaded(Limit::Bytes) => f.write_str("overloaded: the byte limit is reached"),
-            Self::Overloaded(Limit::Time) => f.write_str("overloaded: the queue is longer than the time left"),
+            Self::Overloaded(Limit::Time) => {
+                f.write_str("overloaded: the queue is longer than the time left")
+            }
             Self::DeadlineExceeded => f.write_str("deadline exceeded"),
             Self::Rejected(rejection) => match rejection.cause {
                 RejectionCause::Failures => f.write_str("rejected: the breaker is open"),
-                RejectionCause::ProbesOut => f.write_str("rejected: the breaker is half-open and its probes are out"),
+                RejectionCause::ProbesOut => {
+                    f.write_str("rejected: the breaker is half-open and its probes are out")
+                }
                 RejectionCause::Isolated => f.write_str("rejected: the breaker is held open"),
             },
             Self::Crashed => f.write_str("the kernel crashed while it had the request"),
             Self::Hung => f.write_str("the kernel hung and was fenced"),
-            Self::Restarting { retry_after } => write!(f, "the kernel restarts in {retry_after:?}, after the deadline"),
+            Self::Restarting { retry_after } => {
+                write!(f, "the kernel restarts in {retry_after:?}, after the deadline")
+            }
             Self::Draining => f.write_str("draining: no new work is taken"),
             Self::Down(DownReason::Isolated) => f.write_str("down: isolated until an operator resumes it"),
             Self::Down(DownReason::Stopped) => f.write_str("down: stopped"),

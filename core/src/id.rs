@@ -122,7 +122,9 @@ mod tests {
 
     #[test]
     fn what_is_not_family_slash_name_is_refused() {
-        for bad in ["", "pagerank", "/x", "x/", "a/b/c", "a b/c", "a/\u{fc}", "a/b\n", "../etc", &"x/".repeat(99)] {
+        for bad in
+            ["", "pagerank", "/x", "x/", "a/b/c", "a b/c", "a/\u{fc}", "a/b\n", "../etc", &"x/".repeat(99)]
+        {
             assert!(KernelId::new(bad).is_err(), "{bad:?} was accepted");
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{KernelError, KernelErrorKind};
+use crate::error::{KernelError, KernelErrorKind, Ran};
 
 /// What sort of failure an error is: the alphabet of [`RetryConfig::retryable_errors`](super::RetryConfig).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -89,9 +89,11 @@ pub enum ResilienceError {
 }
 
 impl From<KernelError> for ResilienceError {
-    /// A breaker's rejection and a passed deadline keep their meaning; the rest is wrapped.
+    /// A breaker's rejection and a passed deadline keep their meaning; the rest is wrapped. So is the passed deadline
+    /// of a request that never started: it says nothing against the kernel, and the phase tells a breaker so.
     fn from(error: KernelError) -> Self {
         match error.kind() {
+            KernelErrorKind::DeadlineExceeded if error.ran() == Ran::No => Self::Kernel(error),
             KernelErrorKind::Rejected(_) => Self::CircuitOpen,
             KernelErrorKind::DeadlineExceeded => Self::DeadlineExceeded,
             KernelErrorKind::Overloaded(_)

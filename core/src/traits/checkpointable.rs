@@ -25,5 +25,8 @@ pub trait CheckpointableKernel {
     ///
     /// # Errors
     /// A failed restore is a failed start: it costs the restart budget.
-    fn restore(&mut self, checkpoint: Self::Checkpoint) -> impl Future<Output = Result<(), KernelError>> + Send;
+    fn restore(
+        &mut self,
+        checkpoint: Self::Checkpoint,
+    ) -> impl Future<Output = Result<(), KernelError>> + Send;
 }

@@ -1,0 +1,14 @@
+//! The circuit breaker: it stops calls to what keeps failing, and finds out when that is over.
+
+mod config;
+mod machine;
+mod outcome;
+mod state;
+mod window;
+
+pub use config::{CircuitBreakerConfig, MAX_OPEN_TIME, MAX_WINDOW_CALLS, RateWindow, WindowSpan};
+pub use machine::BreakerMachine;
+pub use outcome::Outcome;
+pub use state::{
+    BreakerMode, BreakerTotals, CircuitState, Permit, Refusal, Transition, TransitionCause, TripCause,
+};
