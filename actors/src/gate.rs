@@ -58,9 +58,9 @@ pub(crate) enum Report {
     /// The consecutive failures reached the threshold; the gate is tripping.
     Tripped { generation: u64 },
     /// A probe ended. After a failure the gate is tripping.
-    Probe { generation: u64, outcome: Outcome },
+    Probe { generation: u64, outcome: Outcome, took: Duration },
     /// A call ended, and the configuration has a window that wants every outcome.
-    Sample { generation: u64, outcome: Outcome },
+    Sample { generation: u64, outcome: Outcome, took: Duration },
 }
 
 /// The gate of one breaker.
@@ -115,6 +115,13 @@ impl Word {
     }
 }
 
+impl Permit {
+    /// The generation to tell the breaker actor of, if this is a probe.
+    pub(crate) fn probe_generation(self) -> Option<u64> {
+        self.probe.then_some(self.generation)
+    }
+}
+
 impl Gate {
     /// A closed gate, or a disabled one when the kernel has no breaker.
     pub(crate) fn new(config: Option<&CircuitBreakerConfig>) -> Self {
@@ -154,11 +161,11 @@ impl Gate {
 
     /// Takes the permit's outcome. What comes back must reach the breaker actor.
     #[inline]
-    pub(crate) fn observe(&self, permit: Permit, outcome: Outcome) -> Option<Report> {
+    pub(crate) fn observe(&self, permit: Permit, outcome: Outcome, took: Duration) -> Option<Report> {
         if outcome == Outcome::Success && self.is_quiet(permit) {
             return None;
         }
-        self.observe_slowly(permit, outcome)
+        self.observe_slowly(permit, outcome, took)
     }
 
     /// Publishes what the actor decided. `count` is the number of probe slots for half-open and 0 otherwise.
@@ -166,9 +173,25 @@ impl Gate {
         self.word.store(Word::new(mode, count, generation).0, Release);
     }
 
+    /// Whether every outcome has to be timed and reported.
+    pub(crate) fn samples(&self) -> bool {
+        self.samples
+    }
+
     /// The published mode.
     pub(crate) fn mode(&self) -> Mode {
         Word(self.word.load(Acquire)).mode()
+    }
+
+    /// The published state in a word.
+    pub(crate) fn state_name(&self) -> &'static str {
+        match self.mode() {
+            Mode::Closed => "closed",
+            Mode::HalfOpen => "half_open",
+            Mode::Tripping | Mode::Open => "open",
+            Mode::Isolated => "isolated",
+            Mode::Disabled => "disabled",
+        }
     }
 
     /// Consecutive failures counted while closed.
@@ -202,7 +225,7 @@ impl Gate {
     }
 
     #[cold]
-    fn observe_slowly(&self, permit: Permit, outcome: Outcome) -> Option<Report> {
+    fn observe_slowly(&self, permit: Permit, outcome: Outcome, took: Duration) -> Option<Report> {
         let generation = permit.generation;
         let mut word = Word(self.word.load(Acquire));
         loop {
@@ -211,8 +234,8 @@ impl Gate {
                 return None;
             }
             let (next, report) = match (word.mode(), permit.probe) {
-                (Mode::Closed, _) => self.in_closed(word, outcome),
-                (Mode::HalfOpen, true) => in_half_open(word, outcome),
+                (Mode::Closed, _) => self.in_closed(word, outcome, took),
+                (Mode::HalfOpen, true) => in_half_open(word, outcome, took),
                 (Mode::Disabled, _) => return None,
                 (Mode::HalfOpen | Mode::Tripping | Mode::Open | Mode::Isolated, _) => {
                     self.stale.fetch_add(1, Relaxed);
@@ -226,9 +249,9 @@ impl Gate {
         }
     }
 
-    fn in_closed(&self, word: Word, outcome: Outcome) -> (Word, Option<Report>) {
+    fn in_closed(&self, word: Word, outcome: Outcome, took: Duration) -> (Word, Option<Report>) {
         let generation = word.generation();
-        let sample = self.samples.then_some(Report::Sample { generation, outcome });
+        let sample = self.samples.then_some(Report::Sample { generation, outcome, took });
         match outcome {
             Outcome::Success => (word.with_count(0), sample),
             Outcome::Neutral | Outcome::Inconclusive => (word, sample),
@@ -258,13 +281,18 @@ impl Gate {
     }
 }
 
+/// Whether a machine's generation is the one a gate carries.
+pub(crate) const fn same_generation(machine: u64, gate: u64) -> bool {
+    machine & GENERATION_MASK == gate & GENERATION_MASK
+}
+
 /// A good probe keeps its slot, so that good ones and those in flight never exceed the slots together; a probe that says
 /// nothing gives it back.
-fn in_half_open(word: Word, outcome: Outcome) -> (Word, Option<Report>) {
-    let report = Some(Report::Probe { generation: word.generation(), outcome });
+fn in_half_open(word: Word, outcome: Outcome, took: Duration) -> (Word, Option<Report>) {
+    let report = Some(Report::Probe { generation: word.generation(), outcome, took });
     match outcome {
         Outcome::Success => (word, report),
-        Outcome::Neutral | Outcome::Inconclusive => (word.with_count(word.count().saturating_add(1)), None),
+        Outcome::Neutral | Outcome::Inconclusive => (word.with_count(word.count().saturating_add(1)), report),
         Outcome::Failure => (word.with_mode(Mode::Tripping), report),
     }
 }

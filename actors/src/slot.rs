@@ -29,6 +29,7 @@ pub(crate) use rules::Rules;
 pub(crate) use serve::{Ending, Incarnation, serve};
 
 use crate::answer::Answer;
+use crate::breaker::BreakerMsg;
 use crate::gate::{Gate, Report};
 use crate::links::Links;
 use crate::request::{Request, Stop, cancelled, deadline_exceeded};
@@ -103,25 +104,29 @@ impl<I: Payload, O: Payload> Slot<I, O> {
                 return Err(self.refuse(input, answer, kind));
             }
         };
+        if let Some(generation) = permit.probe_generation() {
+            self.links.to_breaker(BreakerMsg::ProbeOut { slot: self.index, generation });
+        }
         let bytes = input.size_bytes();
+        let in_chain = matches!(stop, Stop::Shared(_));
         let deadline = timing.header.deadline;
         let now = if deadline.is_never() { Timestamp::ZERO } else { self.clock().now() };
         let remaining = deadline.saturating_since(now);
         if remaining.is_zero() {
-            self.report(self.gate.observe(permit, Outcome::Inconclusive));
+            self.report(self.gate.observe(permit, Outcome::Inconclusive, Duration::ZERO));
             return Err(self.refuse(input, answer, KernelErrorKind::DeadlineExceeded));
         }
         let mut state = lock(&self.state);
         let mut dead = Vec::new();
-        let mut verdict = state.ledger.may_accept(bytes, remaining, now);
+        let mut verdict = state.ledger.may_accept(bytes, in_chain, remaining, now);
         if matches!(verdict, Err(Refusal::Limit(_))) {
             dead = state.ledger.purge(|entry| entry.request.stop.token().is_raised());
-            verdict = state.ledger.may_accept(bytes, remaining, now);
+            verdict = state.ledger.may_accept(bytes, in_chain, remaining, now);
         }
         if let Err(refusal) = verdict {
             drop(state);
             self.answer_all(dead, || cancelled(Phase::Queued));
-            self.report(self.gate.observe(permit, Outcome::Inconclusive));
+            self.report(self.gate.observe(permit, Outcome::Inconclusive, Duration::ZERO));
             return Err(self.refuse(input, answer, refusal.into()));
         }
         if timing.header.id == 0 {
@@ -145,11 +150,11 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     pub(crate) fn cancel(&self, request: &Shared<I, O>, id: u64) {
         let cancelled = self.lock().ledger.cancel(id);
         match cancelled {
-            Cancelled::Waiting(_) => self.report(self.gate.observe(request.permit, Outcome::Inconclusive)),
+            Cancelled::Waiting(_) => self.report(self.gate.observe(request.permit, Outcome::Inconclusive, Duration::ZERO)),
             Cancelled::Running(waker) => {
                 request.stop.token().raise();
                 wake(waker);
-                self.report(self.gate.observe(request.permit, Outcome::Neutral));
+                self.report(self.gate.observe(request.permit, Outcome::Neutral, Duration::ZERO));
             }
             Cancelled::Gone => {}
         }
@@ -175,7 +180,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
 
     /// Gives an entry that the ledger handed out its answer, after its outcome has reached the gate.
     fn conclude(&self, header: Header, request: &Shared<I, O>, outcome: Outcome, result: Result<O, KernelError>) {
-        self.report(self.gate.observe(request.permit, outcome));
+        self.report(self.gate.observe(request.permit, outcome, Duration::ZERO));
         request.answer.give(header, result.map_err(|error| error.in_kernel(&self.id)));
     }
 

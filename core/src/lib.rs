@@ -18,6 +18,7 @@ pub mod envelope;
 pub mod error;
 pub mod id;
 pub mod resilience;
+pub mod restart;
 pub mod traits;
 
 pub use error::KernelError;

@@ -21,6 +21,7 @@ use std::time::Duration;
 use rustkernel_core::clock::Timestamp;
 use rustkernel_core::envelope::Header;
 use rustkernel_core::error::{DownReason, Limit};
+use serde::Serialize;
 
 /// One accepted request in the books.
 #[derive(Debug)]
@@ -67,12 +68,11 @@ pub(crate) enum Life {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Orders {
     Serve,
-    Drain,
     Stop,
 }
 
 /// Everything a slot ever accepted, and what became of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Accounts {
     /// Requests that entered the slot.
     pub accepted: u64,
@@ -107,8 +107,8 @@ pub(crate) enum Refusal {
 pub(crate) enum Next<R> {
     /// Run this, taken at this time ([`Timestamp::ZERO`] when nothing needed to know).
     Run(Header, R, Timestamp),
-    /// Nothing to do; the waker was kept.
-    Sleep,
+    /// Nothing to do; the waker was kept. `drained` when the slot drains and nothing is left.
+    Sleep { drained: bool },
     /// End in peace.
     Stop,
     /// Another incarnation has taken over: end, and touch nothing.
@@ -177,15 +177,16 @@ impl<R: Clone> Ledger<R> {
         }
     }
 
-    /// Whether a request of `bytes` may enter. `remaining` is the time it has left, [`Duration::MAX`] without a deadline;
+    /// Whether a request of `bytes` may enter. One that is on its way through a chain may enter a draining slot: it is old work. `remaining` is the time it has left, [`Duration::MAX`] without a deadline;
     /// `now` is read only where a restart's end has to be compared.
-    pub(crate) fn may_accept(&self, bytes: usize, remaining: Duration, now: Timestamp) -> Result<(), Refusal> {
+    pub(crate) fn may_accept(&self, bytes: usize, in_chain: bool, remaining: Duration, now: Timestamp) -> Result<(), Refusal> {
         match self.life {
             Life::Starting | Life::Serving => {}
             Life::Waiting(until) if until.saturating_since(now) >= remaining => {
                 return Err(Refusal::Restarting(until.saturating_since(now)));
             }
             Life::Waiting(_) => {}
+            Life::Draining if in_chain => {}
             Life::Draining => return Err(Refusal::Draining),
             Life::Down(reason) => return Err(Refusal::Down(reason)),
         }
@@ -238,19 +239,16 @@ impl<R: Clone> Ledger<R> {
             self.running = Some(Running { entry, started: now, check_at, waker: None, settled: false });
             return Next::Run(header, request, now);
         }
-        if self.orders == Orders::Drain && self.delayed.is_empty() {
-            return Next::Stop;
-        }
         match &mut self.sleeper {
             Some(sleeper) => sleeper.clone_from(waker),
             None => self.sleeper = Some(waker.clone()),
         }
-        Next::Sleep
+        Next::Sleep { drained: self.life == Life::Draining && self.delayed.is_empty() }
     }
 
     /// The incarnation of `epoch` is done with its request. Gives the entry back for its answer; `None` if somebody else has answered
     /// it, or the incarnation was fenced, and the result is to be dropped.
-    pub(crate) fn finish(&mut self, epoch: u64, now: Option<Timestamp>) -> Option<Entry<R>> {
+    pub(crate) fn finish(&mut self, epoch: u64, now: Option<Timestamp>) -> Option<(Entry<R>, Timestamp)> {
         let running = if epoch == self.epoch { self.running.take() } else { None };
         let Some(running) = running else {
             self.accounts.discarded += 1;
@@ -263,12 +261,12 @@ impl<R: Clone> Ledger<R> {
         if let Some(now) = now {
             self.service.learn(now - running.started);
         }
-        Some(running.entry)
+        Some((running.entry, running.started))
     }
 
     /// [`finish`](Self::finish) with a good answer, booked at once.
     pub(crate) fn hand_out(&mut self, epoch: u64, now: Option<Timestamp>) -> Option<Entry<R>> {
-        let entry = self.finish(epoch, now)?;
+        let (entry, _) = self.finish(epoch, now)?;
         self.settle(entry.bytes, true);
         Some(entry)
     }
@@ -431,6 +429,11 @@ impl<R: Clone> Ledger<R> {
             self.settle(entry.bytes, false);
         }
         out
+    }
+
+    /// The incarnation that waits for work, to be woken.
+    pub(crate) fn take_sleeper(&mut self) -> Option<Waker> {
+        self.sleeper.take()
     }
 
     /// Gives the incarnation new orders. Returns the sleeper to wake; an execution goes on to its end.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use rustkernel_core::codec::CodecError;
-use rustkernel_core::resilience::{CircuitBreakerConfig, RetryConfig, TimeoutConfig};
+use rustkernel_core::resilience::{CircuitBreakerConfig, RetryPlan, TimeoutConfig};
 
 use super::{Bounds, Watch};
 
@@ -16,7 +16,7 @@ pub(crate) struct Rules<I> {
     pub(crate) bounds: Bounds,
     pub(crate) watch: Watch,
     pub(crate) breaker: Option<CircuitBreakerConfig>,
-    pub(crate) retry: RetryConfig,
+    pub(crate) retry: RetryPlan,
     pub(crate) timeout: TimeoutConfig,
     /// Whether the same request may run twice.
     pub(crate) idempotent: bool,

@@ -19,6 +19,7 @@ use super::ledger::{Entry, Next};
 use super::{Life, Shared, Slot, arm, wake};
 use crate::checkpoint::Checkpointer;
 use crate::gate::Report;
+use crate::recovery::RecoveryMsg;
 use crate::request::{cancelled, deadline_exceeded};
 
 /// One life of a kernel, numbered by its epoch.
@@ -162,7 +163,12 @@ impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
         }
         match next {
             Next::Run(header, request, since) => Poll::Ready(Taken::Run(header, request, since)),
-            Next::Sleep => Poll::Pending,
+            Next::Sleep { drained } => {
+                if drained {
+                    slot.links.to_recovery(RecoveryMsg::Idle);
+                }
+                Poll::Pending
+            }
             Next::Stop => Poll::Ready(Taken::End(Ending::Stopped)),
             Next::Fenced => Poll::Ready(Taken::End(Ending::Fenced)),
         }
@@ -210,10 +216,15 @@ where
 }
 
 impl<I: Payload, O: Payload> Slot<I, O> {
+    /// Whether anybody needs to know when an execution starts and ends.
+    fn is_timed(&self, header: &Header) -> bool {
+        !header.deadline.is_never() || self.rules.watch.hang_limit.is_some() || self.gate.samples()
+    }
+
     /// Starts an entry's clocks. Reads the time only if somebody needs it.
     fn start(&self, entry: &mut Entry<Shared<I, O>>) -> Timestamp {
         let has_budget = entry.budget != Duration::MAX;
-        if entry.header.deadline.is_never() && !has_budget && self.rules.watch.hang_limit.is_none() {
+        if !has_budget && !self.is_timed(&entry.header) {
             return Timestamp::ZERO;
         }
         let now = self.clock().now();
@@ -234,7 +245,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         result: Result<O, KernelError>,
         done: &mut Option<Done<I, O>>,
     ) -> Option<Settling<'_, I, O>> {
-        let timed = !header.deadline.is_never() || self.rules.watch.hang_limit.is_some();
+        let timed = self.is_timed(&header);
         let now = timed.then(|| self.clock().now());
         let late = now.is_some_and(|now| header.is_expired(now));
         let result = match result {
@@ -245,14 +256,17 @@ impl<I: Payload, O: Payload> Slot<I, O> {
             }
             result => result,
         };
-        let entry = self.lock().ledger.finish(incarnation.epoch, now)?;
+        let (entry, started) = self.lock().ledger.finish(incarnation.epoch, now)?;
+        let took = now.map_or(Duration::ZERO, |now| now - started);
         match result {
             Err(error) => {
                 let entry = self.rerun_after(entry, &error)?;
                 let outcome = Outcome::of(&error);
-                Some(Settling { slot: self, outcome, settled: Some((entry, Err(error))) })
+                Some(Settling { slot: self, outcome, took, settled: Some((entry, Err(error))) })
             }
-            result @ Ok(_) => Some(Settling { slot: self, outcome: Outcome::Success, settled: Some((entry, result)) }),
+            result @ Ok(_) => {
+                Some(Settling { slot: self, outcome: Outcome::Success, took, settled: Some((entry, result)) })
+            }
         }
     }
 
@@ -265,7 +279,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         let Some(header) = entry.header.rerun() else { return Some(entry) };
         let now = self.clock().now();
         let mut rng = fastrand::Rng::with_seed(entry.header.id ^ u64::from(entry.header.attempt) << 56);
-        let delay = match self.rules.retry.decide(error.error_kind(), entry.header.attempt, now, header.deadline, &mut rng) {
+        let delay = match self.rules.retry.next(error.error_kind(), entry.header.attempt, now, header.deadline, &mut rng) {
             RetryDecision::Again { delay } => delay,
             RetryDecision::GiveUp(_) => return Some(entry),
         };
@@ -333,6 +347,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
 struct Settling<'a, I: Payload, O: Payload> {
     slot: &'a Slot<I, O>,
     outcome: Outcome,
+    took: Duration,
     settled: Option<(Entry<Shared<I, O>>, Result<O, KernelError>)>,
 }
 
@@ -340,7 +355,7 @@ impl<I: Payload, O: Payload> Settling<'_, I, O> {
     /// Lets the breaker actor decide what the outcome means before anybody sees the answer: whoever calls next meets the new state.
     async fn decide(self) {
         let Some((entry, _)) = &self.settled else { return };
-        let report: Option<Report> = self.slot.gate.observe(entry.request.permit, self.outcome);
+        let report: Option<Report> = self.slot.gate.observe(entry.request.permit, self.outcome, self.took);
         if let Some(report) = report {
             self.slot.links.breaker_decide(self.slot.index, report).await;
         }

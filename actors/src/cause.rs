@@ -1,0 +1,43 @@
+//! Why an incarnation ended.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// Why an incarnation ended without having been asked to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "kind", content = "message")]
+pub enum Cause {
+    /// User code panicked.
+    Panicked(String),
+    /// An execution blocked its thread and was fenced.
+    Hung,
+    /// The actor was killed or its task aborted.
+    Killed,
+    /// Factory, restore or canary failed.
+    StartFailed(String),
+}
+
+impl Cause {
+    /// The cause without its message: a label with few values.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Panicked(_) => "panicked",
+            Self::Hung => "hung",
+            Self::Killed => "killed",
+            Self::StartFailed(_) => "start_failed",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Panicked(message) => write!(f, "panicked: {message}"),
+            Self::Hung => f.write_str("hung"),
+            Self::Killed => f.write_str("killed"),
+            Self::StartFailed(reason) => write!(f, "failed to start: {reason}"),
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The actor that is one incarnation of a kernel.
+//!
+//! Its one message, a zero-sized wake, starts its work: make the kernel, restore it, prove it, serve the slot. From then on
+//! requests reach it through the slot and never through the mailbox, which dies with the actor. An inline kernel runs in the
+//! actor's own handler; any other runs on a thread of its own, and the actor only waits for that thread's end. Ending in error or by
+//! panic is the recovery actor's business.
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::thread;
+
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, Message, SpawnErr};
+use rustkernel_core::error::KernelError;
+use rustkernel_core::traits::{Context, Kernel, LocalKernel, Signal};
+use rustkernel_core::envelope::Header;
+use rustkernel_core::clock::Timestamp;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::checkpoint::Checkpointer;
+use crate::lane::{Abandoned, EndOfLane, Lane, block_on};
+use crate::recovery::RecoveryMsg;
+use crate::slot::{Ending, Incarnation, Slot, serve};
+
+/// Makes an instance of the kernel.
+pub(crate) type Factory<K> = Arc<dyn Fn() -> Result<K, KernelError> + Send + Sync>;
+
+/// A known answer that every new incarnation has to give before it serves.
+pub(crate) struct Canary<K: LocalKernel> {
+    pub(crate) input: K::Input,
+    pub(crate) accepts: Box<dyn Fn(&K::Output) -> bool + Send + Sync>,
+}
+
+/// What all incarnations of a kernel are made from.
+pub(crate) struct Recipe<K: LocalKernel> {
+    pub(crate) slot: Arc<Slot<K::Input, K::Output>>,
+    pub(crate) factory: Factory<K>,
+    pub(crate) checkpointer: Option<Checkpointer<K>>,
+    pub(crate) canary: Option<Canary<K>>,
+}
+
+type LaunchFuture<'a> = Pin<Box<dyn Future<Output = Result<Launched, SpawnErr>> + Send + 'a>>;
+
+/// Starts incarnations, whatever the kernel's type and placement.
+pub(crate) trait Launch: Send + Sync {
+    fn launch(&self, incarnation: Arc<Incarnation>, supervisor: ActorCell) -> LaunchFuture<'_>;
+}
+
+/// A started incarnation.
+pub(crate) struct Launched {
+    pub(crate) actor: ActorCell,
+    pub(crate) lane: Option<Arc<Lane>>,
+}
+
+/// Runs the kernel inside the actor, on the async runtime.
+pub(crate) struct Inline<K: LocalKernel>(pub(crate) Arc<Recipe<K>>);
+
+/// Runs the kernel on a thread of its own.
+pub(crate) struct Threaded<K: LocalKernel> {
+    pub(crate) recipe: Arc<Recipe<K>>,
+    pub(crate) abandoned: Abandoned,
+    pub(crate) runtime: Handle,
+}
+
+impl<K: Kernel> Launch for Inline<K> {
+    fn launch(&self, incarnation: Arc<Incarnation>, supervisor: ActorCell) -> LaunchFuture<'_> {
+        let actor = InlineActor { recipe: Arc::clone(&self.0), incarnation };
+        Box::pin(async move {
+            let (actor, _) = Actor::spawn_linked(None, actor, (), supervisor).await?;
+            Ok(Launched { actor: actor.get_cell(), lane: None })
+        })
+    }
+}
+
+impl<K: LocalKernel> Launch for Threaded<K> {
+    fn launch(&self, incarnation: Arc<Incarnation>, supervisor: ActorCell) -> LaunchFuture<'_> {
+        let lane = Lane::new(self.abandoned.clone());
+        let actor = ThreadActor {
+            recipe: Arc::clone(&self.recipe),
+            incarnation,
+            lane: Arc::clone(&lane),
+            runtime: self.runtime.clone(),
+            kernel: PhantomData,
+        };
+        Box::pin(async move {
+            let (actor, _) = Actor::spawn_linked(None, actor, (), supervisor).await?;
+            Ok(Launched { actor: actor.get_cell(), lane: Some(lane) })
+        })
+    }
+}
+
+/// "There is work": the only message of a kernel actor.
+#[derive(Debug)]
+struct Wake;
+
+impl Message for Wake {}
+
+struct InlineActor<K: LocalKernel> {
+    recipe: Arc<Recipe<K>>,
+    incarnation: Arc<Incarnation>,
+}
+
+impl<K: Kernel> Actor for InlineActor<K> {
+    type Msg = Wake;
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, myself: ActorRef<Wake>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(myself.send_message(Wake)?)
+    }
+
+    async fn handle(&self, myself: ActorRef<Wake>, Wake: Wake, (): &mut ()) -> Result<(), ActorProcessingErr> {
+        // The kernel is a local of this future: a panic or a kill drops it before the supervisor hears of the end.
+        live(&self.recipe, &self.incarnation).await?;
+        myself.stop(None);
+        Ok(())
+    }
+}
+
+struct ThreadActor<K: LocalKernel> {
+    recipe: Arc<Recipe<K>>,
+    incarnation: Arc<Incarnation>,
+    lane: Arc<Lane>,
+    runtime: Handle,
+    kernel: PhantomData<fn() -> K>,
+}
+
+impl<K: LocalKernel> Actor for ThreadActor<K> {
+    type Msg = Wake;
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, myself: ActorRef<Wake>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(myself.send_message(Wake)?)
+    }
+
+    async fn handle(&self, myself: ActorRef<Wake>, Wake: Wake, (): &mut ()) -> Result<(), ActorProcessingErr> {
+        match self.start_thread()?.await {
+            Ok(Ok(_)) => {
+                myself.stop(None);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err("the kernel's thread vanished".into()),
+        }
+    }
+}
+
+impl<K: LocalKernel> ThreadActor<K> {
+    /// Starts the thread. What comes back tells its end, after its kernel is dropped.
+    fn start_thread(&self) -> std::io::Result<oneshot::Receiver<Result<Ending, String>>> {
+        let (ended, end) = oneshot::channel();
+        let (recipe, incarnation) = (Arc::clone(&self.recipe), Arc::clone(&self.incarnation));
+        let (lane, runtime) = (EndOfLane(Arc::clone(&self.lane)), self.runtime.clone());
+        let name = format!("{}#{}", recipe.slot.id, incarnation.number);
+        thread::Builder::new().name(name).spawn(move || {
+            let _in_runtime = runtime.enter();
+            let lived = catch_unwind(AssertUnwindSafe(|| block_on(live(&recipe, &incarnation))));
+            let end = match lived {
+                Ok(Ok(ending)) => Ok(ending),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(panic) => Err(panic_message(&*panic)),
+            };
+            drop(lane);
+            recipe.slot.links.to_recovery(RecoveryMsg::LaneEnded { slot: recipe.slot.index, epoch: incarnation.epoch });
+            // A killed actor does not wait for its thread any more.
+            let _ = ended.send(end);
+        })?;
+        Ok(end)
+    }
+}
+
+/// One life: make the kernel, restore it, prove it, serve.
+async fn live<K: LocalKernel>(recipe: &Recipe<K>, incarnation: &Incarnation) -> Result<Ending, KernelError> {
+    let slot = &*recipe.slot;
+    let mut kernel = (recipe.factory)()?;
+    let checkpoint = recipe.checkpointer.as_ref().and_then(|checkpointer| Some((checkpointer, slot.checkpoint()?)));
+    let restored = checkpoint.is_some();
+    if let Some((checkpointer, frame)) = checkpoint {
+        checkpointer.restore(&mut kernel, frame).await?;
+    }
+    if let Some(canary) = &recipe.canary {
+        prove(&mut kernel, canary, incarnation, slot).await?;
+    }
+    if !slot.serving(incarnation) {
+        return Ok(Ending::Fenced);
+    }
+    slot.links.to_recovery(RecoveryMsg::Ready { slot: slot.index, epoch: incarnation.epoch, restored });
+    Ok(serve(slot, incarnation, &mut kernel, recipe.checkpointer.as_ref()).await)
+}
+
+/// Runs the canary; a wrong answer is a failed start.
+async fn prove<K: LocalKernel>(
+    kernel: &mut K,
+    canary: &Canary<K>,
+    incarnation: &Incarnation,
+    slot: &Slot<K::Input, K::Output>,
+) -> Result<(), KernelError> {
+    let never = Signal::new();
+    let header = Header::new(0, Timestamp::NEVER);
+    let mut cx = Context::new(header, incarnation.number, slot.clock(), [&never, &incarnation.fence]);
+    let answer = kernel.execute_local(&canary.input, &mut cx).await?;
+    if (canary.accepts)(&answer) { Ok(()) } else { Err(KernelError::permanent("the canary gave a wrong answer")) }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        return (*text).to_owned();
+    }
+    panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic without a text".to_owned())
+}
+
+impl<K: LocalKernel> fmt::Debug for Recipe<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recipe").field("slot", &self.slot).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,513 @@
+//! The recovery actor: it supervises the kernels of a runtime and is the one owner of their restarts.
+//!
+//! | event | from | what it does |
+//! |---|---|---|
+//! | ready | incarnation | the kernel serves; its breaker is half-open if this is a restart |
+//! | failed, terminated | ractor | buries the incarnation, asks the [`RestartMachine`], acts |
+//! | hung | slot (timer thread) | kills the actor, abandons its thread, as above |
+//! | lane ended, wait over | thread, timer | an ending incarnation is gone at last, or given up: as above |
+//! | wait over | timer | starts the next incarnation, or ends a grace time |
+//!
+//! Nothing here waits: delays and grace times are alarms, and a stale ring is told by its token. A restart begins only after
+//! the old incarnation's task and thread have ended and its kernel is dropped, or after it was fenced and counted as
+//! abandoned.
+
+mod child;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, Message, SupervisionEvent};
+use rustkernel_core::KernelId;
+use rustkernel_core::error::DownReason;
+use rustkernel_core::restart::{RestartDecision, RestartMachine};
+use tokio::sync::oneshot;
+
+pub use child::{KernelState, KernelStatus};
+
+use crate::breaker::BreakerMsg;
+use crate::cause::Cause;
+use crate::kernel_actor::Launch;
+use crate::lane::Abandoned;
+use crate::links::Links;
+use crate::operator::Fact;
+use crate::slot::Supervised;
+use child::{Child, Phase};
+
+pub(crate) enum RecoveryMsg {
+    /// Start supervising a kernel. `started` is told when its first incarnation serves, or failed to start.
+    Spawn { slot: u32, plan: ChildPlan, started: oneshot::Sender<Result<(), Cause>> },
+    /// An incarnation serves.
+    Ready { slot: u32, epoch: u64, restored: bool },
+    /// An execution hangs; its epoch is void already.
+    Hung { slot: u32, epoch: u64 },
+    /// A kernel's thread has ended.
+    LaneEnded { slot: u32, epoch: u64 },
+    /// A draining slot has nothing left.
+    Idle,
+    /// An alarm of a child rang.
+    Alarm { slot: u32, token: u64 },
+    /// An alarm of the shutdown rang.
+    ShutdownOver,
+    /// The operator's words; `done` tells whether the kernel is known and the order made sense.
+    Resume { slot: u32, done: oneshot::Sender<bool> },
+    Kill { slot: u32, done: oneshot::Sender<bool> },
+    /// Stop one kernel for good; `drain` finishes what waits first.
+    Stop { slot: u32, drain: bool, done: oneshot::Sender<()> },
+    /// Drain everything, then stop it in reverse start order.
+    Shutdown { grace: Duration, done: oneshot::Sender<ShutdownReport> },
+    /// How the kernels are.
+    Status { reply: oneshot::Sender<Vec<KernelStatus>> },
+}
+
+impl Message for RecoveryMsg {}
+
+/// How a runtime's shutdown went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShutdownReport {
+    /// Kernels that ended by themselves.
+    pub stopped: usize,
+    /// Kernels that had to be killed because their grace time was over.
+    pub killed: usize,
+    /// Threads that still block and were left behind.
+    pub abandoned_threads: usize,
+}
+
+/// What it takes to supervise one kernel.
+pub(crate) struct ChildPlan {
+    pub(crate) kernel: Arc<dyn Supervised>,
+    pub(crate) launcher: Box<dyn Launch>,
+    pub(crate) machine: RestartMachine,
+    /// How long a stopped incarnation may take to end.
+    pub(crate) shutdown: Duration,
+    /// How long an incarnation may take to start.
+    pub(crate) start_limit: Duration,
+}
+
+pub(crate) struct RecoveryActor {
+    pub(crate) links: Weak<Links>,
+    pub(crate) abandoned: Abandoned,
+    pub(crate) abandoned_limit: usize,
+}
+
+pub(crate) struct Recovery {
+    links: Arc<Links>,
+    abandoned: Abandoned,
+    abandoned_limit: usize,
+    /// In start order: slots are numbered as they are spawned.
+    children: BTreeMap<u32, Child>,
+    actors: HashMap<ActorId, u32>,
+    shutdown: Option<Shutdown>,
+}
+
+/// A shutdown under way: first every slot drains, then the kernels stop one by one.
+struct Shutdown {
+    draining: bool,
+    report: ShutdownReport,
+    done: oneshot::Sender<ShutdownReport>,
+    alarm: Arc<child::ChildAlarm>,
+}
+
+type Myself = ActorRef<RecoveryMsg>;
+
+impl Actor for RecoveryActor {
+    type Msg = RecoveryMsg;
+    type State = Recovery;
+    type Arguments = ();
+
+    async fn pre_start(&self, _: Myself, (): ()) -> Result<Recovery, ActorProcessingErr> {
+        let links = self.links.upgrade().ok_or("the runtime is gone")?;
+        Ok(Recovery {
+            links,
+            abandoned: self.abandoned.clone(),
+            abandoned_limit: self.abandoned_limit,
+            children: BTreeMap::new(),
+            actors: HashMap::new(),
+            shutdown: None,
+        })
+    }
+
+    async fn handle(&self, myself: Myself, message: RecoveryMsg, state: &mut Recovery) -> Result<(), ActorProcessingErr> {
+        match message {
+            RecoveryMsg::Spawn { slot, plan, started } => {
+                state.children.insert(slot, Child::new(slot, plan, started, &state.links));
+                state.start(slot, &myself).await;
+            }
+            RecoveryMsg::Ready { slot, epoch, restored } => state.ready(slot, epoch, restored),
+            RecoveryMsg::Hung { slot, epoch } => state.hung(slot, epoch, &myself).await,
+            RecoveryMsg::LaneEnded { slot, epoch } => state.lane_ended(slot, epoch, &myself).await,
+            RecoveryMsg::Idle => state.drained(&myself),
+            RecoveryMsg::Alarm { slot, token } => state.alarm(slot, token, &myself).await,
+            RecoveryMsg::ShutdownOver => state.stop_draining(&myself),
+            RecoveryMsg::Resume { slot, done } => {
+                // The operator may be gone; so below.
+                let _ = done.send(state.resume(slot, &myself).await);
+            }
+            RecoveryMsg::Kill { slot, done } => {
+                let _ = done.send(state.kill(slot));
+            }
+            RecoveryMsg::Stop { slot, drain, done } => state.stop(slot, drain, done, &myself),
+            RecoveryMsg::Shutdown { grace, done } => state.shut_down(grace, done, &myself),
+            RecoveryMsg::Status { reply } => {
+                let now = state.links.timer.clock().now();
+                let _ = reply.send(state.children.values().map(|child| child.status(now)).collect());
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: Myself,
+        event: SupervisionEvent,
+        state: &mut Recovery,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorFailed(actor, error) => {
+                state.actor_ended(actor.get_id(), Some(error.to_string()), &myself).await;
+            }
+            SupervisionEvent::ActorTerminated(actor, _, _) => state.actor_ended(actor.get_id(), None, &myself).await,
+            SupervisionEvent::ActorStarted(_)
+            | SupervisionEvent::ProcessGroupChanged(_)
+            | SupervisionEvent::PidLifecycleEvent(_) => {}
+        }
+        Ok(())
+    }
+}
+
+impl Recovery {
+    /// Starts the next incarnation of a kernel.
+    async fn start(&mut self, slot: u32, myself: &Myself) {
+        let Some(child) = self.children.get_mut(&slot) else { return };
+        let incarnation = child.plan.kernel.begin();
+        child.epoch = incarnation.epoch;
+        child.incarnation = incarnation.number;
+        child.set_phase(Phase::Starting, &self.links);
+        child.set_alarm(child.plan.start_limit, &self.links);
+        match child.plan.launcher.launch(incarnation, myself.get_cell()).await {
+            Ok(launched) => {
+                self.actors.insert(launched.actor.get_id(), slot);
+                child.actor = Some(launched.actor);
+                child.lane = launched.lane;
+            }
+            Err(error) => {
+                let cause = Cause::StartFailed(error.to_string());
+                child.plan.kernel.bury(child.epoch, &cause);
+                Box::pin(self.failed(slot, cause, myself)).await;
+            }
+        }
+    }
+
+    fn ready(&mut self, slot: u32, epoch: u64, restored: bool) {
+        let Some(child) = self.children.get_mut(&slot).filter(|child| child.epoch == epoch) else { return };
+        if child.phase != Phase::Starting {
+            return;
+        }
+        child.clear_alarm();
+        child.set_phase(Phase::Serving, &self.links);
+        if child.incarnation > 1 {
+            self.links.to_breaker(BreakerMsg::Restarted { slot });
+        }
+        let fact = Fact::Started { incarnation: child.incarnation, restored };
+        self.links.operator.tell(Some(child.plan.kernel.id()), fact);
+        child.tell_started(Ok(()));
+    }
+
+    /// ractor says that an actor has ended. An actor that was replaced already is of no interest any more.
+    async fn actor_ended(&mut self, actor: ActorId, error: Option<String>, myself: &Myself) {
+        let Some(slot) = self.actors.remove(&actor) else { return };
+        let Some(child) = self.children.get_mut(&slot) else { return };
+        if child.actor.as_ref().is_none_or(|current| current.get_id() != actor) {
+            return;
+        }
+        child.actor = None;
+        let cause = match (error, child.phase) {
+            (Some(text), Phase::Starting) => Cause::StartFailed(text),
+            (Some(text), _) => Cause::Panicked(text),
+            (None, _) => Cause::Killed,
+        };
+        if child.is_stopping() && child.lane.as_ref().is_none_or(|lane| lane.has_ended()) {
+            self.stopped(slot, false, myself);
+            return;
+        }
+        child.plan.kernel.bury(child.epoch, &cause);
+        if child.lane.as_ref().is_some_and(|lane| !lane.has_ended()) {
+            // The actor was killed, its thread was not: it has been fenced and gets its grace time to notice.
+            child.set_phase(Phase::Ending(cause), &self.links);
+            child.set_alarm(child.plan.shutdown, &self.links);
+            return;
+        }
+        self.failed(slot, cause, myself).await;
+    }
+
+    async fn lane_ended(&mut self, slot: u32, epoch: u64, myself: &Myself) {
+        let Some(child) = self.children.get_mut(&slot).filter(|child| child.epoch == epoch) else { return };
+        if child.actor.is_some() {
+            return;
+        }
+        if child.is_stopping() {
+            self.stopped(slot, false, myself);
+        } else if let Phase::Ending(cause) = child.phase.clone() {
+            self.failed(slot, cause, myself).await;
+        }
+    }
+
+    async fn hung(&mut self, slot: u32, epoch: u64, myself: &Myself) {
+        let Some(child) = self.children.get_mut(&slot).filter(|child| child.epoch == epoch) else { return };
+        if let Some(actor) = child.actor.take() {
+            actor.kill();
+        }
+        let stopping = child.is_stopping();
+        self.abandon_lane(slot);
+        if stopping {
+            self.stopped(slot, true, myself);
+        } else {
+            self.failed(slot, Cause::Hung, myself).await;
+        }
+    }
+
+    /// The incarnation is gone for good, or fenced and given up. Decides and acts.
+    async fn failed(&mut self, slot: u32, cause: Cause, myself: &Myself) {
+        let now = self.links.timer.clock().now();
+        let Some(child) = self.children.get_mut(&slot) else { return };
+        child.clear_alarm();
+        child.lane = None;
+        child.last_failure = Some(cause.clone());
+        let id = child.plan.kernel.id().clone();
+        self.links.operator.tell(Some(&id), Fact::Failed { incarnation: child.incarnation, cause: cause.clone() });
+        if child.has_never_served() {
+            // The spawner is told and decides; a kernel that never served is not kept.
+            child.plan.kernel.close(DownReason::Stopped);
+            child.tell_started(Err(cause));
+            self.remove(slot);
+            return;
+        }
+        if self.abandoned.alive() >= self.abandoned_limit {
+            child.plan.machine.hold();
+            child.plan.kernel.close(DownReason::AbandonedThreads);
+            child.set_phase(Phase::Isolated, &self.links);
+            self.links.operator.tell(Some(&id), Fact::Isolated { cause });
+            return;
+        }
+        match child.plan.machine.on_failure(now) {
+            RestartDecision::Restart { at, token, in_window } => {
+                let delay = at - now;
+                self.links.operator.tell(Some(&id), Fact::Restarting { delay, in_window });
+                child.set_phase(Phase::Waiting { token }, &self.links);
+                if delay.is_zero() {
+                    if child.plan.machine.on_timer(token) {
+                        self.start(slot, myself).await;
+                    }
+                } else {
+                    child.plan.kernel.wait_until(at);
+                    child.set_alarm(delay, &self.links);
+                }
+            }
+            RestartDecision::Isolate => {
+                child.plan.kernel.close(DownReason::Isolated);
+                child.set_phase(Phase::Isolated, &self.links);
+                self.links.operator.tell(Some(&id), Fact::Isolated { cause });
+            }
+            RestartDecision::GiveUp => {
+                self.give_up();
+                myself.stop(Some("gave up".into()));
+            }
+            RestartDecision::Ignore => {}
+        }
+    }
+
+    /// A child's alarm rang: what it waited for has not happened in time, or a delay is over.
+    async fn alarm(&mut self, slot: u32, token: u64, myself: &Myself) {
+        let Some(child) = self.children.get_mut(&slot).filter(|child| child.is_alarm(token)) else { return };
+        match child.phase.clone() {
+            Phase::Waiting { token } => {
+                if child.plan.machine.on_timer(token) {
+                    self.start(slot, myself).await;
+                }
+            }
+            Phase::Starting => {
+                let limit = child.plan.start_limit;
+                let cause = Cause::StartFailed(format!("not ready after {limit:?}"));
+                self.force_end(slot, &cause);
+                self.failed(slot, cause, myself).await;
+            }
+            Phase::Ending(cause) => {
+                self.abandon_lane(slot);
+                self.failed(slot, cause, myself).await;
+            }
+            Phase::Stopping => {
+                self.force_end(slot, &Cause::Killed);
+                self.stopped(slot, true, myself);
+            }
+            Phase::Serving | Phase::Isolated => {}
+        }
+    }
+
+    /// Ends an incarnation that does not end by itself: kill, fence, abandon.
+    fn force_end(&mut self, slot: u32, cause: &Cause) {
+        let Some(child) = self.children.get_mut(&slot) else { return };
+        if let Some(actor) = child.actor.take() {
+            actor.kill();
+        }
+        child.plan.kernel.bury(child.epoch, cause);
+        self.abandon_lane(slot);
+    }
+
+    fn abandon_lane(&mut self, slot: u32) {
+        let Some(child) = self.children.get_mut(&slot) else { return };
+        let Some(lane) = child.lane.take() else { return };
+        if lane.abandon() {
+            let fact = Fact::ThreadAbandoned { alive: self.abandoned.alive() };
+            self.links.operator.tell(Some(child.plan.kernel.id()), fact);
+        }
+    }
+
+    async fn resume(&mut self, slot: u32, myself: &Myself) -> bool {
+        let Some(child) = self.children.get_mut(&slot) else { return false };
+        if !child.plan.machine.on_resume() {
+            return false;
+        }
+        self.links.operator.tell(Some(child.plan.kernel.id()), Fact::Resumed);
+        self.start(slot, myself).await;
+        true
+    }
+
+    fn kill(&mut self, slot: u32) -> bool {
+        let actor = self.children.get(&slot).and_then(|child| child.actor.as_ref());
+        if let Some(actor) = actor {
+            actor.kill();
+        }
+        actor.is_some()
+    }
+
+    fn remove(&mut self, slot: u32) {
+        self.children.remove(&slot);
+        self.actors.retain(|_, owner| *owner != slot);
+        self.links.to_breaker(BreakerMsg::Remove { slot });
+    }
+
+    /// Every kernel is down: nobody is left to restart them.
+    fn give_up(&mut self) {
+        self.links.operator.tell(None, Fact::GaveUp);
+        for child in self.children.values_mut() {
+            child.plan.kernel.close(DownReason::SupervisorGone);
+            child.tell_started(Err(Cause::Killed));
+        }
+    }
+}
+
+impl Recovery {
+    fn stop(&mut self, slot: u32, drain: bool, done: oneshot::Sender<()>, myself: &Myself) {
+        let Some(child) = self.children.get_mut(&slot) else {
+            // Unknown here means stopped already.
+            let _ = done.send(());
+            return;
+        };
+        child.stopped.push(done);
+        if drain && !child.plan.kernel.is_idle() && !child.is_stopping() {
+            child.draining = true;
+            child.plan.kernel.drain();
+            child.set_alarm_unless_busy(child.plan.shutdown, &self.links);
+        } else {
+            self.begin_stop(slot, myself);
+        }
+    }
+
+    /// Tells a kernel to end after its current request.
+    fn begin_stop(&mut self, slot: u32, myself: &Myself) {
+        let Some(child) = self.children.get_mut(&slot) else { return };
+        if child.is_stopping() {
+            return;
+        }
+        child.plan.machine.on_stop();
+        child.plan.kernel.drain();
+        child.plan.kernel.stop();
+        child.set_phase(Phase::Stopping, &self.links);
+        let thread_lives = child.lane.as_ref().is_some_and(|lane| !lane.has_ended());
+        if child.actor.is_some() || thread_lives {
+            child.set_alarm(child.plan.shutdown, &self.links);
+        } else {
+            self.stopped(slot, false, myself);
+        }
+    }
+
+    fn stopped(&mut self, slot: u32, killed: bool, myself: &Myself) {
+        let Some(child) = self.children.get_mut(&slot) else { return };
+        child.plan.kernel.close(DownReason::Stopped);
+        self.links.operator.tell(Some(child.plan.kernel.id()), Fact::Stopped);
+        for done in child.stopped.drain(..) {
+            // Who asked may be gone.
+            let _ = done.send(());
+        }
+        child.tell_started(Err(Cause::Killed));
+        self.remove(slot);
+        if let Some(shutdown) = &mut self.shutdown {
+            if killed {
+                shutdown.report.killed += 1;
+            } else {
+                shutdown.report.stopped += 1;
+            }
+        }
+        self.continue_shutdown(myself);
+    }
+
+    fn shut_down(&mut self, grace: Duration, done: oneshot::Sender<ShutdownReport>, myself: &Myself) {
+        if self.shutdown.is_some() {
+            return;
+        }
+        let alarm = Arc::new(child::ChildAlarm::shutdown(&self.links));
+        self.links.schedule_after(grace, &alarm, 0);
+        self.shutdown = Some(Shutdown { draining: true, report: ShutdownReport::default(), done, alarm });
+        for child in self.children.values() {
+            child.plan.kernel.drain();
+        }
+        self.drained(myself);
+    }
+
+    /// Some slot says it is empty. When all are that should be, the stopping begins.
+    fn drained(&mut self, myself: &Myself) {
+        let idle = |child: &&Child| child.draining && child.plan.kernel.is_idle();
+        let ready: Vec<u32> = self.children.values().filter(idle).map(|child| child.slot).collect();
+        for slot in ready {
+            self.begin_stop(slot, myself);
+        }
+        if self.children.values().all(|child| child.plan.kernel.is_idle()) {
+            self.stop_draining(myself);
+        }
+    }
+
+    fn stop_draining(&mut self, myself: &Myself) {
+        let Some(shutdown) = self.shutdown.as_mut().filter(|shutdown| shutdown.draining) else { return };
+        shutdown.draining = false;
+        self.continue_shutdown(myself);
+    }
+
+    /// Stops the youngest kernel that is left; reports when there is none.
+    fn continue_shutdown(&mut self, myself: &Myself) {
+        if self.shutdown.as_ref().is_none_or(|shutdown| shutdown.draining) {
+            return;
+        }
+        if let Some(slot) = self.children.last_key_value().map(|(slot, _)| *slot) {
+            self.begin_stop(slot, myself);
+        } else if let Some(Shutdown { mut report, done, alarm, .. }) = self.shutdown.take() {
+            drop(alarm);
+            report.abandoned_threads = self.abandoned.alive();
+            // Who asked may be gone.
+            let _ = done.send(report);
+            myself.stop(Some("shut down".into()));
+        }
+    }
+}
+
+impl fmt::Debug for RecoveryMsg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RecoveryMsg")
+    }
+}
+
+/// The kernel a status is about, for lookups.
+pub(crate) fn find<'a>(statuses: &'a [KernelStatus], id: &KernelId) -> Option<&'a KernelStatus> {
+    statuses.iter().find(|status| status.id == *id)
+}
