@@ -9,8 +9,9 @@ use rustkernel_core::resilience::{
     BackoffStrategy, CircuitBreakerConfig, HealthCheckConfig, HealthProbeConfig, InvalidConfig, RateWindow,
     RecoveryPolicy, RecoveryStrategy, ResilienceConfig, RetryConfig, TimeoutConfig, WindowSpan,
 };
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::de::value::{Error as ValueError, MapDeserializer};
+use serde::{Deserialize, Serialize};
 
 fn breaker(change: impl FnOnce(&mut CircuitBreakerConfig)) -> CircuitBreakerConfig {
     let mut config = CircuitBreakerConfig::default();
@@ -121,6 +122,16 @@ fn a_bad_section_is_refused_in_the_whole() {
     let retry = RetryConfig { max_attempts: 0, ..RetryConfig::default() };
     let config = ResilienceConfig { retry, ..ResilienceConfig::default() };
     refused(&config, ResilienceConfig::validate, "retry.max_attempts");
+}
+
+// JSON cannot say NaN; a format that can must not smuggle it in.
+#[test]
+fn a_ratio_that_is_no_number_is_refused_on_the_way_through_serde() {
+    for ratio in [f64::NAN, f64::INFINITY, 0.0, 1.5] {
+        let fields = MapDeserializer::<_, ValueError>::new([("failure_ratio", ratio)].into_iter());
+        let error = RateWindow::deserialize(fields).unwrap_err().to_string();
+        assert!(error.contains("`circuit_breaker.window.failure_ratio`"), "{error}");
+    }
 }
 
 #[test]
