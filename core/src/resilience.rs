@@ -1,4 +1,18 @@
 //! The book's resilience patterns.
+//!
+//! Each pattern is a checked configuration, a pure machine that decides, and where the book calls for one, a thin
+//! shell that reads the clock and waits. The runtime drives the machines itself; the shells are for what else a
+//! program calls.
+//!
+//! | pattern | settings | machine | shell |
+//! |---|---|---|---|
+//! | circuit breaker | [`CircuitBreakerConfig`] | [`BreakerMachine`] | [`CircuitBreaker`] |
+//! | retry | [`RetryConfig`] | [`RetryPlan`] | [`RetryConfig::execute`] |
+//! | timeout, deadline | [`TimeoutConfig`] | [`TimeoutConfig::effective_deadline`] | [`DeadlineContext`] |
+//! | health | [`HealthProbeConfig`] | [`ProbeMachine`] | [`HealthProbe`] |
+//! | recovery | [`RecoveryPolicy`] | the supervisor's | the runtime's |
+//!
+//! Settings are plain structs. Their `validate` and their deserialisation refuse bad numbers with the field named.
 
 mod ambient;
 mod breaker;

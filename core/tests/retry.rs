@@ -10,7 +10,8 @@ use rustkernel_core::KernelError;
 use rustkernel_core::clock::Clock;
 use rustkernel_core::error::{KernelErrorKind, Phase};
 use rustkernel_core::resilience::{
-    BackoffStrategy, ErrorKind, ResilienceError, RetryConfig, with_ambient_deadline,
+    BackoffStrategy, CircuitBreaker, CircuitBreakerConfig, DeadlineContext, ErrorKind, HealthProbe,
+    HealthProbeConfig, ResilienceError, RetryConfig, with_ambient_deadline,
 };
 
 fn config(max_attempts: u32) -> RetryConfig {
@@ -103,4 +104,15 @@ async fn nobody_waits_for_a_retry_that_cannot_start_before_the_deadline() {
     assert!(matches!(given_up, Err(ResilienceError::Kernel(_))));
     assert_eq!(calls.get(), 1);
     assert_eq!(before.elapsed(), Duration::ZERO);
+}
+
+#[test]
+fn every_call_can_be_spawned() {
+    fn spawnable<F: Future + Send>(_: F) {}
+
+    let work = || async { Ok::<_, KernelError>(()) };
+    spawnable(config(3).execute(work));
+    spawnable(CircuitBreaker::new(CircuitBreakerConfig::default()).call(work));
+    spawnable(DeadlineContext::new(Duration::MAX).execute(work));
+    spawnable(HealthProbe::new(HealthProbeConfig::default()).check("k/a"));
 }

@@ -239,17 +239,8 @@ impl fmt::Debug for CircuitBreaker {
 }
 
 impl CircuitStats {
-    const fn of_none() -> Self {
-        let totals = BreakerTotals {
-            successes: 0,
-            failures: 0,
-            neutral: 0,
-            inconclusive: 0,
-            slow: 0,
-            stale: 0,
-            rejected: 0,
-            permits: 0,
-        };
+    fn of_none() -> Self {
+        let totals = BreakerTotals::default();
         Self { mode: BreakerMode::Closed, failure_count: 0, success_rate: 1.0, generation: 0, totals }
     }
 }

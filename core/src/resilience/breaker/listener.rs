@@ -1,7 +1,6 @@
 //! Telling a listener about transitions: in order, once each, and never under the breaker's lock.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -64,11 +63,5 @@ impl Listeners {
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for Listeners {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listeners").field("waiting", &self.lock().waiting.len()).finish_non_exhaustive()
     }
 }
