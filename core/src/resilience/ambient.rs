@@ -5,6 +5,8 @@
 
 use std::future::Future;
 
+use tokio::task::futures::TaskLocalFuture;
+
 use crate::clock::Timestamp;
 
 tokio::task_local! {
@@ -19,14 +21,19 @@ pub fn ambient_deadline() -> Option<Timestamp> {
 
 /// Runs `work` under `deadline`, or under the deadline that is there already where that one is earlier.
 ///
-/// This only tells the work: nothing is dropped when the deadline passes. A deadline context does that.
+/// This only tells the work: nothing is dropped when the deadline passes. [`DeadlineContext`](super::DeadlineContext) does
+/// that.
 ///
 /// # Cancel safety
 /// As cancel-safe as `work`.
-///
 pub async fn with_ambient_deadline<F: Future>(deadline: Timestamp, work: F) -> F::Output {
     let outer = ambient_deadline().unwrap_or(Timestamp::NEVER);
-    DEADLINE.scope(deadline.min(outer), work).await
+    scope(deadline.min(outer), work).await
+}
+
+/// Runs `work` under `deadline`, which the caller has made sure is no later than the one outside.
+pub(super) fn scope<F: Future>(deadline: Timestamp, work: F) -> TaskLocalFuture<Timestamp, F> {
+    DEADLINE.scope(deadline, work)
 }
 
 #[cfg(test)]

@@ -382,3 +382,6 @@ const fn mode_of(phase: Phase) -> BreakerMode {
 const fn bump(count: &mut u64) {
     *count = count.saturating_add(1);
 }
+
+#[cfg(test)]
+mod tests;
