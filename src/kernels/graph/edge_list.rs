@@ -40,7 +40,8 @@ pub struct EdgeListLimits {
     /// gzip bomb or an endless reader takes.
     pub max_bytes: u64,
     /// The most lines with an edge, repeated ones included; 2^27 by default. An edge takes 16 bytes while the list is
-    /// read and 4 afterwards, so the default allows 2 GiB.
+    /// read, 36 while it is indexed and 4 afterwards, so the default allows a peak of almost 5 GiB: lower it where
+    /// lists come from strangers.
     pub max_edges: usize,
     /// The most different ids; 2^26 by default. A node takes 16 bytes in the graph and 24 in a
     /// PageRank iteration. It is checked when the list is read to its end; what it costs until then

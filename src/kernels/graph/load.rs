@@ -218,3 +218,25 @@ const NAMING_NO_FILE: [io::ErrorKind; 6] = [
     io::ErrorKind::InvalidFilename,
 ];
 static SHIPPED: &[u8] = include_bytes!("../../../data/debian-depends.txt.gz");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_failing_device_is_worth_another_try() {
+        let read = |kind| LoadError::List {
+            origin: Origin::Request,
+            source: EdgeListError::Read { line: 1, source: io::Error::from(kind) },
+        };
+        assert!(!read(io::ErrorKind::TimedOut).is_the_inputs_fault());
+        assert!(!read(io::ErrorKind::Other).is_the_inputs_fault());
+        assert!(read(io::ErrorKind::IsADirectory).is_the_inputs_fault());
+        let open = |kind| LoadError::Open { origin: Origin::Shipped, source: io::Error::from(kind) };
+        assert!(open(io::ErrorKind::NotFound).is_the_inputs_fault());
+        assert!(open(io::ErrorKind::PermissionDenied).is_the_inputs_fault());
+        assert!(!open(io::ErrorKind::ResourceBusy).is_the_inputs_fault());
+        let empty = LoadError::List { origin: Origin::Request, source: EdgeListError::Empty { lines: 0 } };
+        assert!(empty.is_the_inputs_fault() && !empty.stopped_by_cancellation());
+    }
+}
