@@ -188,8 +188,12 @@ impl BreakerMachine {
 
     /// Opens the breaker for a reason from outside. One that is open already keeps its time; one that is held stays.
     pub fn trip(&mut self, cause: TripCause, now: Timestamp) -> Option<Transition> {
+        let cause = match cause {
+            TripCause::Failures => TransitionCause::Failures,
+            TripCause::Crashed | TripCause::Hung | TripCause::DeviceFault => TransitionCause::Tripped(cause),
+        };
         match self.phase {
-            Phase::Closed | Phase::HalfOpen { .. } => Some(self.open(TransitionCause::Tripped(cause), now)),
+            Phase::Closed | Phase::HalfOpen { .. } => Some(self.open(cause, now)),
             Phase::Open { .. } | Phase::Isolated | Phase::Disabled => None,
         }
     }

@@ -123,6 +123,8 @@ pub enum TransitionCause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TripCause {
+    /// Consecutive failures, counted outside the machine, reached the threshold.
+    Failures,
     /// The incarnation ended.
     Crashed,
     /// The incarnation blocked and was fenced.
