@@ -120,7 +120,9 @@ impl Actor for BreakerActor {
                 let current = breaker.machine.generation() == generation;
                 if current { breaker.machine.on_timer(now) } else { None }
             }),
-            BreakerMsg::Restarted { slot } => self.with(breakers, slot, |breaker| breaker.machine.force_half_open(now)),
+            BreakerMsg::Restarted { slot } => {
+                self.with(breakers, slot, |breaker| breaker.machine.force_half_open(now))
+            }
             BreakerMsg::Command { slot, command, done } => {
                 let known = breakers.contains_key(&slot);
                 self.with(breakers, slot, |breaker| breaker.command(command, now));
@@ -160,7 +162,9 @@ impl BreakerActor {
 impl Breaker {
     fn report(&mut self, report: Report, now: Timestamp) -> Option<Transition> {
         let generation = match report {
-            Report::Tripped { generation } | Report::Probe { generation, .. } | Report::Sample { generation, .. } => generation,
+            Report::Tripped { generation }
+            | Report::Probe { generation, .. }
+            | Report::Sample { generation, .. } => generation,
         };
         if !same_generation(self.machine.generation(), generation) {
             return None;
@@ -219,7 +223,10 @@ impl Breaker {
 ///
 /// # Errors
 /// A configuration that breaks its rules.
-pub(crate) fn machine(config: Option<&CircuitBreakerConfig>, now: Timestamp) -> Result<BreakerMachine, InvalidConfig> {
+pub(crate) fn machine(
+    config: Option<&CircuitBreakerConfig>,
+    now: Timestamp,
+) -> Result<BreakerMachine, InvalidConfig> {
     let mut machine = BreakerMachine::try_new(config.cloned().unwrap_or_default(), now)?;
     if config.is_none() {
         machine.disable(now);

@@ -1,9 +1,8 @@
 //! How an incarnation's state gets out and into the next one.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
-use std::sync::Arc;
 
 use rustkernel_core::KernelError;
 use rustkernel_core::codec;
@@ -11,7 +10,7 @@ use rustkernel_core::traits::CheckpointableKernel;
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 type Save<K> = fn(&K) -> BoxFuture<'_, Result<Vec<u8>, KernelError>>;
-type Restore<K> = for<'a> fn(&'a mut K, Arc<[u8]>) -> BoxFuture<'a, Result<(), KernelError>>;
+type Restore<K> = for<'a> fn(&'a mut K, &[u8]) -> BoxFuture<'a, Result<(), KernelError>>;
 
 /// The two directions, captured where the kernel's type is known to be checkpointable.
 pub(crate) struct Checkpointer<K> {
@@ -19,32 +18,33 @@ pub(crate) struct Checkpointer<K> {
     restore: Restore<K>,
 }
 
-impl<K: CheckpointableKernel + Send + Sync> Checkpointer<K> {
+impl<K: CheckpointableKernel> Checkpointer<K> {
     pub(crate) fn new() -> Self {
         Self {
             save: |kernel| {
-                Box::pin(async move {
-                    let checkpoint = kernel.checkpoint().await?;
-                    codec::encode(&checkpoint).map_err(KernelError::permanent)
-                })
+                let checkpoint = kernel.checkpoint();
+                Box::pin(async move { codec::encode(&checkpoint.await?).map_err(KernelError::permanent) })
             },
-            restore: |kernel, frame| {
-                Box::pin(async move {
-                    let checkpoint = codec::decode(&frame).map_err(KernelError::permanent)?;
-                    kernel.restore(checkpoint).await
-                })
+            restore: |kernel, frame| match codec::decode(&frame) {
+                Ok(checkpoint) => Box::pin(kernel.restore(checkpoint)),
+                Err(error) => Box::pin(ready(Err(KernelError::permanent(error)))),
             },
         }
     }
 }
 
 impl<K> Checkpointer<K> {
-    pub(crate) async fn save(&self, kernel: &K) -> Result<Vec<u8>, KernelError> {
-        (self.save)(kernel).await
+    /// The kernel's state as a frame. Not an `async fn`: its future must not hold a shared reference to a kernel that is only `Send`.
+    pub(crate) fn save<'a>(&self, kernel: &'a K) -> BoxFuture<'a, Result<Vec<u8>, KernelError>> {
+        (self.save)(kernel)
     }
 
-    pub(crate) async fn restore(&self, kernel: &mut K, frame: Arc<[u8]>) -> Result<(), KernelError> {
-        (self.restore)(kernel, frame).await
+    pub(crate) fn restore<'a>(
+        &self,
+        kernel: &'a mut K,
+        frame: &[u8],
+    ) -> BoxFuture<'a, Result<(), KernelError>> {
+        (self.restore)(kernel, frame)
     }
 }
 

@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::thread;
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, Message, SpawnErr};
+use rustkernel_core::clock::Timestamp;
+use rustkernel_core::envelope::Header;
 use rustkernel_core::error::KernelError;
 use rustkernel_core::traits::{Context, Kernel, LocalKernel, Signal};
-use rustkernel_core::envelope::Header;
-use rustkernel_core::clock::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -114,7 +114,12 @@ impl<K: Kernel> Actor for InlineActor<K> {
         Ok(myself.send_message(Wake)?)
     }
 
-    async fn handle(&self, myself: ActorRef<Wake>, Wake: Wake, (): &mut ()) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        myself: ActorRef<Wake>,
+        Wake: Wake,
+        (): &mut (),
+    ) -> Result<(), ActorProcessingErr> {
         // The kernel is a local of this future: a panic or a kill drops it before the supervisor hears of the end.
         live(&self.recipe, &self.incarnation).await?;
         myself.stop(None);
@@ -139,7 +144,12 @@ impl<K: LocalKernel> Actor for ThreadActor<K> {
         Ok(myself.send_message(Wake)?)
     }
 
-    async fn handle(&self, myself: ActorRef<Wake>, Wake: Wake, (): &mut ()) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        myself: ActorRef<Wake>,
+        Wake: Wake,
+        (): &mut (),
+    ) -> Result<(), ActorProcessingErr> {
         match self.start_thread()?.await {
             Ok(Ok(_)) => {
                 myself.stop(None);
@@ -167,7 +177,10 @@ impl<K: LocalKernel> ThreadActor<K> {
                 Err(panic) => Err(panic_message(&*panic)),
             };
             drop(lane);
-            recipe.slot.links.to_recovery(RecoveryMsg::LaneEnded { slot: recipe.slot.index, epoch: incarnation.epoch });
+            recipe
+                .slot
+                .links
+                .to_recovery(RecoveryMsg::LaneEnded { slot: recipe.slot.index, epoch: incarnation.epoch });
             // A killed actor does not wait for its thread any more.
             let _ = ended.send(end);
         })?;
@@ -179,10 +192,11 @@ impl<K: LocalKernel> ThreadActor<K> {
 async fn live<K: LocalKernel>(recipe: &Recipe<K>, incarnation: &Incarnation) -> Result<Ending, KernelError> {
     let slot = &*recipe.slot;
     let mut kernel = (recipe.factory)()?;
-    let checkpoint = recipe.checkpointer.as_ref().and_then(|checkpointer| Some((checkpointer, slot.checkpoint()?)));
+    let checkpoint =
+        recipe.checkpointer.as_ref().and_then(|checkpointer| Some((checkpointer, slot.checkpoint()?)));
     let restored = checkpoint.is_some();
     if let Some((checkpointer, frame)) = checkpoint {
-        checkpointer.restore(&mut kernel, frame).await?;
+        checkpointer.restore(&mut kernel, &frame).await?;
     }
     if let Some(canary) = &recipe.canary {
         prove(&mut kernel, canary, incarnation, slot).await?;
@@ -205,7 +219,11 @@ async fn prove<K: LocalKernel>(
     let header = Header::new(0, Timestamp::NEVER);
     let mut cx = Context::new(header, incarnation.number, slot.clock(), [&never, &incarnation.fence]);
     let answer = kernel.execute_local(&canary.input, &mut cx).await?;
-    if (canary.accepts)(&answer) { Ok(()) } else { Err(KernelError::permanent("the canary gave a wrong answer")) }
+    if (canary.accepts)(&answer) {
+        Ok(())
+    } else {
+        Err(KernelError::permanent("the canary gave a wrong answer"))
+    }
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {

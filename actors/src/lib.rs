@@ -1,1 +1,39 @@
-//! x
+//! ractor actors around the machines of `rustkernel-core`: this crate acts.
+//!
+//! Every kernel has a [slot](crate::KernelRef) that outlives its incarnations; requests belong to the slot. An incarnation is
+//! a ractor actor; the recovery actor supervises all of them, the breaker actor decides what their gates let through, and a
+//! timer on its own OS thread rings deadlines, restart delays and hangs whatever the async runtime does.
+//!
+//! ractor's types appear in no public signature.
+
+mod answer;
+mod breaker;
+mod cause;
+mod checkpoint;
+mod gate;
+mod kernel_actor;
+mod kernel_ref;
+mod lane;
+mod links;
+mod operator;
+pub mod pipeline;
+mod recovery;
+mod registration;
+mod request;
+mod runtime;
+mod slot;
+mod spec;
+mod sync;
+mod timer;
+
+pub use breaker::BreakerCommand;
+pub use cause::Cause;
+pub use kernel_ref::{KernelRef, Refused, Reply};
+pub use operator::{DeadLetter, Event, Events, Fact};
+pub use pipeline::Pipeline;
+pub use recovery::{KernelState, KernelStatus, ShutdownReport};
+pub use registration::{Registration, register, register_local};
+pub use runtime::{KernelHealth, Runtime, RuntimeBuilder, RuntimeHealth, RuntimeState, StartError};
+pub use slot::Accounts;
+pub use spec::{KernelSpec, SpawnError};
+pub use timer::ClockHand;

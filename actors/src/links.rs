@@ -1,5 +1,6 @@
 //! What every slot of a runtime shares: the timer, the operator, and the two actors it reports to.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -18,17 +19,33 @@ pub(crate) struct Links {
     pub(crate) operator: Operator,
     breaker: OnceLock<ActorRef<BreakerMsg>>,
     recovery: OnceLock<ActorRef<RecoveryMsg>>,
+    shut_down: AtomicBool,
 }
 
 impl Links {
     pub(crate) fn new(timer: Timer, operator: Operator) -> Self {
-        Self { timer, operator, breaker: OnceLock::new(), recovery: OnceLock::new() }
+        Self {
+            timer,
+            operator,
+            breaker: OnceLock::new(),
+            recovery: OnceLock::new(),
+            shut_down: AtomicBool::new(false),
+        }
     }
 
     /// Connects the actors, once, before the first kernel is spawned.
     pub(crate) fn connect(&self, breaker: ActorRef<BreakerMsg>, recovery: ActorRef<RecoveryMsg>) {
         let fresh = self.breaker.set(breaker).is_ok() && self.recovery.set(recovery).is_ok();
         debug_assert!(fresh, "a runtime connects its actors once");
+    }
+
+    /// The recovery actor is about to end because it was asked to.
+    pub(crate) fn mark_shut_down(&self) {
+        self.shut_down.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_shut_down(&self) -> bool {
+        self.shut_down.load(Ordering::Acquire)
     }
 
     /// Tells the breaker actor about an outcome.

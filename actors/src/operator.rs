@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustkernel_core::clock::{Clock, Timestamp};
-use rustkernel_core::error::DownReason;
 use rustkernel_core::resilience::{HealthStatus, Transition};
 use rustkernel_core::{KernelError, KernelId};
 use serde::Serialize;
@@ -148,7 +148,9 @@ impl Operator {
         }
         let event = Event { at: self.0.clock.now(), kernel: kernel.cloned(), fact };
         for hook in &self.0.hooks {
-            hook(&event);
+            if catch_unwind(AssertUnwindSafe(|| hook(&event))).is_err() {
+                tracing::error!("a hook panicked; supervision goes on");
+            }
         }
         // An error means that nobody subscribes.
         let _ = self.0.events.send(event);
@@ -158,7 +160,14 @@ impl Operator {
         Events(self.0.events.subscribe())
     }
 
-    pub(crate) fn bury(&self, kernel: &KernelId, id: u64, attempts: u32, error: &KernelError, input: Option<Vec<u8>>) {
+    pub(crate) fn bury(
+        &self,
+        kernel: &KernelId,
+        id: u64,
+        attempts: u32,
+        error: &KernelError,
+        input: Option<Vec<u8>>,
+    ) {
         let input = input.filter(|input| input.len() <= DEAD_LETTER_INPUT_BYTES);
         let letter = DeadLetter { id, kernel: kernel.clone(), attempts, error: error.to_string(), input };
         let mut dead = self.dead();
@@ -201,7 +210,9 @@ impl Events {
         loop {
             match self.0.recv().await {
                 Ok(event) => return Some(event),
-                Err(broadcast::error::RecvError::Lagged(missed)) => tracing::warn!(missed, "event subscriber is too slow"),
+                Err(broadcast::error::RecvError::Lagged(missed)) => {
+                    tracing::warn!(missed, "event subscriber is too slow")
+                }
                 Err(broadcast::error::RecvError::Closed) => return None,
             }
         }

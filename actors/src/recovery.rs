@@ -20,7 +20,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, Message, SupervisionEvent};
-use rustkernel_core::KernelId;
 use rustkernel_core::error::DownReason;
 use rustkernel_core::restart::{RestartDecision, RestartMachine};
 use tokio::sync::oneshot;
@@ -38,28 +37,60 @@ use child::{Child, Phase};
 
 pub(crate) enum RecoveryMsg {
     /// Start supervising a kernel. `started` is told when its first incarnation serves, or failed to start.
-    Spawn { slot: u32, plan: ChildPlan, started: oneshot::Sender<Result<(), Cause>> },
+    Spawn {
+        slot: u32,
+        plan: ChildPlan,
+        started: oneshot::Sender<Result<(), Cause>>,
+    },
     /// An incarnation serves.
-    Ready { slot: u32, epoch: u64, restored: bool },
+    Ready {
+        slot: u32,
+        epoch: u64,
+        restored: bool,
+    },
     /// An execution hangs; its epoch is void already.
-    Hung { slot: u32, epoch: u64 },
+    Hung {
+        slot: u32,
+        epoch: u64,
+    },
     /// A kernel's thread has ended.
-    LaneEnded { slot: u32, epoch: u64 },
+    LaneEnded {
+        slot: u32,
+        epoch: u64,
+    },
     /// A draining slot has nothing left.
     Idle,
     /// An alarm of a child rang.
-    Alarm { slot: u32, token: u64 },
+    Alarm {
+        slot: u32,
+        token: u64,
+    },
     /// An alarm of the shutdown rang.
     ShutdownOver,
     /// The operator's words; `done` tells whether the kernel is known and the order made sense.
-    Resume { slot: u32, done: oneshot::Sender<bool> },
-    Kill { slot: u32, done: oneshot::Sender<bool> },
+    Resume {
+        slot: u32,
+        done: oneshot::Sender<bool>,
+    },
+    Kill {
+        slot: u32,
+        done: oneshot::Sender<bool>,
+    },
     /// Stop one kernel for good; `drain` finishes what waits first.
-    Stop { slot: u32, drain: bool, done: oneshot::Sender<()> },
+    Stop {
+        slot: u32,
+        drain: bool,
+        done: oneshot::Sender<()>,
+    },
     /// Drain everything, then stop it in reverse start order.
-    Shutdown { grace: Duration, done: oneshot::Sender<ShutdownReport> },
+    Shutdown {
+        grace: Duration,
+        done: oneshot::Sender<ShutdownReport>,
+    },
     /// How the kernels are.
-    Status { reply: oneshot::Sender<Vec<KernelStatus>> },
+    Status {
+        reply: oneshot::Sender<Vec<KernelStatus>>,
+    },
 }
 
 impl Message for RecoveryMsg {}
@@ -129,7 +160,12 @@ impl Actor for RecoveryActor {
         })
     }
 
-    async fn handle(&self, myself: Myself, message: RecoveryMsg, state: &mut Recovery) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        myself: Myself,
+        message: RecoveryMsg,
+        state: &mut Recovery,
+    ) -> Result<(), ActorProcessingErr> {
         match message {
             RecoveryMsg::Spawn { slot, plan, started } => {
                 state.children.insert(slot, Child::new(slot, plan, started, &state.links));
@@ -168,7 +204,9 @@ impl Actor for RecoveryActor {
             SupervisionEvent::ActorFailed(actor, error) => {
                 state.actor_ended(actor.get_id(), Some(error.to_string()), &myself).await;
             }
-            SupervisionEvent::ActorTerminated(actor, _, _) => state.actor_ended(actor.get_id(), None, &myself).await,
+            SupervisionEvent::ActorTerminated(actor, _, _) => {
+                state.actor_ended(actor.get_id(), None, &myself).await
+            }
             SupervisionEvent::ActorStarted(_)
             | SupervisionEvent::ProcessGroupChanged(_)
             | SupervisionEvent::PidLifecycleEvent(_) => {}
@@ -205,8 +243,12 @@ impl Recovery {
         if child.phase != Phase::Starting {
             return;
         }
-        child.clear_alarm();
         child.set_phase(Phase::Serving, &self.links);
+        if child.draining {
+            child.set_alarm(child.plan.shutdown, &self.links);
+        } else {
+            child.clear_alarm();
+        }
         if child.incarnation > 1 {
             self.links.to_breaker(BreakerMsg::Restarted { slot });
         }
@@ -223,16 +265,21 @@ impl Recovery {
             return;
         }
         child.actor = None;
-        let cause = match (error, child.phase) {
+        let cause = match (error, &child.phase) {
             (Some(text), Phase::Starting) => Cause::StartFailed(text),
             (Some(text), _) => Cause::Panicked(text),
             (None, _) => Cause::Killed,
         };
-        if child.is_stopping() && child.lane.as_ref().is_none_or(|lane| lane.has_ended()) {
+        let thread_ended = child.lane.as_ref().is_none_or(|lane| lane.has_ended());
+        if child.is_stopping() && thread_ended {
             self.stopped(slot, false, myself);
             return;
         }
         child.plan.kernel.bury(child.epoch, &cause);
+        if child.is_stopping() {
+            // Its thread is fenced now; it ends, or the grace time does.
+            return;
+        }
         if child.lane.as_ref().is_some_and(|lane| !lane.has_ended()) {
             // The actor was killed, its thread was not: it has been fenced and gets its grace time to notice.
             child.set_phase(Phase::Ending(cause), &self.links);
@@ -276,7 +323,9 @@ impl Recovery {
         child.lane = None;
         child.last_failure = Some(cause.clone());
         let id = child.plan.kernel.id().clone();
-        self.links.operator.tell(Some(&id), Fact::Failed { incarnation: child.incarnation, cause: cause.clone() });
+        self.links
+            .operator
+            .tell(Some(&id), Fact::Failed { incarnation: child.incarnation, cause: cause.clone() });
         if child.has_never_served() {
             // The spawner is told and decides; a kernel that never served is not kept.
             child.plan.kernel.close(DownReason::Stopped);
@@ -341,7 +390,11 @@ impl Recovery {
                 self.force_end(slot, &Cause::Killed);
                 self.stopped(slot, true, myself);
             }
-            Phase::Serving | Phase::Isolated => {}
+            Phase::Serving | Phase::Isolated => {
+                if child.draining {
+                    self.begin_stop(slot, myself);
+                }
+            }
         }
     }
 
@@ -409,7 +462,7 @@ impl Recovery {
         if drain && !child.plan.kernel.is_idle() && !child.is_stopping() {
             child.draining = true;
             child.plan.kernel.drain();
-            child.set_alarm_unless_busy(child.plan.shutdown, &self.links);
+            child.set_alarm(child.plan.shutdown, &self.links);
         } else {
             self.begin_stop(slot, myself);
         }
@@ -494,6 +547,7 @@ impl Recovery {
         } else if let Some(Shutdown { mut report, done, alarm, .. }) = self.shutdown.take() {
             drop(alarm);
             report.abandoned_threads = self.abandoned.alive();
+            self.links.mark_shut_down();
             // Who asked may be gone.
             let _ = done.send(report);
             myself.stop(Some("shut down".into()));
@@ -505,9 +559,4 @@ impl fmt::Debug for RecoveryMsg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RecoveryMsg")
     }
-}
-
-/// The kernel a status is about, for lookups.
-pub(crate) fn find<'a>(statuses: &'a [KernelStatus], id: &KernelId) -> Option<&'a KernelStatus> {
-    statuses.iter().find(|status| status.id == *id)
 }

@@ -22,7 +22,10 @@ pub(crate) struct Request<I, O> {
 
 impl<I, O> fmt::Debug for Request<I, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Request").field("permit", &self.permit).field("answer", &self.answer).finish_non_exhaustive()
+        f.debug_struct("Request")
+            .field("permit", &self.permit)
+            .field("answer", &self.answer)
+            .finish_non_exhaustive()
     }
 }
 

@@ -10,7 +10,6 @@ mod rules;
 mod serve;
 
 use std::fmt;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Duration;
@@ -22,10 +21,10 @@ use rustkernel_core::error::{KernelError, KernelErrorKind, Phase};
 use rustkernel_core::resilience::Outcome;
 use rustkernel_core::traits::Payload;
 
+pub(crate) use control::Supervised;
 pub use ledger::Accounts;
-pub(crate) use control::{Resolution, Supervised};
-pub(crate) use ledger::{Bounds, Life, Orders, Watch};
-pub(crate) use rules::Rules;
+pub(crate) use ledger::{Bounds, Life, Watch};
+pub(crate) use rules::{Encode, Rules};
 pub(crate) use serve::{Ending, Incarnation, serve};
 
 use crate::answer::Answer;
@@ -96,7 +95,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         mut timing: Timing,
         answer: Answer<O>,
         stop: Stop,
-    ) -> Result<Shared<I, O>, Refused<I, O>> {
+    ) -> Result<(Shared<I, O>, u64), Refused<I, O>> {
         let permit = match self.gate.admit() {
             Ok(permit) => permit,
             Err(refused) => {
@@ -135,7 +134,13 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         }
         let request = Arc::new(Request { input, permit, answer, stop });
         let Timing { header, budget } = timing;
-        let sleeper = state.ledger.accept(Entry { header, request: Arc::clone(&request), bytes, budget, convictions: 0 });
+        let sleeper = state.ledger.accept(Entry {
+            header,
+            request: Arc::clone(&request),
+            bytes,
+            budget,
+            convictions: 0,
+        });
         let arm = arm(&mut state.ledger, deadline);
         drop(state);
         wake(sleeper);
@@ -143,14 +148,16 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         if !dead.is_empty() {
             self.answer_all(dead, || cancelled(Phase::Queued));
         }
-        Ok(request)
+        Ok((request, header.id))
     }
 
     /// The caller of `header.id` went away.
     pub(crate) fn cancel(&self, request: &Shared<I, O>, id: u64) {
         let cancelled = self.lock().ledger.cancel(id);
         match cancelled {
-            Cancelled::Waiting(_) => self.report(self.gate.observe(request.permit, Outcome::Inconclusive, Duration::ZERO)),
+            Cancelled::Waiting(_) => {
+                self.report(self.gate.observe(request.permit, Outcome::Inconclusive, Duration::ZERO))
+            }
             Cancelled::Running(waker) => {
                 request.stop.token().raise();
                 wake(waker);
@@ -179,7 +186,13 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     }
 
     /// Gives an entry that the ledger handed out its answer, after its outcome has reached the gate.
-    fn conclude(&self, header: Header, request: &Shared<I, O>, outcome: Outcome, result: Result<O, KernelError>) {
+    fn conclude(
+        &self,
+        header: Header,
+        request: &Shared<I, O>,
+        outcome: Outcome,
+        result: Result<O, KernelError>,
+    ) {
         self.report(self.gate.observe(request.permit, outcome, Duration::ZERO));
         request.answer.give(header, result.map_err(|error| error.in_kernel(&self.id)));
     }

@@ -142,7 +142,9 @@ impl Shared {
             let wait = heap.entries.peek().map(|first| first.at - self.clock.now());
             match wait {
                 Some(Duration::ZERO) => {}
-                Some(span) => drop(self.changed.wait_timeout(heap, span).unwrap_or_else(PoisonError::into_inner)),
+                Some(span) => {
+                    drop(self.changed.wait_timeout(heap, span).unwrap_or_else(PoisonError::into_inner))
+                }
                 None => drop(self.changed.wait(heap).unwrap_or_else(PoisonError::into_inner)),
             }
         }

@@ -57,6 +57,29 @@ impl Header {
     }
 }
 
+/// How long a caller wants to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadline {
+    /// As long as it takes.
+    None,
+    /// This long from now.
+    Within(Duration),
+    /// Until this point.
+    At(Timestamp),
+}
+
+impl From<Duration> for Deadline {
+    fn from(span: Duration) -> Self {
+        Self::Within(span)
+    }
+}
+
+impl From<Timestamp> for Deadline {
+    fn from(at: Timestamp) -> Self {
+        Self::At(at)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -87,17 +87,30 @@ impl RestartMachine {
         if let Some(escalation) = policy.escalation {
             refuse_without_target("recovery.escalation", escalation)?;
             if escalation == policy.strategy {
-                return Err(InvalidConfig { field: "recovery.escalation", rule: "must differ from the strategy" });
+                return Err(InvalidConfig {
+                    field: "recovery.escalation",
+                    rule: "must differ from the strategy",
+                });
             }
         }
-        Ok(Self { policy, window, state: RestartState::Serving, recent: VecDeque::new(), tokens: 0, total: 0 })
+        Ok(Self {
+            policy,
+            window,
+            state: RestartState::Serving,
+            recent: VecDeque::new(),
+            tokens: 0,
+            total: 0,
+        })
     }
 
     /// The incarnation ended on its own, or failed to start.
     pub fn on_failure(&mut self, now: Timestamp) -> RestartDecision {
         match self.state {
             RestartState::Serving => {}
-            RestartState::Waiting { .. } | RestartState::Isolated | RestartState::GivenUp | RestartState::Stopped => {
+            RestartState::Waiting { .. }
+            | RestartState::Isolated
+            | RestartState::GivenUp
+            | RestartState::Stopped => {
                 return RestartDecision::Ignore;
             }
         }
@@ -114,7 +127,10 @@ impl RestartMachine {
             return self.escalate();
         }
         self.recent.push_back(now);
-        debug_assert!(self.recent.len() <= self.policy.max_restarts as usize, "the window holds the budget at most");
+        debug_assert!(
+            self.recent.len() <= self.policy.max_restarts as usize,
+            "the window holds the budget at most"
+        );
         self.total += 1;
         self.tokens += 1;
         self.state = RestartState::Waiting { token: self.tokens };
@@ -241,7 +257,9 @@ mod tests {
     #[test]
     fn the_budget_is_used_up_and_escalates_to_the_operator() {
         let mut machine = machine(1);
-        let RestartDecision::Restart { at: due, token, in_window: 1 } = machine.on_failure(at(0)) else { panic!() };
+        let RestartDecision::Restart { at: due, token, in_window: 1 } = machine.on_failure(at(0)) else {
+            panic!()
+        };
         assert_eq!(due, at(5));
         assert!(machine.on_timer(token));
         assert_eq!(machine.on_failure(at(10)), RestartDecision::Isolate);
@@ -274,12 +292,14 @@ mod tests {
 
     #[test]
     fn strategies_without_a_target_are_refused_by_name() {
-        for strategy in [RecoveryStrategy::UseReplica, RecoveryStrategy::Degrade, RecoveryStrategy::Failover] {
+        for strategy in [RecoveryStrategy::UseReplica, RecoveryStrategy::Degrade, RecoveryStrategy::Failover]
+        {
             let policy = RecoveryPolicy { strategy, ..policy(1, None) };
             let error = RestartMachine::try_new(policy, Duration::from_secs(1)).unwrap_err();
             assert_eq!(error.field, "recovery.strategy");
         }
-        let error = RestartMachine::try_new(policy(1, Some(RecoveryStrategy::Failover)), Duration::from_secs(1));
+        let error =
+            RestartMachine::try_new(policy(1, Some(RecoveryStrategy::Failover)), Duration::from_secs(1));
         assert_eq!(error.unwrap_err().field, "recovery.escalation");
     }
 

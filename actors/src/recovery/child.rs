@@ -26,7 +26,9 @@ pub(super) enum Phase {
     /// Its actor is gone, its fenced thread not yet.
     Ending(Cause),
     /// The next incarnation starts when the wait with this token ends.
-    Waiting { token: u64 },
+    Waiting {
+        token: u64,
+    },
     Isolated,
     /// It was told to end.
     Stopping,
@@ -146,7 +148,9 @@ impl Child {
             Phase::Ending(_) | Phase::Waiting { .. } => KernelState::Restarting,
             Phase::Isolated => match life {
                 Life::Down(DownReason::AbandonedThreads) => KernelState::OutOfThreads,
-                Life::Down(_) | Life::Starting | Life::Serving | Life::Waiting(_) | Life::Draining => KernelState::Isolated,
+                Life::Down(_) | Life::Starting | Life::Serving | Life::Waiting(_) | Life::Draining => {
+                    KernelState::Isolated
+                }
             },
             Phase::Stopping => KernelState::Stopping,
         }

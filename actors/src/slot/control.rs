@@ -1,7 +1,6 @@
 //! What the recovery actor does with a slot: begin an incarnation, bury it, hold, close, drain.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustkernel_core::KernelId;
 use rustkernel_core::clock::Timestamp;
@@ -10,7 +9,7 @@ use rustkernel_core::resilience::Outcome;
 use rustkernel_core::traits::Payload;
 
 use super::ledger::Entry;
-use super::{Accounts, Incarnation, Life, MutexGuard, Orders, Shared, Slot, State, wake};
+use super::{Accounts, Incarnation, Life, MutexGuard, Shared, Slot, State, wake};
 use crate::cause::Cause;
 use crate::gate::Gate;
 use crate::operator::Fact;
@@ -107,7 +106,8 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
         }
         void(state);
         if let Some(suspect) = suspect {
-            let error = KernelError::new(KernelErrorKind::Crashed, Phase::Executing).with_source(Cause::Killed.to_string());
+            let error = KernelError::new(KernelErrorKind::Crashed, Phase::Executing)
+                .with_source(Cause::Killed.to_string());
             self.conclude(suspect.header, &suspect.request, Outcome::Failure, Err(error));
         }
         self.answer_all(waiting, || KernelError::new(KernelErrorKind::Down(reason), Phase::Queued));
@@ -129,7 +129,7 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
     }
 
     fn stop(&self) {
-        let sleeper = self.lock().ledger.order(Orders::Stop);
+        let sleeper = self.lock().ledger.stop();
         wake(sleeper);
     }
 
@@ -177,7 +177,9 @@ impl<I: Payload, O: Payload> Slot<I, O> {
                 }
             }
             Err(error) => {
-                self.links.operator.tell(Some(&self.id), Fact::CheckpointFailed { reason: error.to_string() });
+                self.links
+                    .operator
+                    .tell(Some(&self.id), Fact::CheckpointFailed { reason: error.to_string() });
             }
         }
     }
@@ -209,7 +211,8 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         }
         self.lock().ledger.settle(suspect.bytes, false);
         let Entry { header, request, .. } = suspect;
-        let error = KernelError::new(kind, Phase::Executing).with_source(cause.to_string()).in_kernel(&self.id);
+        let error =
+            KernelError::new(kind, Phase::Executing).with_source(cause.to_string()).in_kernel(&self.id);
         if self.rules.idempotent && spent {
             let input = self.rules.encode.and_then(|encode| encode(&request.input).ok());
             self.links.operator.bury(&self.id, header.id, header.attempt, &error, input);
@@ -231,11 +234,6 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         self.schedule(arm);
         wake(sleeper);
         None
-    }
-
-    /// How long a stopped incarnation may take to end.
-    pub(crate) fn shutdown_grace(&self) -> Duration {
-        self.rules.shutdown
     }
 }
 

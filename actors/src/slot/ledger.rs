@@ -179,7 +179,13 @@ impl<R: Clone> Ledger<R> {
 
     /// Whether a request of `bytes` may enter. One that is on its way through a chain may enter a draining slot: it is old work. `remaining` is the time it has left, [`Duration::MAX`] without a deadline;
     /// `now` is read only where a restart's end has to be compared.
-    pub(crate) fn may_accept(&self, bytes: usize, in_chain: bool, remaining: Duration, now: Timestamp) -> Result<(), Refusal> {
+    pub(crate) fn may_accept(
+        &self,
+        bytes: usize,
+        in_chain: bool,
+        remaining: Duration,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
         match self.life {
             Life::Starting | Life::Serving => {}
             Life::Waiting(until) if until.saturating_since(now) >= remaining => {
@@ -307,7 +313,12 @@ impl<R: Clone> Ledger<R> {
     }
 
     /// Everything that is due at `now`. `blocked_since` is when the running execution began to block its thread, if it does.
-    pub(crate) fn expire(&mut self, now: Timestamp, blocked_since: Option<Timestamp>, watch: &Watch) -> Due<R> {
+    pub(crate) fn expire(
+        &mut self,
+        now: Timestamp,
+        blocked_since: Option<Timestamp>,
+        watch: &Watch,
+    ) -> Due<R> {
         let mut expired = Vec::new();
         if self.queue.iter().any(|entry| entry.header.is_expired(now)) {
             let is_over = |entry: &Entry<R>| entry.header.is_expired(now);
@@ -374,7 +385,8 @@ impl<R: Clone> Ledger<R> {
             return (None, false);
         }
         running.settled = true;
-        let (header, request, bytes) = (running.entry.header, running.entry.request.clone(), running.entry.bytes);
+        let (header, request, bytes) =
+            (running.entry.header, running.entry.request.clone(), running.entry.bytes);
         self.settle(bytes, false);
         (Some((header, request)), false)
     }
@@ -411,7 +423,8 @@ impl<R: Clone> Ledger<R> {
 
     /// Takes out every waiting entry that `is_dead` names, to make room.
     pub(crate) fn purge(&mut self, mut is_dead: impl FnMut(&Entry<R>) -> bool) -> Vec<Entry<R>> {
-        let (dead, live): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.queue).into_iter().partition(&mut is_dead);
+        let (dead, live): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.queue).into_iter().partition(&mut is_dead);
         self.queue = live;
         for entry in &dead {
             self.settle(entry.bytes, false);
@@ -436,9 +449,9 @@ impl<R: Clone> Ledger<R> {
         self.sleeper.take()
     }
 
-    /// Gives the incarnation new orders. Returns the sleeper to wake; an execution goes on to its end.
-    pub(crate) fn order(&mut self, orders: Orders) -> Option<Waker> {
-        self.orders = orders;
+    /// Tells the incarnation to end after its current request. Returns the sleeper to wake.
+    pub(crate) fn stop(&mut self) -> Option<Waker> {
+        self.orders = Orders::Stop;
         self.sleeper.take()
     }
 

@@ -1,7 +1,6 @@
 //! What a slot was told about its kernel.
 
 use std::fmt;
-use std::time::Duration;
 
 use rustkernel_core::codec::CodecError;
 use rustkernel_core::resilience::{CircuitBreakerConfig, RetryPlan, TimeoutConfig};
@@ -24,13 +23,14 @@ pub(crate) struct Rules<I> {
     pub(crate) conviction_limit: u32,
     /// A checkpoint after every so many requests.
     pub(crate) checkpoint_every: u32,
-    /// How long a stopped incarnation may take to end.
-    pub(crate) shutdown: Duration,
     pub(crate) encode: Option<Encode<I>>,
 }
 
 impl<I> fmt::Debug for Rules<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rules").field("bounds", &self.bounds).field("watch", &self.watch).finish_non_exhaustive()
+        f.debug_struct("Rules")
+            .field("bounds", &self.bounds)
+            .field("watch", &self.watch)
+            .finish_non_exhaustive()
     }
 }

@@ -87,10 +87,11 @@ pub(crate) async fn serve<K: LocalKernel>(
     let mut since_checkpoint = 0;
     let mut turns = TURNS;
     loop {
-        let (header, request, since) = match (Take { slot, incarnation, done: &mut done, turns: &mut turns }).await {
-            Taken::Run(header, request, since) => (header, request, since),
-            Taken::End(ending) => return ending,
-        };
+        let (header, request, since) =
+            match (Take { slot, incarnation, done: &mut done, turns: &mut turns }).await {
+                Taken::Run(header, request, since) => (header, request, since),
+                Taken::End(ending) => return ending,
+            };
         let result = {
             let stops = [request.stop.token().signal(), &incarnation.fence];
             let mut cx = Context::new(header, incarnation.number, slot.clock(), stops);
@@ -272,14 +273,24 @@ impl<I: Payload, O: Payload> Slot<I, O> {
 
     /// Puts the entry back if its kernel, its attempts, its budget and its deadline allow; otherwise gives it back, to be
     /// answered.
-    fn rerun_after(&self, mut entry: Entry<Shared<I, O>>, error: &KernelError) -> Option<Entry<Shared<I, O>>> {
+    fn rerun_after(
+        &self,
+        mut entry: Entry<Shared<I, O>>,
+        error: &KernelError,
+    ) -> Option<Entry<Shared<I, O>>> {
         if !self.rules.idempotent {
             return Some(entry);
         }
         let Some(header) = entry.header.rerun() else { return Some(entry) };
         let now = self.clock().now();
         let mut rng = fastrand::Rng::with_seed(entry.header.id ^ u64::from(entry.header.attempt) << 56);
-        let delay = match self.rules.retry.next(error.error_kind(), entry.header.attempt, now, header.deadline, &mut rng) {
+        let delay = match self.rules.retry.next(
+            error.error_kind(),
+            entry.header.attempt,
+            now,
+            header.deadline,
+            &mut rng,
+        ) {
             RetryDecision::Again { delay } => delay,
             RetryDecision::GiveUp(_) => return Some(entry),
         };

@@ -1,0 +1,207 @@
+//! What users hold: the address of a slot, valid over every restart.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustkernel_core::KernelId;
+use rustkernel_core::clock::Timestamp;
+use rustkernel_core::envelope::{Deadline, Header};
+use rustkernel_core::error::{DownReason, KernelError};
+use rustkernel_core::resilience::{HealthCheckResult, HealthProbeConfig, HealthTarget, ambient_deadline};
+use rustkernel_core::traits::Payload;
+
+use crate::answer::Answer;
+use crate::request::{CancelToken, Stop};
+use crate::slot::{Accounts, Life, Shared, Slot, Supervised, Timing};
+
+/// The stable address of a supervised kernel. A clone is cheap and means the same kernel; it stays valid over
+/// restarts.
+pub struct KernelRef<I, O> {
+    pub(crate) slot: Arc<Slot<I, O>>,
+}
+
+impl<I: Payload, O: Payload> KernelRef<I, O> {
+    /// The kernel's name.
+    #[must_use]
+    pub fn id(&self) -> &KernelId {
+        &self.slot.id
+    }
+
+    /// Runs one request and waits for its answer until `deadline`: a [`Duration`], a
+    /// [`Timestamp`], or [`Deadline::None`]. The
+    /// deadline of the task that calls counts too, if that is earlier.
+    ///
+    /// # Errors
+    /// Every kind of [`KernelError`]. The answer comes at the deadline at the latest, whatever the kernel does.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels the request: queued work is removed, running work is told to stop.
+    pub async fn call(&self, input: I, deadline: impl Into<Deadline>) -> Result<O, KernelError> {
+        let timing = self.timing(deadline.into());
+        match self.submit(input, timing) {
+            Ok((request, id)) => Wait { slot: &*self.slot, request, id, answered: false }.await,
+            Err(refused) => Err(refused.error),
+        }
+    }
+
+    /// [`call`](Self::call) within the deadline of the task that calls, or the kernel's default timeout.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    ///
+    /// # Cancel safety
+    /// As [`call`](Self::call).
+    pub async fn execute(&self, input: I) -> Result<O, KernelError> {
+        let timing = self.default_timing();
+        match self.submit(input, timing) {
+            Ok((request, id)) => Wait { slot: &*self.slot, request, id, answered: false }.await,
+            Err(refused) => Err(refused.error),
+        }
+    }
+
+    /// Hands a request over without waiting for its answer.
+    ///
+    /// # Errors
+    /// A request that is not taken comes back, with the reason.
+    pub fn try_call(&self, input: I, deadline: impl Into<Deadline>) -> Result<Reply<I, O>, Refused<I>> {
+        let timing = self.timing(deadline.into());
+        match self.submit(input, timing) {
+            Ok((request, id)) => {
+                Ok(Reply(Wait { slot: Arc::clone(&self.slot), request, id, answered: false }))
+            }
+            Err(refused) => Err(Refused { input: refused.input, error: refused.error }),
+        }
+    }
+
+    /// What became of the requests so far.
+    #[must_use]
+    pub fn accounts(&self) -> Accounts {
+        self.slot.accounts()
+    }
+
+    fn submit(&self, input: I, timing: Timing) -> Result<(Shared<I, O>, u64), crate::slot::Refused<I, O>> {
+        self.slot.submit(input, timing, Answer::to_caller(), Stop::Own(CancelToken::new()))
+    }
+
+    pub(crate) fn timing(&self, deadline: Deadline) -> Timing {
+        let asked = match deadline {
+            Deadline::None => Timestamp::NEVER,
+            Deadline::Within(span) => self.slot.clock().now() + span,
+            Deadline::At(at) => at,
+        };
+        let ambient = ambient_deadline().unwrap_or(Timestamp::NEVER);
+        Timing { header: Header::new(0, asked.min(ambient)), budget: Duration::MAX }
+    }
+
+    pub(crate) fn default_timing(&self) -> Timing {
+        let rules = &self.slot.rules.timeout;
+        let parent = ambient_deadline();
+        let now = self.slot.clock().now();
+        if rules.include_queue_time {
+            let deadline = rules.effective_deadline(parent, None, now);
+            return Timing { header: Header::new(0, deadline), budget: Duration::MAX };
+        }
+        // The parent's deadline stands; the call's own time starts when an incarnation takes it.
+        let parent = parent.filter(|_| rules.propagate_deadline);
+        let budget = if parent.is_some() { rules.max_timeout } else { rules.default_timeout };
+        Timing { header: Header::new(0, parent.unwrap_or(Timestamp::NEVER)), budget }
+    }
+}
+
+/// Healthy while an incarnation serves, degraded while one is on its way, unhealthy when nobody serves.
+impl<I: Payload, O: Payload> HealthTarget for KernelRef<I, O> {
+    async fn check(&self) -> HealthCheckResult {
+        health_of(&*self.slot, self.slot.clock().now(), HealthProbeConfig::default().timeout)
+    }
+}
+
+/// A kernel's health as its slot shows it. A thread that has been blocking for `patience` is unhealthy.
+pub(crate) fn health_of(slot: &dyn Supervised, now: Timestamp, patience: Duration) -> HealthCheckResult {
+    let snapshot = slot.snapshot();
+    let blocked = snapshot.blocked_since.filter(|since| since.as_nanos() > 1).map(|since| now - since);
+    match snapshot.life {
+        Life::Serving => match blocked.filter(|blocked| *blocked >= patience) {
+            Some(blocked) => HealthCheckResult::unhealthy(format!("has blocked its thread for {blocked:?}")),
+            None => HealthCheckResult::healthy(),
+        },
+        Life::Starting => HealthCheckResult::degraded("an incarnation is being made"),
+        Life::Waiting(_) => HealthCheckResult::degraded("restarting after a failure"),
+        Life::Draining => HealthCheckResult::degraded("draining"),
+        Life::Down(DownReason::Isolated) => {
+            HealthCheckResult::unhealthy("isolated until an operator resumes it")
+        }
+        Life::Down(DownReason::Stopped) => HealthCheckResult::unhealthy("stopped"),
+        Life::Down(DownReason::SupervisorGone) => HealthCheckResult::unhealthy("its supervisor is gone"),
+        Life::Down(DownReason::AbandonedThreads) => {
+            HealthCheckResult::unhealthy("too many abandoned threads")
+        }
+    }
+}
+
+impl<I, O> Clone for KernelRef<I, O> {
+    fn clone(&self) -> Self {
+        Self { slot: Arc::clone(&self.slot) }
+    }
+}
+
+impl<I, O> fmt::Debug for KernelRef<I, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KernelRef").field(&self.slot.id).finish()
+    }
+}
+
+/// The answer to come of a [`KernelRef::try_call`]. Dropping it cancels the request.
+pub struct Reply<I: Payload, O: Payload>(Wait<Arc<Slot<I, O>>, I, O>);
+
+impl<I: Payload, O: Payload> Future for Reply<I, O> {
+    type Output = Result<O, KernelError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+impl<I: Payload, O: Payload> fmt::Debug for Reply<I, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply").field("id", &self.0.id).finish_non_exhaustive()
+    }
+}
+
+/// A request that was not taken: the input comes back.
+#[derive(Debug)]
+pub struct Refused<I> {
+    /// What the caller handed in.
+    pub input: I,
+    /// Why it was not taken. Its phase is always admission.
+    pub error: KernelError,
+}
+
+struct Wait<S: Borrow<Slot<I, O>>, I: Payload, O: Payload> {
+    slot: S,
+    request: Shared<I, O>,
+    id: u64,
+    answered: bool,
+}
+
+impl<S: Borrow<Slot<I, O>> + Unpin, I: Payload, O: Payload> Future for Wait<S, I, O> {
+    type Output = Result<O, KernelError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = self.request.answer.poll(cx);
+        self.answered |= polled.is_ready();
+        polled
+    }
+}
+
+impl<S: Borrow<Slot<I, O>>, I: Payload, O: Payload> Drop for Wait<S, I, O> {
+    fn drop(&mut self) {
+        if !self.answered && self.request.answer.is_open() {
+            self.slot.borrow().cancel(&self.request, self.id);
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! K2K pipelines.
+/// x
+#[derive(Debug)]
+pub struct Pipeline;

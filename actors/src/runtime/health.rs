@@ -1,0 +1,159 @@
+//! The probe loop: it looks at every kernel at an interval, on the timer's thread, and remembers what it saw.
+//!
+//! A look reads the slot; it asks no actor and runs no kernel, so a blocked one cannot hold it up. What is certain counts at
+//! once (a kernel that is down is unhealthy); what may pass (a thread that blocks for longer than the probe's timeout) counts by the
+//! thresholds of the [`ProbeMachine`].
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use rustkernel_core::KernelId;
+use rustkernel_core::clock::Timestamp;
+use rustkernel_core::resilience::{
+    HealthCheckConfig, HealthCheckResult, HealthStatus, InvalidConfig, ProbeMachine, aggregate,
+};
+use serde::Serialize;
+
+use super::RuntimeState;
+use super::registry::{Named, Registry};
+use crate::kernel_ref::health_of;
+use crate::links::Links;
+use crate::operator::Fact;
+use crate::slot::Supervised;
+use crate::timer::Alarm;
+
+pub(super) struct ProbeLoop {
+    config: HealthCheckConfig,
+    registry: Arc<Registry>,
+    links: Weak<Links>,
+    seen: Mutex<HashMap<u32, Seen>>,
+    me: Weak<Self>,
+}
+
+struct Seen {
+    machine: ProbeMachine,
+    last: HealthCheckResult,
+}
+
+/// How healthy a runtime is.
+#[derive(Clone, Debug, Serialize)]
+pub struct RuntimeHealth {
+    /// The node's state by the configured aggregation; unknown without a kernel.
+    pub status: HealthStatus,
+    /// Whether a restart of the process would help nothing: false only when the recovery actor gave up.
+    pub live: bool,
+    /// Whether the node takes traffic.
+    pub ready: bool,
+    /// Every kernel, in start order.
+    pub kernels: Vec<KernelHealth>,
+}
+
+/// How healthy one kernel is.
+#[derive(Clone, Debug, Serialize)]
+pub struct KernelHealth {
+    /// Which kernel.
+    pub id: KernelId,
+    /// Its state.
+    pub status: HealthStatus,
+    /// Why it is not healthy.
+    pub reason: Option<String>,
+}
+
+impl ProbeLoop {
+    pub(super) fn start(
+        config: HealthCheckConfig,
+        registry: &Arc<Registry>,
+        links: &Arc<Links>,
+    ) -> Result<Arc<Self>, InvalidConfig> {
+        config.validate()?;
+        let probes = Arc::new_cyclic(|me| Self {
+            config,
+            registry: Arc::clone(registry),
+            links: Arc::downgrade(links),
+            seen: Mutex::default(),
+            me: Weak::clone(me),
+        });
+        links.schedule_after(probes.config.probe.interval, &probes, 0);
+        Ok(probes)
+    }
+
+    /// Looks at one kernel now.
+    pub(super) fn look(&self, index: u32, kernel: &dyn Supervised) {
+        let Some(links) = self.links.upgrade() else { return };
+        let now = links.timer.clock().now();
+        let result = health_of(kernel, now, self.config.probe.timeout);
+        let mut seen = self.lock();
+        let before = seen.get(&index).map(|seen| seen.machine.status());
+        let fresh = || ProbeMachine::try_new(&self.config.probe, Some(now + self.config.startup_limit)).ok();
+        let Some(mut machine) = seen.remove(&index).map(|seen| seen.machine).or_else(fresh) else { return };
+        let status = machine.on_result(result.status, now);
+        seen.insert(index, Seen { machine, last: result });
+        drop(seen);
+        if before != Some(status) {
+            links.operator.tell(Some(kernel.id()), Fact::Health(status));
+        }
+    }
+
+    pub(super) fn health(&self, registry: &Registry, state: RuntimeState) -> RuntimeHealth {
+        let Some(links) = self.links.upgrade() else {
+            return RuntimeHealth {
+                status: HealthStatus::Unhealthy,
+                live: false,
+                ready: false,
+                kernels: Vec::new(),
+            };
+        };
+        let now = links.timer.clock().now();
+        let kernels: Vec<KernelHealth> =
+            registry.all().iter().map(|named| self.kernel_health(named, now)).collect();
+        let status = match state {
+            RuntimeState::GaveUp | RuntimeState::Stopped => HealthStatus::Unhealthy,
+            RuntimeState::Running | RuntimeState::Draining => {
+                aggregate(kernels.iter().map(|kernel| kernel.status), self.config.aggregation)
+            }
+        };
+        RuntimeHealth {
+            status,
+            live: state != RuntimeState::GaveUp,
+            ready: state == RuntimeState::Running && status.is_serving(),
+            kernels,
+        }
+    }
+
+    /// What is certain now goes before what the loop saw last.
+    fn kernel_health(&self, named: &Named, now: Timestamp) -> KernelHealth {
+        let id = named.kernel.id().clone();
+        let current = health_of(&*named.kernel, now, Duration::MAX);
+        if current.status == HealthStatus::Unhealthy {
+            return KernelHealth { id, status: current.status, reason: current.reason };
+        }
+        let (status, reason) = self
+            .lock()
+            .get(&named.index)
+            .map_or((HealthStatus::Unknown, None), |seen| (seen.machine.status(), seen.last.reason.clone()));
+        match (status, current.status) {
+            (HealthStatus::Healthy, HealthStatus::Degraded) | (HealthStatus::Degraded, _) => {
+                KernelHealth { id, status: current.status, reason: current.reason }
+            }
+            _ => KernelHealth { id, status, reason },
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Alarm for ProbeLoop {
+    fn ring(&self, _: Timestamp, _: u64) {
+        let all = self.registry.all();
+        for named in &all {
+            self.look(named.index, &*named.kernel);
+        }
+        self.lock().retain(|index, _| all.binary_search_by_key(index, |named| named.index).is_ok());
+        if let (Some(links), Some(me)) = (self.links.upgrade(), self.me.upgrade()) {
+            links.schedule_after(self.config.probe.interval, &me, 0);
+        }
+    }
+}
