@@ -30,10 +30,12 @@ use crate::slot::{Ending, Incarnation, Slot, serve};
 /// Makes an instance of the kernel.
 pub(crate) type Factory<K> = Arc<dyn Fn() -> Result<K, KernelError> + Send + Sync>;
 
+type Accepts<O> = Box<dyn Fn(&O) -> bool + Send + Sync>;
+
 /// A known answer that every new incarnation has to give before it serves.
 pub(crate) struct Canary<K: LocalKernel> {
     pub(crate) input: K::Input,
-    pub(crate) accepts: Box<dyn Fn(&K::Output) -> bool + Send + Sync>,
+    pub(crate) accepts: Accepts<K::Output>,
 }
 
 /// What all incarnations of a kernel are made from.

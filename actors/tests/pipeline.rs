@@ -1,5 +1,7 @@
 //! Chains of kernels: values, deadlines, budgets and cancellation on their way through the slots.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -45,8 +47,10 @@ where
 {
     let spec = KernelSpec::new(id, move || Run(f.clone())).idempotent();
     let at_once = BackoffStrategy::Fixed { delay: Duration::ZERO };
-    let retry = RetryConfig { max_attempts: 100, backoff: at_once, retryable_errors: vec![ErrorKind::Transient] };
-    let recovery = RecoveryPolicy { max_restarts: 1000, restart_delay: Duration::ZERO, ..RecoveryPolicy::default() };
+    let retry =
+        RetryConfig { max_attempts: 100, backoff: at_once, retryable_errors: vec![ErrorKind::Transient] };
+    let recovery =
+        RecoveryPolicy { max_restarts: 1000, restart_delay: Duration::ZERO, ..RecoveryPolicy::default() };
     runtime.spawn(spec.retry(retry).recovery(recovery).conviction_limit(100).breaker(None)).await.unwrap()
 }
 
@@ -83,12 +87,15 @@ async fn a_chain_repeats_until_it_has_converged_or_reaches_its_limit() {
 #[tokio::test]
 async fn parts_are_gathered_in_order_whatever_order_they_finish_in() {
     let runtime = runtime().await;
-    let slow = kernel(&runtime, "part/slow", |n, _| Ok((0..10_000).fold(n, |sum, _| std::hint::black_box(sum)))).await;
+    let slow =
+        kernel(&runtime, "part/slow", |n, _| Ok((0..10_000).fold(n, |sum, _| std::hint::black_box(sum))))
+            .await;
     let fast = kernel(&runtime, "part/fast", |n, _| Ok(n)).await;
-    let sum = Pipeline::<Vec<u64>, _>::start().scatter(|parts| parts, [&slow, &fast]).map(|parts: Vec<u64>| {
-        assert_eq!(parts, (0..100).collect::<Vec<_>>());
-        parts.into_iter().sum::<u64>()
-    });
+    let sum =
+        Pipeline::<Vec<u64>, _>::start().scatter(|parts| parts, [&slow, &fast]).map(|parts: Vec<u64>| {
+            assert_eq!(parts, (0..100).collect::<Vec<_>>());
+            parts.into_iter().sum::<u64>()
+        });
     assert_eq!(sum.run((0..100).collect(), Duration::from_secs(10)).await.unwrap(), 4950);
     let both = Pipeline::from(&fast).fan_out([&slow, &fast]);
     assert_eq!(both.run(3, Duration::from_secs(10)).await.unwrap(), [3, 3]);

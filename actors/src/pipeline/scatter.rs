@@ -69,6 +69,8 @@ fn shares(budget: u32, count: usize) -> impl Iterator<Item = u32> {
     (0..count).map(move |index| each + u32::from(index < rest))
 }
 
+type Whole<P> = (Flow, Box<dyn Continuation<Vec<P>>>);
+
 /// Where the parts meet.
 struct Gather<P> {
     branch: Arc<dyn Chain>,
@@ -81,7 +83,7 @@ struct Gathered<P> {
     /// What the parts have left of their shares.
     budget: u32,
     /// Taken by the first failure, or by the last part.
-    whole: Option<(Flow, Box<dyn Continuation<Vec<P>>>)>,
+    whole: Option<Whole<P>>,
 }
 
 struct Part<P> {

@@ -354,12 +354,14 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     }
 }
 
+type Settled<I, O> = (Entry<Shared<I, O>>, Result<O, KernelError>);
+
 /// A finished request on its way to its answer. Answered when dropped, so that a kill between the two cannot lose it.
 struct Settling<'a, I: Payload, O: Payload> {
     slot: &'a Slot<I, O>,
     outcome: Outcome,
     took: Duration,
-    settled: Option<(Entry<Shared<I, O>>, Result<O, KernelError>)>,
+    settled: Option<Settled<I, O>>,
 }
 
 impl<I: Payload, O: Payload> Settling<'_, I, O> {
