@@ -106,9 +106,7 @@ impl Runtime {
         let plan = ChildPlan { kernel, launcher, machine, shutdown, start_limit };
         let (started, start) = oneshot::channel();
         let spawn = RecoveryMsg::Spawn { slot: index, plan, started };
-        if self.inner.breaker.send_message(register).is_err()
-            || self.inner.recovery.send_message(spawn).is_err()
-        {
+        if self.inner.recovery.send_message(spawn).is_err() {
             self.inner.registry.remove(&id);
             return Err(SpawnError::RuntimeGone);
         }
