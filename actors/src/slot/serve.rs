@@ -93,7 +93,7 @@ pub(crate) async fn serve<K: LocalKernel>(
                 Taken::End(ending) => return ending,
             };
         let result = {
-            let stops = [request.way.token().signal(), &incarnation.fence];
+            let stops = [request.way.signal(), &incarnation.fence];
             let mut cx = Context::new(header, incarnation.number, slot.clock(), stops);
             let future = pin!(kernel.execute_local(&request.input, &mut cx));
             Execution { slot, incarnation, request: &request, since, future }.await
@@ -157,7 +157,7 @@ impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
         drop(state);
         slot.schedule(arm);
         if let Some((Some(entry), done)) = given {
-            done.request.way.give(entry.header, Ok(done.answer));
+            done.request.way.give(entry.header, done.now.unwrap_or_default(), Ok(done.answer));
         }
         if !over.is_empty() {
             slot.answer_over(over);
@@ -196,8 +196,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let token = this.request.way.token();
-        if token.is_raised() || this.incarnation.fence.is_raised() {
+        if this.request.is_cancelled() || this.incarnation.fence.is_raised() {
             return Poll::Ready(None);
         }
         this.incarnation.enter(this.since);
@@ -206,7 +205,9 @@ where
         if let Poll::Ready(result) = polled {
             return Poll::Ready(Some(result));
         }
-        if !this.slot.keep_waiting(this.incarnation, cx.waker()) || token.poll_raised(cx).is_ready() {
+        if !this.slot.keep_waiting(this.incarnation, cx.waker())
+            || this.request.way.poll_cancelled(cx).is_ready()
+        {
             return Poll::Ready(None);
         }
         if !this.since.is_zero() {
@@ -313,7 +314,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         let Some(done) = done.take() else { return };
         let entry = self.lock().ledger.hand_out(incarnation.epoch, done.now);
         if let Some(entry) = entry {
-            done.request.way.give(entry.header, Ok(done.answer));
+            done.request.way.give(entry.header, done.now.unwrap_or_default(), Ok(done.answer));
         }
     }
 
@@ -379,7 +380,11 @@ impl<I: Payload, O: Payload> Drop for Settling<'_, I, O> {
     fn drop(&mut self) {
         let Some((entry, result)) = self.settled.take() else { return };
         self.slot.lock().ledger.settle(entry.bytes, result.is_ok());
-        entry.request.way.give(entry.header, result.map_err(|error| error.in_kernel(&self.slot.id)));
+        entry.request.way.give(
+            entry.header,
+            Timestamp::ZERO,
+            result.map_err(|error| error.in_kernel(&self.slot.id)),
+        );
     }
 }
 
