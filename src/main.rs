@@ -1,0 +1,3 @@
+//! The `rustkernel` command.
+
+fn main() {}
