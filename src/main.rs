@@ -1,3 +1,7 @@
 //! The `rustkernel` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rustkernel::cli::main()
+}
