@@ -1,5 +1,22 @@
 //! A supervision runtime for GPU kernels.
+//!
+//! - [`kernels`]: the built-in kernels.
+//! - [`inject`]: faults on purpose, reproducibly.
+//! - `http`: health endpoints as an axum router (feature `http`).
+//! - `config`, `catalog`, `job`, `cli`: pipelines from a file, and the `rustkernel` command (feature `cli`).
+//! - [`actors`] and [`core`]: the runtime, and the policies it acts by.
 
+#[cfg(feature = "cli")]
+pub mod catalog;
+#[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "cli")]
+pub mod config;
+#[cfg(feature = "http")]
+pub mod http;
+pub mod inject;
+#[cfg(feature = "cli")]
+pub mod job;
 pub mod kernels;
 
 pub use rustkernel_actors as actors;
