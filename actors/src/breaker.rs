@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, Message};
 use rustkernel_core::clock::{Clock, Timestamp};
-use rustkernel_core::resilience::{
-    BreakerMachine, BreakerMode, CircuitBreakerConfig, InvalidConfig, Outcome, Permit, Transition, TripCause,
-};
+use rustkernel_core::resilience::{BreakerMachine, BreakerMode, Outcome, Permit, Transition, TripCause};
 use tokio::sync::oneshot;
 
 use crate::gate::{Mode, Report, same_generation};
@@ -22,8 +20,8 @@ use crate::slot::Supervised;
 use crate::timer::Alarm;
 
 pub(crate) enum BreakerMsg {
-    /// A new kernel. A configuration of `None` leaves its gate disabled.
-    Register { slot: u32, kernel: Arc<dyn Supervised>, machine: BreakerMachine },
+    /// A new kernel with a breaker.
+    Register { slot: u32, kernel: Arc<dyn Supervised>, machine: Box<BreakerMachine> },
     /// The kernel is gone.
     Remove { slot: u32 },
     /// What a gate could not decide by itself. `decided` is told when the decision is published.
@@ -63,7 +61,7 @@ pub(crate) struct Breakers(HashMap<u32, Breaker>);
 
 struct Breaker {
     kernel: Arc<dyn Supervised>,
-    machine: BreakerMachine,
+    machine: Box<BreakerMachine>,
     /// Probes that the gate let in, as the machine knows them.
     probes: Vec<Permit>,
     alarm: Arc<BreakerAlarm>,
@@ -217,21 +215,6 @@ impl Breaker {
         };
         self.kernel.gate().publish(mode, count, self.machine.generation());
     }
-}
-
-/// The machine behind a kernel's gate: closed, or disabled when the kernel has no breaker.
-///
-/// # Errors
-/// A configuration that breaks its rules.
-pub(crate) fn machine(
-    config: Option<&CircuitBreakerConfig>,
-    now: Timestamp,
-) -> Result<BreakerMachine, InvalidConfig> {
-    let mut machine = BreakerMachine::try_new(config.cloned().unwrap_or_default(), now)?;
-    if config.is_none() {
-        machine.disable(now);
-    }
-    Ok(machine)
 }
 
 impl fmt::Debug for BreakerMsg {

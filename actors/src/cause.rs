@@ -1,5 +1,6 @@
 //! Why an incarnation ended.
 
+use std::any::Any;
 use std::fmt;
 
 use serde::Serialize;
@@ -40,4 +41,12 @@ impl fmt::Display for Cause {
             Self::StartFailed(reason) => write!(f, "failed to start: {reason}"),
         }
     }
+}
+
+/// The text of a panic.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        return (*text).to_owned();
+    }
+    panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic without a text".to_owned())
 }

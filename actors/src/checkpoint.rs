@@ -25,7 +25,7 @@ impl<K: CheckpointableKernel> Checkpointer<K> {
                 let checkpoint = kernel.checkpoint();
                 Box::pin(async move { codec::encode(&checkpoint.await?).map_err(KernelError::permanent) })
             },
-            restore: |kernel, frame| match codec::decode(&frame) {
+            restore: |kernel, frame| match codec::decode(frame) {
                 Ok(checkpoint) => Box::pin(kernel.restore(checkpoint)),
                 Err(error) => Box::pin(ready(Err(KernelError::permanent(error)))),
             },

@@ -5,7 +5,6 @@
 //! actor's own handler; any other runs on a thread of its own, and the actor only waits for that thread's end. Ending in error or by
 //! panic is the recovery actor's business.
 
-use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -22,6 +21,7 @@ use rustkernel_core::traits::{Context, Kernel, LocalKernel, Signal};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use crate::cause::panic_message;
 use crate::checkpoint::Checkpointer;
 use crate::lane::{Abandoned, EndOfLane, Lane, block_on};
 use crate::recovery::RecoveryMsg;
@@ -30,10 +30,12 @@ use crate::slot::{Ending, Incarnation, Slot, serve};
 /// Makes an instance of the kernel.
 pub(crate) type Factory<K> = Arc<dyn Fn() -> Result<K, KernelError> + Send + Sync>;
 
+type Accepts<O> = Box<dyn Fn(&O) -> bool + Send + Sync>;
+
 /// A known answer that every new incarnation has to give before it serves.
 pub(crate) struct Canary<K: LocalKernel> {
     pub(crate) input: K::Input,
-    pub(crate) accepts: Box<dyn Fn(&K::Output) -> bool + Send + Sync>,
+    pub(crate) accepts: Accepts<K::Output>,
 }
 
 /// What all incarnations of a kernel are made from.
@@ -224,13 +226,6 @@ async fn prove<K: LocalKernel>(
     } else {
         Err(KernelError::permanent("the canary gave a wrong answer"))
     }
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    if let Some(text) = panic.downcast_ref::<&str>() {
-        return (*text).to_owned();
-    }
-    panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic without a text".to_owned())
 }
 
 impl<K: LocalKernel> fmt::Debug for Recipe<K> {

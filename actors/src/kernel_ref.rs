@@ -15,9 +15,8 @@ use rustkernel_core::error::{DownReason, KernelError};
 use rustkernel_core::resilience::{HealthCheckResult, HealthProbeConfig, HealthTarget, ambient_deadline};
 use rustkernel_core::traits::Payload;
 
-use crate::answer::Answer;
-use crate::request::{CancelToken, Stop};
 use crate::slot::{Accounts, Life, Shared, Slot, Supervised, Timing};
+use crate::way::{Cell, Way};
 
 /// The stable address of a supervised kernel. A clone is cheap and means the same kernel; it stays valid over
 /// restarts.
@@ -85,7 +84,7 @@ impl<I: Payload, O: Payload> KernelRef<I, O> {
     }
 
     fn submit(&self, input: I, timing: Timing) -> Result<(Shared<I, O>, u64), crate::slot::Refused<I, O>> {
-        self.slot.submit(input, timing, Answer::to_caller(), Stop::Own(CancelToken::new()))
+        self.slot.submit(input, timing, Way::to_caller())
     }
 
     pub(crate) fn timing(&self, deadline: Deadline) -> Timing {
@@ -192,7 +191,8 @@ impl<S: Borrow<Slot<I, O>> + Unpin, I: Payload, O: Payload> Future for Wait<S, I
     type Output = Result<O, KernelError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = self.request.answer.poll(cx);
+        let Some(cell) = self.request.way.cell() else { return Poll::Pending };
+        let polled = cell.poll(cx);
         self.answered |= polled.is_ready();
         polled
     }
@@ -200,7 +200,7 @@ impl<S: Borrow<Slot<I, O>> + Unpin, I: Payload, O: Payload> Future for Wait<S, I
 
 impl<S: Borrow<Slot<I, O>>, I: Payload, O: Payload> Drop for Wait<S, I, O> {
     fn drop(&mut self) {
-        if !self.answered && self.request.answer.is_open() {
+        if !self.answered && self.request.way.cell().is_some_and(Cell::is_open) {
             self.slot.borrow().cancel(&self.request, self.id);
         }
     }

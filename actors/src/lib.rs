@@ -6,8 +6,8 @@
 //!
 //! ractor's types appear in no public signature.
 
-mod answer;
 mod breaker;
+mod cancel;
 mod cause;
 mod checkpoint;
 mod gate;
@@ -25,6 +25,7 @@ mod slot;
 mod spec;
 mod sync;
 mod timer;
+mod way;
 
 pub use breaker::BreakerCommand;
 pub use cause::Cause;

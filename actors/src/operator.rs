@@ -106,7 +106,7 @@ pub struct DeadLetter {
 }
 
 /// A hook that is told every event, in the thread it happens in: it must return soon.
-pub type Hook = Arc<dyn Fn(&Event) + Send + Sync>;
+pub(crate) type Hook = Arc<dyn Fn(&Event) + Send + Sync>;
 
 /// Where events and dead letters go. Clones share it.
 #[derive(Clone)]

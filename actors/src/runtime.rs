@@ -11,14 +11,15 @@ use std::time::Duration;
 use ractor::ActorRef;
 use rustkernel_core::KernelId;
 use rustkernel_core::clock::Clock;
-use rustkernel_core::traits::LocalKernel;
+use rustkernel_core::resilience::BreakerMachine;
+use rustkernel_core::traits::{LocalKernel, Payload};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
 pub use builder::{RuntimeBuilder, StartError};
 pub use health::{KernelHealth, RuntimeHealth};
 
-use crate::breaker::{self, BreakerCommand, BreakerMsg};
+use crate::breaker::{BreakerCommand, BreakerMsg};
 use crate::kernel_actor::Recipe;
 use crate::kernel_ref::KernelRef;
 use crate::lane::Abandoned;
@@ -84,21 +85,28 @@ impl Runtime {
         let checked = spec.check().map_err(|source| SpawnError::Config { kernel: id.clone(), source })?;
         let Checked { rules, machine, factory, launcher, checkpointer, canary, shutdown, start_limit } =
             checked;
-        let breaker = breaker::machine(rules.breaker.as_ref(), self.clock().now())
-            .map_err(|source| SpawnError::Config { kernel: id.clone(), source })?;
+        let now = self.clock().now();
+        let breaker = rules.breaker.clone().map(|config| BreakerMachine::try_new(config, now)).transpose();
+        let breaker = breaker.map_err(|source| SpawnError::Config { kernel: id.clone(), source })?;
         let index = self.inner.registry.reserve(&id)?;
         let slot = Slot::new(id.clone(), index, rules, Arc::clone(&self.inner.links));
         self.inner.registry.fill(&id, index, &slot);
         let kernel = Arc::clone(&slot) as Arc<dyn crate::slot::Supervised>;
-        let register = BreakerMsg::Register { slot: index, kernel: Arc::clone(&kernel), machine: breaker };
+        if let Some(machine) = breaker {
+            let machine = Box::new(machine);
+            // A breaker actor that is gone leaves the gate closed; so does its end later on.
+            self.inner.links.to_breaker(BreakerMsg::Register {
+                slot: index,
+                kernel: Arc::clone(&kernel),
+                machine,
+            });
+        }
         let recipe = Arc::new(Recipe { slot: Arc::clone(&slot), factory, checkpointer, canary });
         let launcher = launcher(recipe, self.inner.abandoned.clone(), self.inner.handle.clone());
         let plan = ChildPlan { kernel, launcher, machine, shutdown, start_limit };
         let (started, start) = oneshot::channel();
         let spawn = RecoveryMsg::Spawn { slot: index, plan, started };
-        if self.inner.breaker.send_message(register).is_err()
-            || self.inner.recovery.send_message(spawn).is_err()
-        {
+        if self.inner.recovery.send_message(spawn).is_err() {
             self.inner.registry.remove(&id);
             return Err(SpawnError::RuntimeGone);
         }
@@ -120,11 +128,7 @@ impl Runtime {
 
     /// The kernel of this name and these types, if there is one.
     #[must_use]
-    pub fn kernel<I: 'static, O: 'static>(&self, id: &str) -> Option<KernelRef<I, O>>
-    where
-        I: Send + Sync,
-        O: Send + Sync,
-    {
+    pub fn kernel<I: Payload, O: Payload>(&self, id: &str) -> Option<KernelRef<I, O>> {
         self.inner.registry.slot(id).map(|slot| KernelRef { slot })
     }
 
@@ -155,7 +159,7 @@ impl Runtime {
         self.ask(|done| RecoveryMsg::Kill { slot, done }).await.unwrap_or(false)
     }
 
-    /// Sets the kernel's breaker by hand. `false` for an unknown kernel.
+    /// Sets the kernel's breaker by hand. `false` for an unknown kernel and for one without a breaker.
     ///
     /// # Cancel safety
     /// A dropped order is carried out.

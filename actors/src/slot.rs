@@ -27,13 +27,14 @@ pub(crate) use ledger::{Bounds, Life, Watch};
 pub(crate) use rules::{Encode, Rules};
 pub(crate) use serve::{Ending, Incarnation, serve};
 
-use crate::answer::Answer;
 use crate::breaker::BreakerMsg;
+use crate::cancel::{cancelled, deadline_exceeded};
 use crate::gate::{Gate, Report};
 use crate::links::Links;
-use crate::request::{Request, Stop, cancelled, deadline_exceeded};
+use crate::request::Request;
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::timer::Alarm;
+use crate::way::Way;
 use ledger::{Cancelled, Entry, Ledger, Refusal};
 
 pub(crate) type Shared<I, O> = Arc<Request<I, O>>;
@@ -61,7 +62,7 @@ struct State<I, O> {
 /// A request that the slot did not take, with everything its caller gave.
 pub(crate) struct Refused<I, O> {
     pub(crate) input: I,
-    pub(crate) answer: Answer<O>,
+    pub(crate) way: Way<O>,
     pub(crate) error: KernelError,
 }
 
@@ -93,46 +94,45 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         &self,
         input: I,
         mut timing: Timing,
-        answer: Answer<O>,
-        stop: Stop,
+        way: Way<O>,
     ) -> Result<(Shared<I, O>, u64), Refused<I, O>> {
         let permit = match self.gate.admit() {
             Ok(permit) => permit,
             Err(refused) => {
                 let kind = KernelErrorKind::Rejected(self.gate.explain(refused));
-                return Err(self.refuse(input, answer, kind));
+                return Err(self.refuse(input, way, kind));
             }
         };
         if let Some(generation) = permit.probe_generation() {
             self.links.to_breaker(BreakerMsg::ProbeOut { slot: self.index, generation });
         }
         let bytes = input.size_bytes();
-        let in_chain = matches!(stop, Stop::Shared(_));
+        let in_chain = way.is_chain();
         let deadline = timing.header.deadline;
         let now = if deadline.is_never() { Timestamp::ZERO } else { self.clock().now() };
         let remaining = deadline.saturating_since(now);
         if remaining.is_zero() {
             self.report(self.gate.observe(permit, Outcome::Inconclusive, Duration::ZERO));
-            return Err(self.refuse(input, answer, KernelErrorKind::DeadlineExceeded));
+            return Err(self.refuse(input, way, KernelErrorKind::DeadlineExceeded));
         }
         let mut state = lock(&self.state);
         let mut dead = Vec::new();
         let mut verdict = state.ledger.may_accept(bytes, in_chain, remaining, now);
         if matches!(verdict, Err(Refusal::Limit(_))) {
-            dead = state.ledger.purge(|entry| entry.request.stop.token().is_raised());
+            dead = state.ledger.purge(|entry| entry.request.is_cancelled());
             verdict = state.ledger.may_accept(bytes, in_chain, remaining, now);
         }
         if let Err(refusal) = verdict {
             drop(state);
             self.answer_all(dead, || cancelled(Phase::Queued));
             self.report(self.gate.observe(permit, Outcome::Inconclusive, Duration::ZERO));
-            return Err(self.refuse(input, answer, refusal.into()));
+            return Err(self.refuse(input, way, refusal.into()));
         }
         if timing.header.id == 0 {
             state.requests += 1;
             timing.header.id = u64::from(self.index) << INDEX_SHIFT | state.requests;
         }
-        let request = Arc::new(Request { input, permit, answer, stop });
+        let request = Arc::new(Request { input, permit, way });
         let Timing { header, budget } = timing;
         let sleeper = state.ledger.accept(Entry {
             header,
@@ -159,7 +159,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
                 self.report(self.gate.observe(request.permit, Outcome::Inconclusive, Duration::ZERO))
             }
             Cancelled::Running(waker) => {
-                request.stop.token().raise();
+                request.way.token().raise();
                 wake(waker);
                 self.report(self.gate.observe(request.permit, Outcome::Neutral, Duration::ZERO));
             }
@@ -181,8 +181,8 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     }
 
     #[cold]
-    fn refuse(&self, input: I, answer: Answer<O>, kind: KernelErrorKind) -> Refused<I, O> {
-        Refused { input, answer, error: KernelError::new(kind, Phase::Admission).in_kernel(&self.id) }
+    fn refuse(&self, input: I, way: Way<O>, kind: KernelErrorKind) -> Refused<I, O> {
+        Refused { input, way, error: KernelError::new(kind, Phase::Admission).in_kernel(&self.id) }
     }
 
     /// Gives an entry that the ledger handed out its answer, after its outcome has reached the gate.
@@ -194,7 +194,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         result: Result<O, KernelError>,
     ) {
         self.report(self.gate.observe(request.permit, outcome, Duration::ZERO));
-        request.answer.give(header, result.map_err(|error| error.in_kernel(&self.id)));
+        request.way.give(header, result.map_err(|error| error.in_kernel(&self.id)));
     }
 
     fn answer_all(&self, entries: Vec<Entry<Shared<I, O>>>, error: impl Fn() -> KernelError) {

@@ -46,7 +46,6 @@ pub(crate) struct SlotSnapshot {
     pub(crate) waiting_bytes: usize,
     pub(crate) running_since: Option<Timestamp>,
     pub(crate) blocked_since: Option<Timestamp>,
-    pub(crate) incarnations: u64,
     pub(crate) checkpoint_bytes: Option<usize>,
 }
 
@@ -143,7 +142,6 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
             waiting_bytes: state.ledger.bytes(),
             running_since: running.map(|running| running.started),
             blocked_since: state.incarnation.as_ref().and_then(|incarnation| incarnation.blocked_since()),
-            incarnations: state.incarnations,
             checkpoint_bytes: state.checkpoint.as_ref().map(|checkpoint| checkpoint.len()),
         }
     }
@@ -199,7 +197,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     fn resolve(&self, mut suspect: Entry<Shared<I, O>>, kind: KernelErrorKind, cause: &Cause) {
         suspect.convictions += 1;
         let mut spent = suspect.convictions >= self.rules.conviction_limit;
-        if self.rules.idempotent && !spent && !suspect.request.stop.token().is_raised() {
+        if self.rules.idempotent && !spent && !suspect.request.is_cancelled() {
             match suspect.header.rerun() {
                 Some(header) => {
                     suspect.header = header;

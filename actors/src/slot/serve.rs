@@ -17,10 +17,10 @@ use rustkernel_core::traits::{Context, LocalKernel, Payload, Signal};
 
 use super::ledger::{Entry, Next};
 use super::{Life, Shared, Slot, arm, wake};
+use crate::cancel::{cancelled, deadline_exceeded};
 use crate::checkpoint::Checkpointer;
 use crate::gate::Report;
 use crate::recovery::RecoveryMsg;
-use crate::request::{cancelled, deadline_exceeded};
 
 /// One life of a kernel, numbered by its epoch.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ pub(crate) async fn serve<K: LocalKernel>(
                 Taken::End(ending) => return ending,
             };
         let result = {
-            let stops = [request.stop.token().signal(), &incarnation.fence];
+            let stops = [request.way.token().signal(), &incarnation.fence];
             let mut cx = Context::new(header, incarnation.number, slot.clock(), stops);
             let future = pin!(kernel.execute_local(&request.input, &mut cx));
             Execution { slot, incarnation, request: &request, since, future }.await
@@ -149,7 +149,7 @@ impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
             cx.waker(),
             &slot.rules.watch,
             |entry| slot.start(entry),
-            |entry, now| entry.header.is_expired(now) || entry.request.stop.token().is_raised(),
+            |entry, now| entry.header.is_expired(now) || entry.request.is_cancelled(),
             &mut over,
         );
         let check_at = state.ledger.running.as_ref().map_or(Timestamp::NEVER, |running| running.check_at);
@@ -157,7 +157,7 @@ impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
         drop(state);
         slot.schedule(arm);
         if let Some((Some(entry), done)) = given {
-            done.request.answer.give(entry.header, Ok(done.answer));
+            done.request.way.give(entry.header, Ok(done.answer));
         }
         if !over.is_empty() {
             slot.answer_over(over);
@@ -196,7 +196,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let token = this.request.stop.token();
+        let token = this.request.way.token();
         if token.is_raised() || this.incarnation.fence.is_raised() {
             return Poll::Ready(None);
         }
@@ -313,7 +313,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         let Some(done) = done.take() else { return };
         let entry = self.lock().ledger.hand_out(incarnation.epoch, done.now);
         if let Some(entry) = entry {
-            done.request.answer.give(entry.header, Ok(done.answer));
+            done.request.way.give(entry.header, Ok(done.answer));
         }
     }
 
@@ -344,7 +344,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
 
     fn answer_over(&self, over: Vec<Entry<Shared<I, O>>>) {
         for entry in over {
-            let error = if entry.request.stop.token().is_raised() {
+            let error = if entry.request.is_cancelled() {
                 cancelled(Phase::Queued)
             } else {
                 deadline_exceeded(Phase::Queued)
@@ -354,12 +354,14 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     }
 }
 
+type Settled<I, O> = (Entry<Shared<I, O>>, Result<O, KernelError>);
+
 /// A finished request on its way to its answer. Answered when dropped, so that a kill between the two cannot lose it.
 struct Settling<'a, I: Payload, O: Payload> {
     slot: &'a Slot<I, O>,
     outcome: Outcome,
     took: Duration,
-    settled: Option<(Entry<Shared<I, O>>, Result<O, KernelError>)>,
+    settled: Option<Settled<I, O>>,
 }
 
 impl<I: Payload, O: Payload> Settling<'_, I, O> {
@@ -377,7 +379,7 @@ impl<I: Payload, O: Payload> Drop for Settling<'_, I, O> {
     fn drop(&mut self) {
         let Some((entry, result)) = self.settled.take() else { return };
         self.slot.lock().ledger.settle(entry.bytes, result.is_ok());
-        entry.request.answer.give(entry.header, result.map_err(|error| error.in_kernel(&self.slot.id)));
+        entry.request.way.give(entry.header, result.map_err(|error| error.in_kernel(&self.slot.id)));
     }
 }
 

@@ -1,0 +1,135 @@
+//! One value on its way through a chain, as its caller sees it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use rustkernel_core::clock::Timestamp;
+use rustkernel_core::envelope::{Deadline, Header};
+use rustkernel_core::error::{KernelError, KernelErrorKind, Phase};
+use rustkernel_core::resilience::ambient_deadline;
+
+use super::Pipeline;
+use super::report::{PipelineReport, Recorder};
+use crate::cancel::CancelToken;
+use crate::way::{Cell, Chain, Continuation, Flow};
+
+/// Chain ids have the top bit set, so that no slot's own ids meet them.
+const CHAIN_BIT: u64 = 1 << 63;
+static CHAINS: AtomicU64 = AtomicU64::new(0);
+
+/// One run: the answer to come, the cancellation, and the times of the stages.
+pub(super) struct Run<O>(Arc<Shared<O>>);
+
+struct Shared<O> {
+    header: Header,
+    token: CancelToken,
+    answer: Cell<O>,
+    recorder: Option<Recorder>,
+}
+
+impl<O: Send + 'static> Run<O> {
+    pub(super) fn new<I: Send + 'static>(
+        pipeline: &Pipeline<I, O>,
+        deadline: Deadline,
+        reports: bool,
+    ) -> Self {
+        let asked = match deadline {
+            Deadline::None => Timestamp::NEVER,
+            Deadline::Within(span) => pipeline.clock().now() + span,
+            Deadline::At(at) => at,
+        };
+        let deadline = asked.min(ambient_deadline().unwrap_or(Timestamp::NEVER));
+        let id = CHAIN_BIT | CHAINS.fetch_add(1, Ordering::Relaxed);
+        let header = Header { retry_budget: pipeline.retry_budget, ..Header::new(id, deadline) };
+        let recorder = reports.then(Recorder::default);
+        Self(Arc::new(Shared { header, token: CancelToken::new(), answer: Cell::new(), recorder }))
+    }
+
+    /// Sends `input` on its way and waits for what comes out.
+    pub(super) fn go<I: Send + 'static>(&self, pipeline: &Pipeline<I, O>, input: I) -> Answer<O> {
+        let chain = Arc::clone(&self.0) as Arc<dyn Chain>;
+        pipeline.stage.submit(
+            input,
+            Flow { header: self.0.header, chain },
+            Box::new(Finish(Arc::clone(&self.0))),
+        );
+        Answer(Arc::clone(&self.0))
+    }
+
+    pub(super) fn report(&self) -> PipelineReport {
+        self.0.recorder.as_ref().map(Recorder::report).unwrap_or_default()
+    }
+}
+
+impl<O: Send> Chain for Shared<O> {
+    fn token(&self) -> &CancelToken {
+        &self.token
+    }
+
+    fn recorder(&self) -> Option<&Recorder> {
+        self.recorder.as_ref()
+    }
+}
+
+/// The last continuation of a chain. One that is dropped on the way answers too.
+struct Finish<O>(Arc<Shared<O>>);
+
+impl<O: Send> Continuation<O> for Finish<O> {
+    fn resume(self: Box<Self>, _: Flow, result: Result<O, KernelError>) {
+        self.0.answer.give(result);
+    }
+}
+
+impl<O> Drop for Finish<O> {
+    fn drop(&mut self) {
+        if self.0.answer.is_open() {
+            let lost = KernelError::new(KernelErrorKind::Crashed, Phase::Executing);
+            self.0.answer.give(Err(lost.with_source("the chain was dropped between two stages")));
+        }
+    }
+}
+
+/// Waits for the end of a chain. Dropping it cancels the chain.
+pub(super) struct Answer<O: Send>(Arc<Shared<O>>);
+
+impl<O: Send> Future for Answer<O> {
+    type Output = Result<O, KernelError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.answer.poll(cx)
+    }
+}
+
+impl<O: Send> Drop for Answer<O> {
+    fn drop(&mut self) {
+        if self.0.answer.is_open() {
+            self.0.token.raise();
+        }
+    }
+}
+
+/// The chain of the parts of a scatter: cancelled with the whole, or alone when one part fails.
+pub(super) struct Branch {
+    whole: Arc<dyn Chain>,
+    token: Arc<CancelToken>,
+}
+
+impl Branch {
+    pub(super) fn of(whole: Arc<dyn Chain>) -> Self {
+        let token = whole.token().branch();
+        Self { whole, token }
+    }
+}
+
+impl Chain for Branch {
+    fn token(&self) -> &CancelToken {
+        &self.token
+    }
+
+    fn recorder(&self) -> Option<&Recorder> {
+        self.whole.recorder()
+    }
+}
