@@ -25,6 +25,8 @@ mod gate;
 mod memory;
 #[path = "supervision/overload.rs"]
 mod overload;
+#[path = "supervision/pipeline.rs"]
+mod pipeline;
 #[path = "supervision/report.rs"]
 mod report;
 #[path = "supervision/restart.rs"]
@@ -59,6 +61,7 @@ fn main() {
     }
     let mut report = Report::new(options);
     call::run(&mut report);
+    pipeline::run(&mut report);
     breaker::run(&mut report);
     deadline::run(&mut report);
     restart::run(&mut report);

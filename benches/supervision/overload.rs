@@ -1,7 +1,8 @@
-//! Ten times more than a kernel can do: what piles up.
+//! Ten times more than a kernel can do: what piles up, and what a refusal costs.
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::hint::black_box;
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Waker};
 use std::time::Duration;
@@ -17,8 +18,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::alloc::count;
 use crate::call::INPUT;
 use crate::report::{Group, Report, Target};
-use crate::rounds::Side;
-use crate::sides::{Bare, CAPACITY, Flavour, Payload};
+use crate::rounds::{Side, nanos_per};
+use crate::sides::{Bare, CAPACITY, Flavour, Payload, kernel};
 
 /// What one request costs its executor.
 const SERVICE: Duration = Duration::from_micros(1);
@@ -39,6 +40,44 @@ pub(crate) fn run(report: &mut Report) {
             (Side::new("inline kernel, try_call", || of_kernel(offered)), Target::Ratio(1.5)),
             (Side::new("ractor cast", || of_actor(offered)), Target::None),
         ],
+    });
+    refusals(report);
+}
+
+/// Offers to a full queue that nobody empties: this one thread does not turn its tokio runtime meanwhile.
+fn refusals(report: &mut Report) {
+    let offers = report.scale(50_000);
+    let runtime = Flavour::CurrentThread.runtime();
+    let (requests, _queue) = mpsc::channel::<Bare>(CAPACITY);
+    let (_supervisor, echo) = kernel(&runtime);
+    let mut held = Vec::new();
+    for _ in 0..CAPACITY {
+        requests.try_send((INPUT, oneshot::channel().0)).unwrap();
+        held.push(echo.try_call(INPUT, Deadline::None).unwrap());
+    }
+    report.run(Group {
+        name: "overload, one refusal".into(),
+        unit: "ns",
+        rounds: 15,
+        baseline: Side::new("oneshot + bounded tokio mpsc, try_send", || {
+            nanos_per(offers, || {
+                for _ in 0..offers {
+                    let (reply, answer) = oneshot::channel();
+                    assert!(black_box(requests.try_send((black_box(INPUT), reply))).is_err());
+                    drop(answer);
+                }
+            })
+        }),
+        contenders: vec![(
+            Side::new("inline kernel, try_call", || {
+                nanos_per(offers, || {
+                    for _ in 0..offers {
+                        assert!(black_box(echo.try_call(black_box(INPUT), Deadline::None)).is_err());
+                    }
+                })
+            }),
+            Target::None,
+        )],
     });
 }
 
@@ -139,7 +178,7 @@ impl Actor for SlowActor {
 
     async fn handle(&self, _: ActorRef<Cast>, cast: Cast, (): &mut ()) -> Result<(), ActorProcessingErr> {
         spin(&self.0);
-        std::hint::black_box(cast.0);
+        black_box(cast.0);
         Ok(())
     }
 }

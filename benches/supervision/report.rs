@@ -102,12 +102,13 @@ impl Report {
         };
         let verdict = met.map_or("", |met| if met { "met" } else { "missed" });
         println!(
-            "| {group} | {baseline} | {contender} | {unit} | {} | {} | {ratio:.2} | {target} | {verdict} |",
+            "| {group} | {baseline} | {contender} | {unit} | {} | {} | {} | {target} | {verdict} |",
             number(base.median()),
             number(ours.median()),
+            if ratio.is_finite() { format!("{ratio:.2}") } else { "-".to_owned() },
         );
         if met == Some(false) {
-            self.missed.push(format!("{group}, {contender} ({ratio:.2})"));
+            self.missed.push(format!("{group}, {contender}: {} {unit}, {ratio:.2}", number(ours.median())));
         }
         let Self { csv, .. } = self;
         let quartiles =
