@@ -4,7 +4,7 @@
 //! stands in `docs/guide/resilience.md`; the last test here compares the two. Around each snippet stands only what it leaves
 //! out: imports, a kernel, and an `async fn`.
 
-// The book's snippets drop some results and shadow some names on purpose.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(
     unused_variables,
     clippy::let_and_return,

@@ -1,5 +1,6 @@
 //! What the behaviour tests share: a kernel that does what its input says, and latches that are events in both directions.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(dead_code, reason = "each test file uses its own part of the kit")]
 
 use std::future::Future;
