@@ -33,7 +33,11 @@ impl Kernel for Shaky {
     type Output = u64;
 
     async fn execute(&mut self, input: &u64, _cx: &mut Context<'_>) -> Result<u64, KernelError> {
-        if self.healed.load(Ordering::SeqCst) { Ok(*input) } else { Err(KernelError::transient("the device is busy")) }
+        if self.healed.load(Ordering::SeqCst) {
+            Ok(*input)
+        } else {
+            Err(KernelError::transient("the device is busy"))
+        }
     }
 }
 

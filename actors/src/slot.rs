@@ -231,13 +231,13 @@ impl<I: Payload, O: Payload> Alarm for Slot<I, O> {
         let blocked_since = state.incarnation.as_ref().and_then(|incarnation| incarnation.blocked_since());
         let due = state.ledger.expire(now, blocked_since, &self.rules.watch);
         state.ledger.armed = Timestamp::NEVER;
+        let arm = arm(&mut state.ledger, due.next);
         if due.hung {
             self.fence_hung(state);
         } else {
-            let arm = arm(&mut state.ledger, due.next);
             drop(state);
-            self.schedule(arm);
         }
+        self.schedule(arm);
         wake(due.waker);
         self.answer_all(due.expired, || deadline_exceeded(Phase::Queued));
         if let Some((header, request)) = due.overdue {
