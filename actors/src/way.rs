@@ -8,6 +8,7 @@ use rustkernel_core::KernelError;
 use rustkernel_core::envelope::Header;
 
 use crate::cancel::CancelToken;
+use crate::contain::wake;
 use crate::pipeline::Recorder;
 use crate::sync::{Mutex, lock};
 
@@ -114,9 +115,7 @@ impl<O> Cell<O> {
             let waker = waker.take();
             *state = State::Ready(result);
             drop(state);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+            wake(waker);
         }
     }
 
