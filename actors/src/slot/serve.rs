@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustkernel_core::clock::Timestamp;
 use rustkernel_core::envelope::Header;
 use rustkernel_core::error::{KernelError, Phase};
-use rustkernel_core::resilience::{Classify, Outcome, RetryDecision};
+use rustkernel_core::resilience::{Classify, Outcome, RetryDecision, with_ambient_deadline};
 use rustkernel_core::traits::{Context, LocalKernel, Payload, Signal};
 
 use super::ledger::{Entry, Next, Running};
@@ -117,7 +117,8 @@ pub(crate) async fn serve<K: LocalKernel>(
             let mut cx = Context::new(header, incarnation.number, slot.clock(), stops);
             // A kernel may work before it returns its future, and when the future is dropped: both may block.
             incarnation.enter(since);
-            let future = pin!(kernel.execute_local(&request.input, &mut cx));
+            let future =
+                pin!(with_ambient_deadline(header.deadline, kernel.execute_local(&request.input, &mut cx)));
             Execution { slot, incarnation, request: &request, since, waited: false, future }.await
         };
         incarnation.leave();
