@@ -11,7 +11,6 @@ mod serve;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
-use std::task::Waker;
 use std::time::Duration;
 
 use rustkernel_core::KernelId;
@@ -29,6 +28,7 @@ pub(crate) use serve::{Ending, Incarnation, serve};
 
 use crate::breaker::BreakerMsg;
 use crate::cancel::{cancelled, deadline_exceeded};
+use crate::contain::{contain, wake};
 use crate::gate::{Gate, Report};
 use crate::links::Links;
 use crate::request::Request;
@@ -158,7 +158,8 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     pub(crate) fn cancel(&self, request: &Shared<I, O>, id: u64) {
         let cancelled = self.lock().ledger.cancel(id);
         match cancelled {
-            Cancelled::Waiting(_) => {
+            Cancelled::Waiting(_, sleeper) => {
+                wake(sleeper);
                 self.report(self.gate.observe(request.permit, Outcome::Inconclusive, Duration::ZERO))
             }
             Cancelled::Running(waker) => {
@@ -166,7 +167,8 @@ impl<I: Payload, O: Payload> Slot<I, O> {
                 wake(waker);
                 self.report(self.gate.observe(request.permit, Outcome::Neutral, Duration::ZERO));
             }
-            Cancelled::Gone => {}
+            // Answered, or on its way back into the queue after a crash: raised, it is not run again.
+            Cancelled::Gone => request.way.signal().raise(),
         }
     }
 
@@ -192,18 +194,23 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     fn conclude(
         &self,
         header: Header,
-        request: &Shared<I, O>,
+        request: Shared<I, O>,
         outcome: Outcome,
         result: Result<O, KernelError>,
     ) {
         self.report(self.gate.observe(request.permit, outcome, Duration::ZERO));
-        request.way.give(header, Timestamp::ZERO, result.map_err(|error| error.in_kernel(&self.id)));
+        // It may be the last to hold the input. A panic in there may not cost the others their answers, nor the recovery
+        // actor its life.
+        contain("giving an answer", || {
+            request.way.give(header, Timestamp::ZERO, result.map_err(|error| error.in_kernel(&self.id)));
+            drop(request);
+        });
     }
 
     fn answer_all(&self, entries: Vec<Entry<Shared<I, O>>>, error: impl Fn() -> KernelError) {
         for entry in entries {
             let error = error();
-            self.conclude(entry.header, &entry.request, Outcome::of(&error), Err(error));
+            self.conclude(entry.header, entry.request, Outcome::of(&error), Err(error));
         }
     }
 
@@ -241,7 +248,7 @@ impl<I: Payload, O: Payload> Alarm for Slot<I, O> {
         wake(due.waker);
         self.answer_all(due.expired, || deadline_exceeded(Phase::Queued));
         if let Some((header, request)) = due.overdue {
-            self.conclude(header, &request, Outcome::Failure, Err(deadline_exceeded(Phase::Executing)));
+            self.conclude(header, request, Outcome::Failure, Err(deadline_exceeded(Phase::Executing)));
         }
     }
 }
@@ -252,12 +259,6 @@ fn arm<R: Clone>(ledger: &mut Ledger<R>, at: Timestamp) -> Option<Timestamp> {
         ledger.armed = at;
         at
     })
-}
-
-fn wake(waker: impl IntoIterator<Item = Waker>) {
-    for waker in waker {
-        waker.wake();
-    }
 }
 
 impl From<Refusal> for KernelErrorKind {

@@ -140,8 +140,8 @@ pub(crate) struct Due<R> {
 /// Where [`Ledger::cancel`] found the request.
 #[derive(Debug)]
 pub(crate) enum Cancelled<R> {
-    /// It waited; nobody has to be told.
-    Waiting(Entry<R>),
+    /// It waited. A draining incarnation that sleeps is woken: it may have been the last.
+    Waiting(Entry<R>, Option<Waker>),
     /// It runs; this wakes its execution, which is to be dropped.
     Running(Option<Waker>),
     /// It was answered already.
@@ -429,7 +429,8 @@ impl<R: Clone> Ledger<R> {
         };
         let Some(entry) = entry else { return Cancelled::Gone };
         self.settle(entry.bytes, false);
-        Cancelled::Waiting(entry)
+        let sleeper = if self.life == Life::Draining { self.sleeper.take() } else { None };
+        Cancelled::Waiting(entry, sleeper)
     }
 
     /// Takes out every waiting entry that `is_dead` names, to make room.
