@@ -98,7 +98,8 @@ async fn drive(plan: Plan, args: RunArgs) -> Result<Exit, RunError> {
                 Ok(_) | Err(_) => HashMap::new(),
             };
             let kernels = runtime.status().await;
-            let report = Report { name, result, stages, counts: tally.counts(), kernels, names };
+            let (counts, blocked_threads) = (tally.counts(), runtime.abandoned_threads());
+            let report = Report { name, result, stages, counts, kernels, blocked_threads, names };
             tell(&report, args.format);
             if server.is_some() {
                 signals.next().await;
@@ -140,7 +141,8 @@ fn tell(report: &Report, format: Format) {
     match (format, &report.result) {
         (Format::Json, _) => print(&report.json()),
         (Format::Human, Ok(_)) => print(&report.human()),
-        (Format::Human, Err(_)) => say(report.human().trim_end()),
+        (Format::Human, Err(_)) if report.is_eventful() => say(report.human().trim_end()),
+        (Format::Human, Err(_)) => {}
     }
     if let Err(error) = &report.result {
         say(format_args!("error: {error}"));

@@ -32,6 +32,9 @@ impl Document {
     pub fn refused(&self, error: &toml::de::Error) -> ConfigError {
         let span = error.span();
         let field = span.as_ref().and_then(|span| self.field_at(span.start));
+        if let (Some(section), Some((inner, rule))) = (&field, broken_rule(error.message())) {
+            return self.at(&format!("{section}.{inner}"), ConfigFault::Value { message: rule.to_owned() });
+        }
         let line_column = span.map(|span| self.line_column(span.start));
         let place = Place { file: self.name.clone(), line_column, field };
         let fault = unknown_key(error.message())
@@ -147,6 +150,12 @@ fn unknown_key(message: &str) -> Option<ConfigFault> {
         nearest: nearest(key, known.iter().copied()),
         known: list(&known),
     })
+}
+
+/// Field and rule of a section that checks itself, whose error is its type's `InvalidConfig`: its place is the section's.
+fn broken_rule(message: &str) -> Option<(&str, &str)> {
+    let (field, rule) = message.strip_prefix("invalid configuration: `")?.split_once("` ")?;
+    Some((field.rsplit('.').next()?, rule))
 }
 
 /// The one of `known` that `given` was most likely meant to be.
