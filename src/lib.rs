@@ -21,3 +21,13 @@ pub mod kernels;
 
 pub use rustkernel_actors as actors;
 pub use rustkernel_core as core;
+
+/// What most programs need: `use rustkernel::prelude::*`.
+pub mod prelude {
+    pub use rustkernel_actors::{Event, Fact, KernelRef, KernelSpec, Pipeline, Runtime};
+    pub use rustkernel_core::resilience::{
+        CircuitBreakerConfig, RecoveryPolicy, RecoveryStrategy, ResilienceConfig, RetryConfig, TimeoutConfig,
+    };
+    pub use rustkernel_core::traits::{CheckpointableKernel, Context, Kernel, Payload};
+    pub use rustkernel_core::{KernelError, KernelId};
+}

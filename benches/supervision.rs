@@ -1,0 +1,81 @@
+//! What supervision costs, beside the least that could do the same job.
+//!
+//! Every row runs its baseline and its contenders in one process, in short rounds whose order rotates, and compares medians:
+//! a machine that slows down slows both. Nothing is asserted about time; docs/benchmarks.md says what was seen.
+//!
+//! `cargo bench --bench supervision -- [FILTER] [--quick] [--csv FILE]`
+
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot set itself up has nothing to report")]
+
+#[path = "supervision/alloc.rs"]
+mod alloc;
+#[path = "supervision/breaker.rs"]
+mod breaker;
+#[path = "supervision/call.rs"]
+mod call;
+#[path = "supervision/deadline.rs"]
+mod deadline;
+#[path = "../actors/src/gate.rs"]
+#[allow(
+    dead_code,
+    reason = "the runtime's gate is private; the benchmark compiles its source and uses a part of it"
+)]
+mod gate;
+#[path = "supervision/memory.rs"]
+mod memory;
+#[path = "supervision/overload.rs"]
+mod overload;
+#[path = "supervision/pipeline.rs"]
+mod pipeline;
+#[path = "supervision/report.rs"]
+mod report;
+#[path = "supervision/restart.rs"]
+mod restart;
+#[path = "supervision/rounds.rs"]
+mod rounds;
+#[path = "supervision/sides.rs"]
+mod sides;
+
+/// What the gate's source expects of its crate.
+mod sync {
+    pub(crate) use std::sync::atomic::AtomicU64;
+}
+
+use report::Report;
+
+#[global_allocator]
+static ALLOCATOR: alloc::Counting = alloc::Counting;
+
+fn main() {
+    // A kernel that panics on request shall not fill the terminal.
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut options = Options::default();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--bench" => {}
+            "--quick" => options.quick = true,
+            "--csv" => options.csv = arguments.next(),
+            filter => options.filter = Some(filter.to_owned()),
+        }
+    }
+    let mut report = Report::new(options);
+    call::run(&mut report);
+    pipeline::run(&mut report);
+    breaker::run(&mut report);
+    deadline::run(&mut report);
+    restart::run(&mut report);
+    memory::run(&mut report);
+    overload::run(&mut report);
+    report.finish();
+}
+
+/// The command line.
+#[derive(Debug, Default)]
+struct Options {
+    /// Few and short rounds: to see that everything runs.
+    quick: bool,
+    csv: Option<String>,
+    /// Only the families whose name contains this.
+    filter: Option<String>,
+}
