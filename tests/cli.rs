@@ -1,5 +1,7 @@
 //! `rustkernel run`, through the real binary.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};

@@ -1,5 +1,7 @@
 //! What a job file may hold, and how a bad one is refused.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;

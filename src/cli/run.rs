@@ -161,13 +161,12 @@ fn health_of(result: &Result<Ranking, KernelError>) -> HealthCheckResult {
 
 /// What a user can do about it.
 fn advice(error: &KernelError) -> Option<&'static str> {
-    match error.kind() {
-        KernelErrorKind::Hung => Some(
+    if error.kind() == &KernelErrorKind::Hung {
+        return Some(
             "every attempt was longer than the stage's `hang_limit`; for a large input, give the stage more in a job file",
-        ),
-        KernelErrorKind::DeadlineExceeded => Some("give the job more time with `--deadline`"),
-        _ => None,
+        );
     }
+    (error.kind() == &KernelErrorKind::DeadlineExceeded).then_some("give the job more time with `--deadline`")
 }
 
 impl RunError {
@@ -177,7 +176,7 @@ impl RunError {
             Self::Spawn(error) => match error {
                 SpawnError::Id(_) | SpawnError::Config { .. } | SpawnError::NameTaken(_) => Exit::Config,
                 SpawnError::Start { .. } => Exit::GaveUp,
-                _ => Exit::Failure,
+                SpawnError::RuntimeGone | _ => Exit::Failure,
             },
             Self::Tokio(_) | Self::Start(_) | Self::Signals(_) | Self::Serve { .. } => Exit::Failure,
         }
