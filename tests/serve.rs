@@ -5,6 +5,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustkernel::actors::{Fact, KernelSpec, Runtime};
@@ -220,6 +221,19 @@ impl Kernel for Fragile {
     }
 }
 
+/// Answers when it is let.
+struct Patient(Arc<tokio::sync::Notify>);
+
+impl Kernel for Patient {
+    type Input = u64;
+    type Output = u64;
+
+    async fn execute(&mut self, input: &u64, _: &mut Context<'_>) -> Result<u64, KernelError> {
+        self.0.notified().await;
+        Ok(*input)
+    }
+}
+
 fn fragile(policy: RecoveryPolicy) -> KernelSpec<Fragile> {
     KernelSpec::new("demo/fragile", || Fragile).recovery(policy)
 }
@@ -227,7 +241,7 @@ fn fragile(policy: RecoveryPolicy) -> KernelSpec<Fragile> {
 /// A node of one's own, with the router mounted.
 struct Mounted {
     runtime: Runtime,
-    node: std::sync::Arc<Node>,
+    node: Arc<Node>,
     server: HealthServer,
 }
 
@@ -261,6 +275,31 @@ async fn startup_comes_with_the_kernels_and_readiness_goes_with_the_drain() {
     assert_eq!(document.components[0].reason.as_deref(), Some("draining"));
     mounted.runtime.shutdown(Duration::from_secs(1)).await;
     assert_eq!(mounted.codes(), [200, 503, 200]);
+}
+
+#[tokio::test]
+async fn a_runtime_that_drains_is_live_and_not_ready() {
+    let mounted = Mounted::new().await;
+    let gate = Arc::new(tokio::sync::Notify::new());
+    let patient = {
+        let gate = Arc::clone(&gate);
+        KernelSpec::new("demo/patient", move || Patient(Arc::clone(&gate)))
+    };
+    let kernel = mounted.runtime.spawn(patient).await.unwrap();
+    mounted.node.started();
+    let reply = kernel.try_call(1, Duration::from_secs(60)).unwrap();
+    let mut shutdown = std::pin::pin!(mounted.runtime.shutdown(Duration::from_secs(60)));
+    std::future::poll_fn(|cx| {
+        assert!(shutdown.as_mut().poll(cx).is_pending(), "a request is under way");
+        std::task::Poll::Ready(())
+    })
+    .await;
+    assert_eq!(mounted.codes(), [200, 503, 200]);
+    assert_eq!(mounted.node.document().components[0].reason.as_deref(), Some("draining"));
+    gate.notify_one();
+    let (report, answer) = tokio::join!(shutdown, reply);
+    assert_eq!(answer.unwrap(), 1, "what was accepted is finished");
+    assert_eq!(report.unwrap().killed, 0);
 }
 
 #[tokio::test]
