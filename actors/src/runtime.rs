@@ -5,7 +5,7 @@ mod health;
 mod registry;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ractor::ActorRef;
@@ -48,6 +48,8 @@ struct Inner {
     handle: Handle,
     probes: Arc<ProbeLoop>,
     state: watch::Receiver<RuntimeState>,
+    /// Weak, so that waiters learn it when the task that publishes the end is gone.
+    publish: Weak<watch::Sender<RuntimeState>>,
 }
 
 /// What a runtime as a whole is doing.
@@ -185,6 +187,15 @@ impl Runtime {
     /// # Cancel safety
     /// A dropped shutdown is carried out.
     pub async fn shutdown(&self, grace: Duration) -> Option<ShutdownReport> {
+        if let Some(publish) = self.inner.publish.upgrade() {
+            publish.send_if_modified(|state| {
+                let runs = *state == RuntimeState::Running;
+                if runs {
+                    *state = RuntimeState::Draining;
+                }
+                runs
+            });
+        }
         let report = self.ask(|done| RecoveryMsg::Shutdown { grace, done }).await?;
         let mut state = self.inner.state.clone();
         // The sender is the task that sees the recovery actor's end; without it there is nothing to wait for.
