@@ -539,7 +539,6 @@ impl Recovery {
         if self.shutdown.is_some() {
             return;
         }
-        self.links.mark_draining();
         let alarm = Arc::new(child::ChildAlarm::shutdown(&self.links));
         self.links.schedule_after(grace, &alarm, 0);
         self.shutdown = Some(Shutdown { draining: true, report: ShutdownReport::default(), done, alarm });
