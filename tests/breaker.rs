@@ -113,7 +113,7 @@ async fn half_open_admits_exactly_its_probes_under_concurrency() {
         let callers: Vec<_> = (0..16)
             .map(|_| {
                 let (kernel, door) = (kernel.clone(), Arc::clone(&door));
-                tokio::spawn(async move { kernel.try_call(Do::Wait(door), NONE).ok() })
+                kit::spawn(async move { kernel.try_call(Do::Wait(door), NONE).ok() })
             })
             .collect();
         let mut admitted = Vec::new();
