@@ -146,6 +146,9 @@ struct Shutdown {
 
 type Myself = ActorRef<RecoveryMsg>;
 
+/// No incarnation has this epoch: the first one is 1.
+const NO_EPOCH: u64 = 0;
+
 impl Actor for RecoveryActor {
     type Msg = RecoveryMsg;
     type State = Recovery;
@@ -339,6 +342,8 @@ impl Recovery {
         let Some(child) = self.children.get_mut(&slot) else { return };
         child.clear_alarm();
         child.lane = None;
+        // News of the ended incarnation that is still on its way finds nobody.
+        child.epoch = NO_EPOCH;
         child.last_failure = Some(cause.clone());
         let id = child.plan.kernel.id().clone();
         self.links

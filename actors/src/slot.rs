@@ -115,7 +115,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         let deadline = timing.header.deadline;
         let remaining = deadline.saturating_since(timing.now);
         // Made before the lock is taken; a refusal takes it apart again.
-        let request = Arc::new(Request { input, permit, way });
+        let request = Arc::new(Request { input, permit, budget: timing.budget, way });
         let mut state = self.lock();
         let verdict = if remaining.is_zero() {
             Err(KernelErrorKind::DeadlineExceeded)
@@ -125,8 +125,11 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         if let Err(kind) = verdict {
             // Only a full slot looks for entries that nobody waits for any more.
             let full = matches!(kind, KernelErrorKind::Overloaded(_));
-            let dead =
-                if full { state.ledger.purge(|entry| entry.request.is_cancelled()) } else { Vec::new() };
+            let dead = if full && state.ledger.may_purge() {
+                state.ledger.purge(|entry| entry.request.is_cancelled())
+            } else {
+                Vec::new()
+            };
             drop(state);
             let purged = !dead.is_empty();
             self.answer_all(dead, || cancelled(Phase::Queued));
@@ -144,9 +147,9 @@ impl<I: Payload, O: Payload> Slot<I, O> {
             state.requests += 1;
             timing.header.id = u64::from(self.index) << INDEX_SHIFT | state.requests;
         }
-        let Timing { header, budget, .. } = timing;
+        let header = timing.header;
         let kept = keep(&request, header.id);
-        let sleeper = state.ledger.accept(Entry { header, request, bytes, budget, convictions: 0 });
+        let sleeper = state.ledger.accept(Entry { header, request, bytes, convictions: 0 });
         let arm = arm(&mut state.ledger, deadline);
         drop(state);
         wake(sleeper);

@@ -182,10 +182,11 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     pub(super) fn fence_hung(&self, state: MutexGuard<'_, State<I, O>>) {
         let epoch = state.ledger.epoch;
         let suspect = unsettled(void(state));
+        // Told before the answer: whoever has the answer and asks for the status sees the failure in it.
+        self.links.to_recovery(RecoveryMsg::Hung { slot: self.index, epoch });
         if let Some(suspect) = suspect {
             self.resolve(suspect, KernelErrorKind::Hung, &Cause::Hung);
         }
-        self.links.to_recovery(RecoveryMsg::Hung { slot: self.index, epoch });
     }
 
     /// Decides about a request whose incarnation is gone: run it again alone, or answer it.

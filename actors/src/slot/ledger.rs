@@ -29,8 +29,6 @@ pub(crate) struct Entry<R> {
     pub(crate) header: Header,
     pub(crate) request: R,
     pub(crate) bytes: usize,
-    /// The time it may take from the moment an incarnation takes it; [`Duration::MAX`] when its deadline is in the header.
-    pub(crate) budget: Duration,
     /// Incarnations that died or hung while they ran this request.
     pub(crate) convictions: u32,
 }
@@ -162,6 +160,8 @@ pub(crate) struct Ledger<R> {
     /// Re-runs that wait for their backoff.
     delayed: Vec<(Timestamp, Entry<R>)>,
     bytes: usize,
+    /// Refusals since the last look for dead entries.
+    refusals: usize,
     sleeper: Option<Waker>,
     service: ServiceTime,
 }
@@ -179,6 +179,7 @@ impl<R: Clone> Ledger<R> {
             queue: VecDeque::new(),
             delayed: Vec::new(),
             bytes: 0,
+            refusals: usize::MAX - 1,
             sleeper: None,
             service: ServiceTime::default(),
         }
@@ -431,6 +432,17 @@ impl<R: Clone> Ledger<R> {
         self.settle(entry.bytes, false);
         let sleeper = if self.life == Life::Draining { self.sleeper.take() } else { None };
         Cancelled::Waiting(entry, sleeper)
+    }
+
+    /// Whether a full slot should look for entries that nobody waits for: once for as many refusals as there are entries, so that a
+    /// refusal stays cheap.
+    pub(crate) fn may_purge(&mut self) -> bool {
+        self.refusals += 1;
+        let due = self.refusals >= self.queue.len();
+        if due {
+            self.refusals = 0;
+        }
+        due
     }
 
     /// Takes out every waiting entry that `is_dead` names, to make room.

@@ -252,14 +252,15 @@ impl<I: Payload, O: Payload> Slot<I, O> {
 
     /// Starts an entry's clocks. Reads the time only if somebody needs it.
     fn start(&self, entry: &mut Entry<Shared<I, O>>) -> Timestamp {
-        let has_budget = entry.budget != Duration::MAX;
+        let budget = entry.request.budget;
+        let has_budget = budget != Duration::MAX;
         if !has_budget && !self.is_timed(&entry.header) {
             return Timestamp::ZERO;
         }
         let now = self.clock().now();
         if has_budget {
-            entry.header.deadline = entry.header.deadline.min(now + entry.budget);
-            entry.budget = Duration::MAX;
+            // A re-run finds the deadline of the first start here, which is the earlier one.
+            entry.header.deadline = entry.header.deadline.min(now + budget);
         }
         now
     }
