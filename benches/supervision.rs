@@ -1,7 +1,7 @@
 //! What supervision costs, beside the least that could do the same job.
 //!
-//! Every row runs its baseline and its contenders in one process, in short rounds whose order rotates, and compares medians:
-//! a machine that slows down slows both. Nothing is asserted about time; docs/benchmarks.md says what was seen.
+//! Every row runs its baseline and its contenders in one process, in short rounds whose order rotates, and compares them round by
+//! round: a machine that slows down slows both. Nothing is asserted about time; docs/benchmarks.md says what was seen.
 //!
 //! `cargo bench --bench supervision -- [FILTER] [--quick] [--csv FILE]`
 

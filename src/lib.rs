@@ -31,3 +31,8 @@ pub mod prelude {
     pub use rustkernel_core::traits::{CheckpointableKernel, Context, Kernel, Payload};
     pub use rustkernel_core::{KernelError, KernelId};
 }
+
+/// The README's example is compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

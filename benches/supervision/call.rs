@@ -40,7 +40,7 @@ fn times(report: &mut Report, flavour: Flavour) {
     let (_supervisor, echo) = kernel(&runtime);
     let (actor, _) = runtime.block_on(Actor::spawn(None, EchoActor, ())).unwrap();
     for (callers, without, with) in TARGETS {
-        let calls = report.scale(32_768) / callers;
+        let calls = report.scale(if callers == 1 { 32_768 } else { 131_072 }) / callers;
         let target = |limit| match flavour {
             Flavour::MultiThread => Target::Ratio(limit),
             Flavour::CurrentThread => Target::None,

@@ -36,7 +36,7 @@ impl Report {
     pub(crate) fn new(options: Options) -> Self {
         let csv =
             "group,baseline,contender,unit,rounds,baseline_p25,baseline_median,baseline_p75,contender_p25,\
-                   contender_median,contender_p75,ratio,target,verdict\n"
+                   contender_median,contender_p75,ratio,ratio_of_medians,target,verdict\n"
                 .to_owned();
         Self { options, csv, missed: Vec::new(), header_is_due: true }
     }
@@ -92,7 +92,7 @@ impl Report {
             println!("| row | baseline | ours | unit | baseline | ours | ratio | target | |");
             println!("|---|---|---|---|---:|---:|---:|---:|---|");
         }
-        let ratio = ours.median() / base.median();
+        let ratio = ours.ratio_to(base);
         let (target, met) = match target {
             Target::Ratio(limit) => (format!("{limit}"), Some(hundredths(ratio) <= hundredths(limit))),
             Target::Absolute(limit) => {
@@ -115,10 +115,11 @@ impl Report {
             |sample: &Sample| [1, 2, 3].map(|quarter| sample.quartile(quarter).to_string()).join(",");
         let _ = writeln!(
             csv,
-            "\"{group}\",\"{baseline}\",\"{contender}\",{unit},{},{},{},{ratio},{target},{verdict}",
+            "\"{group}\",\"{baseline}\",\"{contender}\",{unit},{},{},{},{ratio},{},{target},{verdict}",
             base.rounds(),
             quartiles(base),
             quartiles(ours),
+            ours.median() / base.median(),
         );
     }
 }

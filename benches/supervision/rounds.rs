@@ -17,14 +17,22 @@ impl<'a> Side<'a> {
 /// What the rounds of one side gave.
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
-    /// In ascending order.
+    in_order: Vec<f64>,
     sorted: Vec<f64>,
 }
 
 impl Sample {
-    pub(crate) fn of(mut values: Vec<f64>) -> Self {
-        values.sort_by(f64::total_cmp);
-        Self { sorted: values }
+    pub(crate) fn of(values: Vec<f64>) -> Self {
+        let mut sorted = values.clone();
+        sorted.sort_by(f64::total_cmp);
+        Self { in_order: values, sorted }
+    }
+
+    /// How many times `baseline` this is: the median over the rounds, each compared with itself. Other work on the machine
+    /// comes and goes between rounds, and the medians of two sides may fall into different weather.
+    pub(crate) fn ratio_to(&self, baseline: &Self) -> f64 {
+        Self::of(self.in_order.iter().zip(&baseline.in_order).map(|(ours, base)| ours / base).collect())
+            .median()
     }
 
     pub(crate) fn rounds(&self) -> usize {
