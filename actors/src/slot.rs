@@ -1,7 +1,7 @@
 //! The place of one kernel in the runtime. It outlives every incarnation of its kernel, and requests belong to it.
 //!
-//! Three parties meet here: callers [`submit`](Slot::submit), one incarnation takes and finishes ([`serve`]), and
-//! the recovery actor fences, restarts and closes ([`control`]). One lock guards the [`ledger`](ledger); answers are
+//! Three parties meet here: callers [`submit`](Slot::submit), one incarnation takes and finishes ([`serve`](mod@serve)), and
+//! the recovery actor fences, restarts and closes ([`control`]). One lock guards the [`ledger`]; answers are
 //! given and wakers woken after it is released.
 
 mod control;
