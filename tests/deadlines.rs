@@ -207,10 +207,10 @@ async fn a_kernels_error_at_its_deadline_stays_its_error_and_an_answer_does_not(
             while clock.now() < deadline {
                 std::thread::yield_now();
             }
-            match input {
-                Do::Fail(kind) => Err(rustkernel::core::KernelError::kernel(*kind, "told to fail")),
-                _ => Ok(1),
+            if let Do::Fail(kind) = input {
+                return Err(rustkernel::core::KernelError::kernel(*kind, "told to fail"));
             }
+            Ok(1)
         }
     }
     let turning = hand.clone();
