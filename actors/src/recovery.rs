@@ -324,6 +324,10 @@ impl Recovery {
 
     async fn hung(&mut self, slot: u32, epoch: u64, myself: &Myself) {
         let Some(child) = self.children.get_mut(&slot).filter(|child| child.epoch == epoch) else { return };
+        if matches!(child.phase, Phase::Waiting { .. } | Phase::Isolated) {
+            // Its thread noticed the fence, and its end came first: the failure has been decided about.
+            return;
+        }
         if let Some(actor) = child.actor.take() {
             actor.kill();
         }
