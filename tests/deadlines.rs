@@ -8,11 +8,11 @@ mod kit;
 use std::sync::{Arc, Mutex};
 
 use kit::{Do, Latch, NONE, PuppetRef, assert_balanced, kind, ms, puppet, soon};
-use rustkernel::actors::{ClockHand, KernelSpec, Runtime};
+use rustkernel::actors::{BreakerCommand, ClockHand, KernelSpec, Runtime};
 use rustkernel::core::Result;
 use rustkernel::core::clock::Timestamp;
 use rustkernel::core::error::{KernelErrorKind, Limit, Phase};
-use rustkernel::core::resilience::{ErrorKind, TimeoutConfig, with_ambient_deadline};
+use rustkernel::core::resilience::{CircuitBreakerConfig, ErrorKind, TimeoutConfig, with_ambient_deadline};
 use rustkernel::core::traits::{Context, Kernel};
 
 async fn runtime() -> (Runtime, ClockHand) {
@@ -207,10 +207,10 @@ async fn a_kernels_error_at_its_deadline_stays_its_error_and_an_answer_does_not(
             while clock.now() < deadline {
                 std::thread::yield_now();
             }
-            match input {
-                Do::Fail(kind) => Err(rustkernel::core::KernelError::kernel(*kind, "told to fail")),
-                _ => Ok(1),
+            if let Do::Fail(kind) = input {
+                return Err(rustkernel::core::KernelError::kernel(*kind, "told to fail"));
             }
+            Ok(1)
         }
     }
     let turning = hand.clone();
@@ -223,4 +223,22 @@ async fn a_kernels_error_at_its_deadline_stays_its_error_and_an_answer_does_not(
         let own = KernelErrorKind::Kernel(ErrorKind::InvalidInput);
         assert!([own, KernelErrorKind::DeadlineExceeded].contains(&failed), "{failed}");
     }
+}
+
+/// An answer that waited for the breaker's decision was given out after its deadline.
+#[tokio::test]
+async fn an_answer_that_waits_for_the_breaker_past_its_deadline_is_not_ok() {
+    let (runtime, hand) = runtime().await;
+    let kernel = runtime.spawn(puppet("a/b").breaker(CircuitBreakerConfig::production())).await.unwrap();
+    for _ in 0..100 {
+        let reply = kernel.try_call(Do::Double(1), ms(10)).unwrap();
+        // The breaker actor cannot run: this thread is its only one.
+        for _ in 0..1_000 {
+            std::thread::yield_now();
+        }
+        hand.advance(ms(10));
+        assert_eq!(kind(soon(reply).await), KernelErrorKind::DeadlineExceeded);
+        runtime.breaker("a/b", BreakerCommand::Reset).await;
+    }
+    assert_balanced(&kernel);
 }

@@ -407,7 +407,12 @@ impl<I: Payload, O: Payload> Settling<'_, I, O> {
 
 impl<I: Payload, O: Payload> Drop for Settling<'_, I, O> {
     fn drop(&mut self) {
-        let Some((entry, result)) = self.settled.take() else { return };
+        let Some((entry, mut result)) = self.settled.take() else { return };
+        // The decision may have taken its time.
+        let timed = result.is_ok() && !entry.header.deadline.is_never();
+        if timed && entry.header.is_expired(self.slot.clock().now()) {
+            result = Err(deadline_exceeded(Phase::Reply));
+        }
         self.slot.lock().ledger.settle(entry.bytes, result.is_ok());
         entry.request.way.give(
             entry.header,
