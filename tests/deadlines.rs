@@ -8,11 +8,13 @@ mod kit;
 use std::sync::{Arc, Mutex};
 
 use kit::{Do, Latch, NONE, PuppetRef, assert_balanced, kind, ms, puppet, soon};
-use rustkernel::actors::{BreakerCommand, ClockHand, KernelSpec, Runtime};
+use rustkernel::actors::{BreakerCommand, ClockHand, Fact, KernelSpec, Runtime};
 use rustkernel::core::Result;
 use rustkernel::core::clock::Timestamp;
 use rustkernel::core::error::{KernelErrorKind, Limit, Phase};
-use rustkernel::core::resilience::{CircuitBreakerConfig, ErrorKind, TimeoutConfig, with_ambient_deadline};
+use rustkernel::core::resilience::{
+    BreakerMode, CircuitBreakerConfig, ErrorKind, TimeoutConfig, with_ambient_deadline,
+};
 use rustkernel::core::traits::{Context, Kernel};
 
 async fn runtime() -> (Runtime, ClockHand) {
@@ -229,16 +231,37 @@ async fn a_kernels_error_at_its_deadline_stays_its_error_and_an_answer_does_not(
 #[tokio::test]
 async fn an_answer_that_waits_for_the_breaker_past_its_deadline_is_not_ok() {
     let (runtime, hand) = runtime().await;
-    let kernel = runtime.spawn(puppet("a/b").breaker(CircuitBreakerConfig::production())).await.unwrap();
-    for _ in 0..100 {
-        let reply = kernel.try_call(Do::Double(1), ms(10)).unwrap();
+    let breaker = CircuitBreakerConfig { failure_threshold: 1, success_threshold: 1, ..Default::default() };
+    let kernel = runtime.spawn(puppet("a/b").breaker(breaker)).await.unwrap();
+    let mut events = runtime.events();
+    for _ in 0..20 {
+        soon(kernel.call(Do::Fail(ErrorKind::Transient), NONE)).await.unwrap_err();
+        hand.advance(ms(30_000));
+        let half_open =
+            |fact: &Fact| matches!(fact, Fact::Breaker(change) if change.to == BreakerMode::HalfOpen);
+        soon(events.find("a/b", half_open)).await.unwrap();
+        let probe = kernel.try_call(Do::Double(1), ms(10)).unwrap();
         // The breaker actor cannot run: this thread is its only one.
         for _ in 0..1_000 {
             std::thread::yield_now();
         }
         hand.advance(ms(10));
-        assert_eq!(kind(soon(reply).await), KernelErrorKind::DeadlineExceeded);
+        assert_eq!(kind(soon(probe).await), KernelErrorKind::DeadlineExceeded);
         runtime.breaker("a/b", BreakerCommand::Reset).await;
     }
     assert_balanced(&kernel);
+}
+
+#[tokio::test]
+async fn a_call_gets_at_most_the_kernels_max_timeout_unless_it_asks_for_no_deadline() {
+    let (runtime, hand) = Runtime::builder().build_with_manual_clock().await.unwrap();
+    let short = TimeoutConfig { default_timeout: ms(10), max_timeout: ms(20), ..TimeoutConfig::default() };
+    let kernel = runtime.spawn(puppet("a/b").timeout(short)).await.unwrap();
+    let door = Latch::new();
+    let bounded = kernel.try_call(Do::Wait(Arc::clone(&door)), ms(1000)).unwrap();
+    let unbounded = kernel.try_call(Do::Double(2), NONE).unwrap();
+    door.arrived(1).await;
+    hand.advance(ms(20));
+    assert_eq!(*soon(bounded).await.unwrap_err().kind(), KernelErrorKind::DeadlineExceeded);
+    assert_eq!(soon(unbounded).await.unwrap(), 4);
 }

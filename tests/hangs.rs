@@ -13,7 +13,7 @@ use std::task::{Context as TaskContext, Poll};
 use kit::{Do, Latch, NONE, Puppet, after, at_once, kind, ms, puppet, soon, status};
 use rustkernel::actors::{Cause, ClockHand, Events, Fact, KernelSpec, KernelState, Runtime};
 use rustkernel::core::error::{DownReason, KernelErrorKind, Phase};
-use rustkernel::core::traits::{Context, Kernel, LocalKernel, Payload};
+use rustkernel::core::traits::{CheckpointableKernel, Context, Kernel, LocalKernel, Payload};
 use rustkernel::core::{KernelError, Result};
 
 async fn runtime() -> (Runtime, ClockHand) {
@@ -394,4 +394,61 @@ async fn timers_deadlines_and_other_kernels_go_on_while_every_kernel_blocks_its_
     assert_eq!(soon(other.call(Do::Double(1), ms(50))).await.unwrap(), 2);
     door.open();
     drop((kernels, KernelError::permanent("unused")));
+}
+
+/// Takes its checkpoint before a latch: blocking, or waiting at an await.
+struct SlowKeeper {
+    door: Arc<Latch>,
+    blocks: bool,
+}
+
+impl Kernel for SlowKeeper {
+    type Input = u64;
+    type Output = u64;
+
+    async fn execute(&mut self, input: &u64, cx: &mut Context<'_>) -> Result<u64> {
+        Ok(input + cx.incarnation())
+    }
+}
+
+impl CheckpointableKernel for SlowKeeper {
+    type Checkpoint = ();
+
+    async fn checkpoint(&self) -> Result<()> {
+        if self.blocks {
+            self.door.block();
+        } else {
+            self.door.pass().await;
+        }
+        Ok(())
+    }
+
+    async fn restore(&mut self, (): ()) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_takes_too_long_is_fenced_at_the_hang_limit() {
+    for blocks in [true, false] {
+        let (runtime, hand) = runtime().await;
+        let mut events = runtime.events();
+        let door = Latch::new();
+        let shut = Arc::clone(&door);
+        let spec = KernelSpec::new("a/keeper", move || SlowKeeper { door: Arc::clone(&shut), blocks });
+        let spec = spec.checkpointed().hang_limit(ms(500)).recovery(at_once(5));
+        let kernel = runtime.spawn(spec).await.unwrap();
+        assert_eq!(
+            soon(kernel.call(0, NONE)).await.unwrap(),
+            1,
+            "the answer does not wait for the checkpoint"
+        );
+        door.arrived(1).await;
+        let waits = kernel.try_call(10, NONE).unwrap();
+        hand.advance(ms(500));
+        assert_eq!(failed(&mut events, "a/keeper").await, Cause::Hung);
+        assert_eq!(soon(waits).await.unwrap(), 12, "it was not lost, and the next incarnation ran it");
+        door.open();
+        soon(runtime.shutdown(ms(1))).await.unwrap();
+    }
 }

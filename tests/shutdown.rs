@@ -359,3 +359,11 @@ async fn a_payload_whose_drop_panics_takes_neither_the_timer_nor_the_recovery_ac
         assert_eq!((accounts.accepted, accounts.answered, accounts.failed), (2, 1, 1));
     }
 }
+
+#[tokio::test]
+async fn everybody_who_asks_for_a_shutdown_gets_its_report() {
+    let runtime = Runtime::builder().build().await.unwrap();
+    runtime.spawn(puppet("a/b")).await.unwrap();
+    let (first, second) = tokio::join!(runtime.shutdown(ms(1000)), runtime.shutdown(ms(1000)));
+    assert_eq!(first.unwrap(), second.unwrap());
+}

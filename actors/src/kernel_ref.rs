@@ -32,7 +32,8 @@ impl<I: Payload, O: Payload> KernelRef<I, O> {
 
     /// Runs one request and waits for its answer until `deadline`: a [`Duration`], a
     /// [`Timestamp`], or [`Deadline::None`]. The
-    /// deadline of the task that calls counts too, if that is earlier.
+    /// deadline of the task that calls counts too, if that is earlier, and so does the kernel's
+    /// [`max_timeout`](rustkernel_core::resilience::TimeoutConfig::max_timeout), unless the call asks for no deadline at all.
     ///
     /// # Errors
     /// Every kind of [`KernelError`]. The answer comes at the deadline at the latest, whatever the kernel does.
@@ -73,17 +74,19 @@ impl<I: Payload, O: Payload> KernelRef<I, O> {
     }
 
     fn timing(&self, deadline: Deadline) -> Timing {
-        let ambient = ambient_deadline().unwrap_or(Timestamp::NEVER);
-        if deadline == Deadline::None && ambient.is_never() {
-            return Timing { header: Header::new(0, ambient), budget: Duration::MAX, now: Timestamp::ZERO };
+        let rules = &self.slot.rules.timeout;
+        let parent = ambient_deadline();
+        if deadline == Deadline::None && parent.is_none() {
+            let never = Header::new(0, Timestamp::NEVER);
+            return Timing { header: never, budget: Duration::MAX, now: Timestamp::ZERO };
         }
         let now = self.slot.clock().now();
-        let asked = match deadline {
-            Deadline::None => Timestamp::NEVER,
-            Deadline::Within(span) => now + span,
-            Deadline::At(at) => at,
+        let deadline = match deadline {
+            Deadline::None => parent.filter(|_| rules.propagate_deadline).unwrap_or(Timestamp::NEVER),
+            Deadline::Within(span) => rules.effective_deadline(parent, Some(span), now),
+            Deadline::At(at) => rules.effective_deadline(parent, Some(at - now), now),
         };
-        Timing { header: Header::new(0, asked.min(ambient)), budget: Duration::MAX, now }
+        Timing { header: Header::new(0, deadline), budget: Duration::MAX, now }
     }
 
     fn default_timing(&self) -> Timing {

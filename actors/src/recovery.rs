@@ -140,7 +140,8 @@ pub(crate) struct Recovery {
 struct Shutdown {
     draining: bool,
     report: ShutdownReport,
-    done: oneshot::Sender<ShutdownReport>,
+    /// Everybody who asked.
+    done: Vec<oneshot::Sender<ShutdownReport>>,
     alarm: Arc<child::ChildAlarm>,
 }
 
@@ -545,12 +546,14 @@ impl Recovery {
     }
 
     fn shut_down(&mut self, grace: Duration, done: oneshot::Sender<ShutdownReport>, myself: &Myself) {
-        if self.shutdown.is_some() {
+        if let Some(shutdown) = &mut self.shutdown {
+            shutdown.done.push(done);
             return;
         }
         let alarm = Arc::new(child::ChildAlarm::shutdown(&self.links));
         self.links.schedule_after(grace, &alarm, 0);
-        self.shutdown = Some(Shutdown { draining: true, report: ShutdownReport::default(), done, alarm });
+        self.shutdown =
+            Some(Shutdown { draining: true, report: ShutdownReport::default(), done: vec![done], alarm });
         for child in self.children.values() {
             child.plan.kernel.drain();
         }
@@ -586,8 +589,10 @@ impl Recovery {
             drop(alarm);
             report.abandoned_threads = self.abandoned.alive();
             self.links.mark_shut_down();
-            // Who asked may be gone.
-            let _ = done.send(report);
+            for done in done {
+                // Who asked may be gone.
+                let _ = done.send(report);
+            }
             myself.stop(Some("shut down".into()));
         }
     }

@@ -113,7 +113,7 @@ impl RuntimeBuilder {
         let links = Arc::new(Links::new(timer, operator));
         let abandoned = Abandoned::default();
         let breaker = BreakerActor { links: Arc::downgrade(&links), clock: links.timer.clock().clone() };
-        let (breaker, _) =
+        let (breaker, breaker_ended) =
             Actor::spawn(None, breaker, ()).await.map_err(|error| StartError::Actor(error.into()))?;
         let recovery = RecoveryActor {
             links: Arc::downgrade(&links),
@@ -123,6 +123,12 @@ impl RuntimeBuilder {
         let (recovery, ended) =
             Actor::spawn(None, recovery, ()).await.map_err(|error| StartError::Actor(error.into()))?;
         links.connect(breaker.clone(), recovery.clone());
+        let without_breaker = recovery.clone();
+        handle.spawn(async move {
+            // Its gates would stay as they are for ever: better to be down and say so.
+            let _ = breaker_ended.await;
+            without_breaker.stop(Some("the breaker actor is gone".into()));
+        });
         let registry = Arc::new(Registry::default());
         let (state, publish) = watch_over(ended, Arc::clone(&registry), &links, &handle);
         let probes = ProbeLoop::start(self.health_check, &registry, &links)?;

@@ -161,15 +161,10 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         self.lock().checkpoint.clone()
     }
 
-    /// Keeps a checkpoint of `incarnation`, unless it has been fenced. A failed one leaves the previous one in place.
-    pub(super) fn keep(&self, incarnation: &Incarnation, checkpoint: Result<Vec<u8>, KernelError>) {
+    /// Keeps a checkpoint of the current incarnation. A failed one leaves the previous one in place.
+    pub(super) fn keep(&self, checkpoint: Result<Vec<u8>, KernelError>) {
         match checkpoint {
-            Ok(frame) => {
-                let mut state = self.lock();
-                if state.ledger.epoch == incarnation.epoch {
-                    state.checkpoint = Some(Arc::from(frame));
-                }
-            }
+            Ok(frame) => self.lock().checkpoint = Some(Arc::from(frame)),
             Err(error) => {
                 self.links
                     .operator

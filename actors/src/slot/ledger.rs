@@ -160,6 +160,8 @@ pub(crate) struct Ledger<R> {
     /// Re-runs that wait for their backoff.
     delayed: Vec<(Timestamp, Entry<R>)>,
     bytes: usize,
+    /// When the checkpoint that is being taken is hung, while one is.
+    upkeep: Option<Timestamp>,
     /// Refusals since the last look for dead entries.
     refusals: usize,
     sleeper: Option<Waker>,
@@ -179,6 +181,7 @@ impl<R: Clone> Ledger<R> {
             queue: VecDeque::new(),
             delayed: Vec::new(),
             bytes: 0,
+            upkeep: None,
             refusals: usize::MAX - 1,
             sleeper: None,
             service: ServiceTime::default(),
@@ -339,6 +342,7 @@ impl<R: Clone> Ledger<R> {
             self.settle(entry.bytes, false);
         }
         let (overdue, hung) = self.inspect_running(now, blocked_since, watch);
+        let hung = hung || self.upkeep.is_some_and(|limit| limit <= now);
         // A re-run that is due again and a drain whose last request just expired both concern a sleeping incarnation.
         let waker = if overdue.is_some() {
             self.running.as_mut().and_then(|running| running.waker.take())
@@ -408,7 +412,8 @@ impl<R: Clone> Ledger<R> {
         let queued = self.queue.iter().map(|entry| entry.header.deadline);
         let delayed = self.delayed.iter().map(|(at, entry)| entry.header.deadline.min(*at));
         let running = self.running.iter().filter(|_| !fences).map(|running| running.check_at);
-        queued.chain(delayed).chain(running).min().unwrap_or(Timestamp::NEVER)
+        let upkeep = self.upkeep.iter().filter(|_| !fences).copied();
+        queued.chain(delayed).chain(running).chain(upkeep).min().unwrap_or(Timestamp::NEVER)
     }
 
     /// The caller of request `id` went away: settles it, wherever it is.
@@ -484,7 +489,34 @@ impl<R: Clone> Ledger<R> {
     pub(crate) fn fence(&mut self) -> [Option<Waker>; 2] {
         self.epoch += 1;
         self.orders = Orders::Serve;
+        self.upkeep = None;
         [self.sleeper.take(), self.running.as_mut().and_then(|running| running.waker.take())]
+    }
+
+    /// The incarnation of `epoch` begins to take a checkpoint, which may take as long as an execution. Returns when it is hung.
+    pub(crate) fn begin_upkeep(&mut self, epoch: u64, now: Timestamp, watch: &Watch) -> Timestamp {
+        if epoch == self.epoch {
+            self.upkeep = watch.hang_limit.map(|limit| now + limit);
+        }
+        self.upkeep.unwrap_or(Timestamp::NEVER)
+    }
+
+    /// The checkpoint is taken. `false` if the incarnation has been fenced meanwhile.
+    pub(crate) fn end_upkeep(&mut self, epoch: u64) -> bool {
+        let current = epoch == self.epoch;
+        if current {
+            self.upkeep = None;
+        }
+        current
+    }
+
+    /// Keeps the waker of an incarnation that waits for its own checkpoint. `false` if it has been fenced.
+    pub(crate) fn wait_in_upkeep(&mut self, epoch: u64, waker: &Waker) -> bool {
+        let current = epoch == self.epoch;
+        if current {
+            self.sleeper = Some(waker.clone());
+        }
+        current
     }
 
     /// Requests that wait, those in their backoff included.

@@ -3,7 +3,7 @@
 //! The same loop runs inside the kernel actor (inline kernels) and on a thread of its own. It never holds the slot's lock
 //! while user code runs, and it learns only from the ledger whether its result still counts.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -134,7 +134,9 @@ pub(crate) async fn serve<K: LocalKernel>(
         if let Some(checkpointer) = checkpointer.filter(|_| since_checkpoint >= slot.rules.checkpoint_every) {
             slot.hand_out(incarnation, &mut done);
             since_checkpoint = 0;
-            slot.keep(incarnation, checkpointer.save(kernel).await);
+            if let Some(saved) = slot.upkeep(incarnation, checkpointer.save(kernel)).await {
+                slot.keep(saved);
+            }
         }
     }
 }
@@ -344,6 +346,30 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         if let Some(entry) = entry {
             done.request.way.give(entry.header, done.now.unwrap_or_default(), Ok(done.answer));
         }
+    }
+
+    fn begin_upkeep(&self, incarnation: &Incarnation) {
+        let now = self.clock().now();
+        let mut state = self.lock();
+        let limit = state.ledger.begin_upkeep(incarnation.epoch, now, &self.rules.watch);
+        let arm = arm(&mut state.ledger, limit);
+        drop(state);
+        self.schedule(arm);
+    }
+
+    /// Takes a checkpoint under the eyes of the watchdog. `None` if the incarnation was fenced over it.
+    async fn upkeep<F: Future>(&self, incarnation: &Incarnation, checkpoint: F) -> Option<F::Output> {
+        self.begin_upkeep(incarnation);
+        let mut checkpoint = pin!(checkpoint);
+        let saved = poll_fn(|cx| match checkpoint.as_mut().poll(cx) {
+            Poll::Ready(saved) => Poll::Ready(Some(saved)),
+            Poll::Pending if self.lock().ledger.wait_in_upkeep(incarnation.epoch, cx.waker()) => {
+                Poll::Pending
+            }
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await;
+        if self.lock().ledger.end_upkeep(incarnation.epoch) { saved } else { None }
     }
 
     /// Whether a pending execution is still wanted; if so its waker is kept.
