@@ -36,6 +36,7 @@ pub struct CatalogEntry {
     gives: fn() -> String,
     converges: bool,
     blocks: bool,
+    keeps: bool,
     prepare: Prepare,
 }
 
@@ -89,6 +90,12 @@ impl CatalogEntry {
     #[must_use]
     pub fn blocks(&self) -> bool {
         self.blocks
+    }
+
+    /// Whether it keeps state between requests that a checkpoint can carry over.
+    #[must_use]
+    pub fn keeps(&self) -> bool {
+        self.keeps
     }
 
     pub(crate) fn prepare(&self, settings: &Settings<'_>) -> Result<Prepared, SettingsError> {

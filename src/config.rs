@@ -72,6 +72,10 @@ pub struct StageConfig {
     /// first failure ends the job.
     #[serde(default = "default_idempotent")]
     pub idempotent: bool,
+    /// Whether the kernel's state is taken down after every request and given to its next incarnation; only for a kernel that has
+    /// any. Default false: it costs the time to encode the state.
+    #[serde(default)]
+    pub checkpointed: bool,
     /// Incarnations that one request may take down before it is given up as a dead letter; at least 1. Default 2.
     #[serde(default = "default_conviction_limit")]
     pub conviction_limit: u32,

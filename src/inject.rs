@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use rustkernel_core::envelope::Header;
 use rustkernel_core::error::{KernelError, KernelErrorKind, Phase};
-use rustkernel_core::traits::{Context, Kernel};
+use rustkernel_core::traits::{CheckpointableKernel, Context, Kernel};
 
 /// How often each fault strikes: probabilities of an attempt, which add up to at most 1.
 ///
@@ -194,6 +194,21 @@ impl<K: Kernel> Faulty<K> {
     #[must_use]
     pub fn new(kernel: K, plan: Option<Arc<FaultPlan<K::Input>>>) -> Self {
         Self { kernel, plan }
+    }
+}
+
+impl<K: Kernel + CheckpointableKernel> CheckpointableKernel for Faulty<K> {
+    type Checkpoint = K::Checkpoint;
+
+    fn checkpoint(&self) -> impl Future<Output = Result<Self::Checkpoint, KernelError>> + Send {
+        self.kernel.checkpoint()
+    }
+
+    fn restore(
+        &mut self,
+        checkpoint: Self::Checkpoint,
+    ) -> impl Future<Output = Result<(), KernelError>> + Send {
+        self.kernel.restore(checkpoint)
     }
 }
 

@@ -66,6 +66,10 @@ impl Plan {
                 let fault = ConfigFault::Blocking { kernel: stage.kernel.clone() };
                 return Err(document.at(&at("placement"), fault));
             }
+            if stage.checkpointed && !entry.keeps() {
+                let fault = ConfigFault::Stateless { kernel: stage.kernel.clone() };
+                return Err(document.at(&at("checkpointed"), fault));
+            }
             let settings = Settings(document.table(&at("settings")));
             let prepared = entry.prepare(&settings).map_err(|error| match error {
                 SettingsError::Read(error) => document.refused(&error),

@@ -225,3 +225,10 @@ fn the_command_ends_with_78_and_names_the_file() {
         assert!(output.stdout.is_empty() && !said.contains("panicked"), "{said}");
     }
 }
+
+#[test]
+fn only_a_kernel_that_keeps_state_can_be_checkpointed() {
+    let text = "[[stage]]\nkernel = \"graph/load\"\ncheckpointed = true\n";
+    let error = refused(text);
+    assert!(error.contains("cannot be checkpointed"), "{error}");
+}

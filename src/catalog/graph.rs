@@ -1,9 +1,11 @@
 //! The graph kernels, as a file can name them.
 
+use rustkernel_actors::KernelSpec;
 use rustkernel_core::error::KernelError;
 use rustkernel_core::traits::Payload;
 
 use super::{CatalogEntry, Prepared, Settings, SettingsError};
+use crate::inject::Faulty;
 use crate::kernels::graph::pagerank::PageRankError;
 use crate::kernels::graph::{
     EdgeListLimits, EdgeListSource, Graph, Load, PageRank, PageRankConfig, PageRankState, Ranking, TopK,
@@ -17,6 +19,7 @@ pub(super) const ENTRIES: [CatalogEntry; 3] = [
         gives: Graph::schema,
         converges: false,
         blocks: true,
+        keeps: false,
         prepare: load,
     },
     CatalogEntry {
@@ -25,6 +28,7 @@ pub(super) const ENTRIES: [CatalogEntry; 3] = [
         gives: PageRankState::schema,
         converges: true,
         blocks: false,
+        keeps: true,
         prepare: page_rank,
     },
     CatalogEntry {
@@ -33,6 +37,7 @@ pub(super) const ENTRIES: [CatalogEntry; 3] = [
         gives: Ranking::schema,
         converges: false,
         blocks: false,
+        keeps: false,
         prepare: top_k,
     },
 ];
@@ -41,7 +46,9 @@ fn load(settings: &Settings<'_>) -> Result<Prepared, SettingsError> {
     let limits: EdgeListLimits = settings.read()?;
     Ok(Box::new(move |site| {
         let limits = limits.clone();
-        Box::pin(async move { site.spawn(|_| 0, move || Ok(Load::new(limits.clone())), |once| once).await })
+        Box::pin(async move {
+            site.spawn(|_| 0, move || Ok(Load::new(limits.clone())), |spec| spec, |once| once).await
+        })
     }))
 }
 
@@ -68,7 +75,10 @@ fn page_rank(settings: &Settings<'_>) -> Result<Prepared, SettingsError> {
                     state.is_converged(tolerance)
                 }),
             };
-            site.spawn(|state: &PageRankState| state.iteration().into(), make, until_converged).await
+            let checkpointed = site.stage.checkpointed;
+            let dress =
+                |spec: KernelSpec<Faulty<PageRank>>| if checkpointed { spec.checkpointed() } else { spec };
+            site.spawn(|state: &PageRankState| state.iteration().into(), make, dress, until_converged).await
         })
     }))
 }
@@ -79,6 +89,6 @@ fn top_k(settings: &Settings<'_>) -> Result<Prepared, SettingsError> {
     Ok(Box::new(move |site| {
         let config = config.clone();
         let make = move || TopK::new(&config).map_err(KernelError::permanent);
-        Box::pin(async move { site.spawn(|_| 0, make, |once| once).await })
+        Box::pin(async move { site.spawn(|_| 0, make, |spec| spec, |once| once).await })
     }))
 }

@@ -32,12 +32,13 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// Spawns the kernel that `make` makes and leads to it, through `shape`, from values of run-time types. `call` tells its calls
+    /// Spawns the kernel that `make` makes, with what `dress` adds to its spec, and leads to it, through `shape`, from values of run-time types. `call` tells its calls
     /// apart by their input.
     pub(crate) async fn spawn<K>(
         &self,
         call: fn(&K::Input) -> u64,
         make: impl Fn() -> Result<K, KernelError> + Send + Sync + 'static,
+        dress: impl FnOnce(KernelSpec<Faulty<K>>) -> KernelSpec<Faulty<K>>,
         shape: impl FnOnce(Pipeline<K::Input, K::Output>) -> Pipeline<K::Input, K::Output>,
     ) -> Result<AnyPipeline, SpawnError>
     where
@@ -47,7 +48,7 @@ impl Site {
     {
         let faults = self.injector.map(|injector| FaultPlan::new(injector, self.stage.id(), call));
         let spec = KernelSpec::fallible(self.stage.id(), move || Ok(Faulty::new(make()?, faults.clone())));
-        let kernel = self.runtime.spawn(self.rules(spec.registered(&register()))).await?;
+        let kernel = self.runtime.spawn(dress(self.rules(spec.registered(&register())))).await?;
         let typed = shape(Pipeline::from(kernel));
         Ok(Pipeline::start().try_map(Value::take).then(typed).map(Value::new))
     }
@@ -68,6 +69,7 @@ impl Site {
             repeat: _,
             placement,
             idempotent,
+            checkpointed: _,
             conviction_limit,
             retry,
             recovery,

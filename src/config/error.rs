@@ -119,6 +119,12 @@ pub enum ConfigFault {
         /// The kernel.
         kernel: String,
     },
+    /// Checkpoints of a kernel that keeps nothing.
+    #[error("`{kernel}` cannot be checkpointed: it keeps no state between requests")]
+    Stateless {
+        /// The kernel.
+        kernel: String,
+    },
     /// A repeated stage whose kernel does not say when it is done.
     #[error("`{kernel}` cannot be repeated: it does not know when it has converged")]
     Unrepeatable {

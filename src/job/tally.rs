@@ -16,6 +16,8 @@ pub struct Tally(Arc<Mutex<Counts>>);
 pub struct Counts {
     /// Restarts of kernels.
     pub restarts: u64,
+    /// Incarnations that went on from a checkpoint.
+    pub restored: u64,
     /// Ends of incarnations, by cause.
     pub failures: BTreeMap<&'static str, u64>,
     /// Requests that were given up for good.
@@ -34,6 +36,7 @@ impl Tally {
         let mut counts = self.lock();
         match &event.fact {
             Fact::Restarting { .. } => counts.restarts += 1,
+            Fact::Started { restored: true, .. } => counts.restored += 1,
             Fact::Failed { cause, .. } => *counts.failures.entry(cause.label()).or_default() += 1,
             Fact::DeadLetter { .. } => counts.dead_letters += 1,
             Fact::ThreadAbandoned { .. } => counts.abandoned_threads += 1,
