@@ -1,6 +1,38 @@
 //! A supervision runtime for GPU kernels.
+//!
+//! - [`kernels`]: the built-in kernels.
+//! - [`inject`]: faults on purpose, reproducibly.
+//! - `http`: health endpoints as an axum router (feature `http`).
+//! - `config`, `catalog`, `job`, `cli`: pipelines from a file, and the `rustkernel` command (feature `cli`).
+//! - [`actors`] and [`core`]: the runtime, and the policies it acts by.
 
+#[cfg(feature = "cli")]
+pub mod catalog;
+#[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "cli")]
+pub mod config;
+#[cfg(feature = "http")]
+pub mod http;
+pub mod inject;
+#[cfg(feature = "cli")]
+pub mod job;
 pub mod kernels;
 
 pub use rustkernel_actors as actors;
 pub use rustkernel_core as core;
+
+/// What most programs need: `use rustkernel::prelude::*`.
+pub mod prelude {
+    pub use rustkernel_actors::{Event, Fact, KernelRef, KernelSpec, Pipeline, Runtime};
+    pub use rustkernel_core::resilience::{
+        CircuitBreakerConfig, RecoveryPolicy, RecoveryStrategy, ResilienceConfig, RetryConfig, TimeoutConfig,
+    };
+    pub use rustkernel_core::traits::{CheckpointableKernel, Context, Kernel, Payload};
+    pub use rustkernel_core::{KernelError, KernelId};
+}
+
+/// The README's example is compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -271,12 +271,12 @@ fn nobody_waits_so_nothing_is_read() {
     let (clock, _hands) = Clock::manual();
     let stop = rustkernel::core::traits::Signal::new();
     stop.raise();
-    let mut cx = Context::new(Header::new(1, Timestamp::NEVER), 1, &clock, &stop);
+    let mut cx = Context::new(Header::new(1, Timestamp::NEVER), 1, &clock, [&stop; 2]);
     let error = block_on(Load::default().execute(&EdgeListSource::Shipped, &mut cx)).unwrap_err();
     assert_eq!(error.kind(), &KernelErrorKind::Cancelled);
     assert_eq!(error.retry_advice(), RetryAdvice::Never);
     let stop = rustkernel::core::traits::Signal::new();
-    let mut cx = Context::new(Header::new(1, Timestamp::ZERO), 1, &clock, &stop);
+    let mut cx = Context::new(Header::new(1, Timestamp::ZERO), 1, &clock, [&stop; 2]);
     let error = block_on(Load::default().execute(&EdgeListSource::Shipped, &mut cx)).unwrap_err();
     assert_eq!(error.kind(), &KernelErrorKind::DeadlineExceeded);
 }

@@ -230,11 +230,11 @@ fn cancelled_work_ends_and_leaves_nothing() {
     stop.raise();
     let mut kernel = kernel(1e-12);
     let start = PageRankState::start(load(&EdgeListSource::Shipped));
-    let mut cx = Context::new(Header::new(1, Timestamp::NEVER), 1, &clock, &stop);
+    let mut cx = Context::new(Header::new(1, Timestamp::NEVER), 1, &clock, [&stop; 2]);
     let error = block_on(kernel.execute(&start, &mut cx)).unwrap_err();
     assert_eq!(error.kind(), &KernelErrorKind::Cancelled);
     let lowered = Signal::new();
-    let mut cx = Context::new(Header::new(1, Timestamp::ZERO), 1, &clock, &lowered);
+    let mut cx = Context::new(Header::new(1, Timestamp::ZERO), 1, &clock, [&lowered; 2]);
     let error = block_on(kernel.execute(&start, &mut cx)).unwrap_err();
     assert_eq!(error.kind(), &KernelErrorKind::DeadlineExceeded);
     assert_eq!(block_on(kernel.checkpoint()).unwrap(), None);

@@ -1,6 +1,5 @@
 //! What users hold: the address of a slot, valid over every restart.
 
-use std::borrow::Borrow;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -41,11 +40,7 @@ impl<I: Payload, O: Payload> KernelRef<I, O> {
     /// # Cancel safety
     /// Dropping the future cancels the request: queued work is removed, running work is told to stop.
     pub async fn call(&self, input: I, deadline: impl Into<Deadline>) -> Result<O, KernelError> {
-        let timing = self.timing(deadline.into());
-        match self.submit(input, timing) {
-            Ok((request, id)) => Wait { slot: &*self.slot, request, id, answered: false }.await,
-            Err(refused) => Err(refused.error),
-        }
+        Call { slot: &self.slot, state: CallState::New(input, self.timing(deadline.into())) }.await
     }
 
     /// [`call`](Self::call) within the deadline of the task that calls, or the kernel's default timeout.
@@ -56,11 +51,7 @@ impl<I: Payload, O: Payload> KernelRef<I, O> {
     /// # Cancel safety
     /// As [`call`](Self::call).
     pub async fn execute(&self, input: I) -> Result<O, KernelError> {
-        let timing = self.default_timing();
-        match self.submit(input, timing) {
-            Ok((request, id)) => Wait { slot: &*self.slot, request, id, answered: false }.await,
-            Err(refused) => Err(refused.error),
-        }
+        Call { slot: &self.slot, state: CallState::New(input, self.default_timing()) }.await
     }
 
     /// Hands a request over without waiting for its answer.
@@ -68,11 +59,9 @@ impl<I: Payload, O: Payload> KernelRef<I, O> {
     /// # Errors
     /// A request that is not taken comes back, with the reason.
     pub fn try_call(&self, input: I, deadline: impl Into<Deadline>) -> Result<Reply<I, O>, Refused<I>> {
-        let timing = self.timing(deadline.into());
-        match self.submit(input, timing) {
-            Ok((request, id)) => {
-                Ok(Reply(Wait { slot: Arc::clone(&self.slot), request, id, answered: false }))
-            }
+        let (bytes, timing) = (input.size_bytes(), self.timing(deadline.into()));
+        match self.slot.submit(input, bytes, timing, Way::to_caller(None), Wait::keep) {
+            Ok(wait) => Ok(Reply { slot: Arc::clone(&self.slot), wait }),
             Err(refused) => Err(Refused { input: refused.input, error: refused.error }),
         }
     }
@@ -83,32 +72,32 @@ impl<I: Payload, O: Payload> KernelRef<I, O> {
         self.slot.accounts()
     }
 
-    fn submit(&self, input: I, timing: Timing) -> Result<(Shared<I, O>, u64), crate::slot::Refused<I, O>> {
-        self.slot.submit(input, timing, Way::to_caller())
-    }
-
-    pub(crate) fn timing(&self, deadline: Deadline) -> Timing {
+    fn timing(&self, deadline: Deadline) -> Timing {
+        let ambient = ambient_deadline().unwrap_or(Timestamp::NEVER);
+        if deadline == Deadline::None && ambient.is_never() {
+            return Timing { header: Header::new(0, ambient), budget: Duration::MAX, now: Timestamp::ZERO };
+        }
+        let now = self.slot.clock().now();
         let asked = match deadline {
             Deadline::None => Timestamp::NEVER,
-            Deadline::Within(span) => self.slot.clock().now() + span,
+            Deadline::Within(span) => now + span,
             Deadline::At(at) => at,
         };
-        let ambient = ambient_deadline().unwrap_or(Timestamp::NEVER);
-        Timing { header: Header::new(0, asked.min(ambient)), budget: Duration::MAX }
+        Timing { header: Header::new(0, asked.min(ambient)), budget: Duration::MAX, now }
     }
 
-    pub(crate) fn default_timing(&self) -> Timing {
+    fn default_timing(&self) -> Timing {
         let rules = &self.slot.rules.timeout;
         let parent = ambient_deadline();
         let now = self.slot.clock().now();
         if rules.include_queue_time {
             let deadline = rules.effective_deadline(parent, None, now);
-            return Timing { header: Header::new(0, deadline), budget: Duration::MAX };
+            return Timing { header: Header::new(0, deadline), budget: Duration::MAX, now };
         }
         // The parent's deadline stands; the call's own time starts when an incarnation takes it.
         let parent = parent.filter(|_| rules.propagate_deadline);
         let budget = if parent.is_some() { rules.max_timeout } else { rules.default_timeout };
-        Timing { header: Header::new(0, parent.unwrap_or(Timestamp::NEVER)), budget }
+        Timing { header: Header::new(0, parent.unwrap_or(Timestamp::NEVER)), budget, now }
     }
 }
 
@@ -155,19 +144,28 @@ impl<I, O> fmt::Debug for KernelRef<I, O> {
 }
 
 /// The answer to come of a [`KernelRef::try_call`]. Dropping it cancels the request.
-pub struct Reply<I: Payload, O: Payload>(Wait<Arc<Slot<I, O>>, I, O>);
+pub struct Reply<I: Payload, O: Payload> {
+    slot: Arc<Slot<I, O>>,
+    wait: Wait<I, O>,
+}
 
 impl<I: Payload, O: Payload> Future for Reply<I, O> {
     type Output = Result<O, KernelError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx)
+        self.wait.poll(cx)
+    }
+}
+
+impl<I: Payload, O: Payload> Drop for Reply<I, O> {
+    fn drop(&mut self) {
+        self.wait.cancel(&self.slot);
     }
 }
 
 impl<I: Payload, O: Payload> fmt::Debug for Reply<I, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reply").field("id", &self.0.id).finish_non_exhaustive()
+        f.debug_struct("Reply").field("id", &self.wait.id).finish_non_exhaustive()
     }
 }
 
@@ -180,28 +178,72 @@ pub struct Refused<I> {
     pub error: KernelError,
 }
 
-struct Wait<S: Borrow<Slot<I, O>>, I: Payload, O: Payload> {
-    slot: S,
+/// An accepted request whose answer is waited for.
+struct Wait<I, O> {
     request: Shared<I, O>,
     id: u64,
     answered: bool,
 }
 
-impl<S: Borrow<Slot<I, O>> + Unpin, I: Payload, O: Payload> Future for Wait<S, I, O> {
-    type Output = Result<O, KernelError>;
+impl<I: Payload, O: Payload> Wait<I, O> {
+    fn keep(request: &Shared<I, O>, id: u64) -> Self {
+        Self { request: Arc::clone(request), id, answered: false }
+    }
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<O, KernelError>> {
         let Some(cell) = self.request.way.cell() else { return Poll::Pending };
         let polled = cell.poll(cx);
         self.answered |= polled.is_ready();
         polled
     }
+
+    fn cancel(&self, slot: &Slot<I, O>) {
+        if !self.answered && self.request.way.cell().is_some_and(Cell::is_open) {
+            slot.cancel(&self.request, self.id);
+        }
+    }
 }
 
-impl<S: Borrow<Slot<I, O>>, I: Payload, O: Payload> Drop for Wait<S, I, O> {
+/// One call. It is submitted by its first poll, which knows the waker already, so that the answer's cell is locked once less.
+struct Call<'a, I: Payload, O: Payload> {
+    slot: &'a Slot<I, O>,
+    state: CallState<I, O>,
+}
+
+enum CallState<I, O> {
+    New(I, Timing),
+    Waiting(Wait<I, O>),
+    Over,
+}
+
+// The input is only ever moved out, never pinned.
+impl<I: Payload, O: Payload> Unpin for Call<'_, I, O> {}
+
+impl<I: Payload, O: Payload> Future for Call<'_, I, O> {
+    type Output = Result<O, KernelError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let CallState::Waiting(wait) = &mut self.state {
+            return wait.poll(cx);
+        }
+        let CallState::New(input, timing) = std::mem::replace(&mut self.state, CallState::Over) else {
+            return Poll::Pending;
+        };
+        let (bytes, way) = (input.size_bytes(), Way::to_caller(Some(cx.waker().clone())));
+        match self.slot.submit(input, bytes, timing, way, Wait::keep) {
+            Ok(wait) => {
+                self.state = CallState::Waiting(wait);
+                Poll::Pending
+            }
+            Err(refused) => Poll::Ready(Err(refused.error)),
+        }
+    }
+}
+
+impl<I: Payload, O: Payload> Drop for Call<'_, I, O> {
     fn drop(&mut self) {
-        if !self.answered && self.request.way.cell().is_some_and(Cell::is_open) {
-            self.slot.borrow().cancel(&self.request, self.id);
+        if let CallState::Waiting(wait) = &self.state {
+            wait.cancel(self.slot);
         }
     }
 }

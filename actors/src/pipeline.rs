@@ -31,26 +31,29 @@ mod scatter;
 mod stage;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustkernel_core::clock::Clock;
 use rustkernel_core::envelope::{DEFAULT_RETRY_BUDGET, Deadline};
 use rustkernel_core::error::KernelError;
 use rustkernel_core::traits::Payload;
 
-pub(crate) use report::Recorder;
+pub(crate) use report::{Mark, Recorder};
 pub use report::{PipelineReport, StageReport};
 
 use crate::kernel_ref::KernelRef;
+use crate::way::Next;
 use adapt::TryMap;
 use repeat::Repeat;
-use run::Run;
+use run::{Finish, Run};
 use scatter::Scatter;
 use stage::{KernelStage, Pass, Stage, Then};
 
 /// A chain of kernels from `I` to `O`, typed at composition. A clone shares the stages.
 pub struct Pipeline<I, O> {
     stage: Arc<dyn Stage<I, O>>,
+    /// The stages linked to each other, by the first run.
+    entry: Arc<OnceLock<Arc<dyn Next<I>>>>,
     clock: Option<Clock>,
     retry_budget: u32,
 }
@@ -59,7 +62,7 @@ impl<T: Send + 'static> Pipeline<T, T> {
     /// An empty chain, to begin one that starts with something else than a kernel.
     #[must_use]
     pub fn start() -> Self {
-        Self { stage: Arc::new(Pass), clock: None, retry_budget: DEFAULT_RETRY_BUDGET }
+        Self::of(Arc::new(Pass), None, DEFAULT_RETRY_BUDGET)
     }
 
     /// Runs the chain again on its own output until `done` says so, at least once and at most `limit` times. All rounds
@@ -69,7 +72,7 @@ impl<T: Send + 'static> Pipeline<T, T> {
     /// in it fails as invalid input.
     #[must_use]
     pub fn repeat_until(self, limit: u32, done: impl Fn(&T) -> bool + Send + Sync + 'static) -> Self {
-        Self { stage: Arc::new(Repeat::new(self.stage, limit, Arc::new(done))), ..self }
+        Self::of(Arc::new(Repeat::new(self.stage, limit, Arc::new(done))), self.clock, self.retry_budget)
     }
 }
 
@@ -79,11 +82,7 @@ impl<I: Send + 'static, O: Send + 'static> Pipeline<I, O> {
     pub fn then<P: Send + 'static>(self, next: impl Into<Pipeline<O, P>>) -> Pipeline<I, P> {
         let next = next.into();
         let clock = self.clock.or(next.clock);
-        Pipeline {
-            stage: Arc::new(Then::new(self.stage, next.stage)),
-            clock,
-            retry_budget: self.retry_budget,
-        }
+        Pipeline::of(Arc::new(Then::new(self.stage, next.stage)), clock, self.retry_budget)
     }
 
     /// Changes the value on its way. `f` runs in the thread of the stage before it, so it should be cheap; a panic in it
@@ -100,7 +99,7 @@ impl<I: Send + 'static, O: Send + 'static> Pipeline<I, O> {
         f: impl Fn(O) -> Result<P, KernelError> + Send + Sync + 'static,
     ) -> Pipeline<I, P> {
         let stage = Arc::new(Then::new(self.stage, Arc::new(TryMap::new(Arc::new(f)))));
-        Pipeline { stage, clock: self.clock, retry_budget: self.retry_budget }
+        Pipeline::of(stage, self.clock, self.retry_budget)
     }
 
     /// Splits the value, sends part i through worker i modulo their number, all at once, and goes on with the results in the order
@@ -120,7 +119,7 @@ impl<I: Send + 'static, O: Send + 'static> Pipeline<I, O> {
             stages.push(worker.stage);
         }
         let scatter = Arc::new(Scatter::new(Arc::new(split), stages));
-        Pipeline { stage: Arc::new(Then::new(self.stage, scatter)), clock, retry_budget: self.retry_budget }
+        Pipeline::of(Arc::new(Then::new(self.stage, scatter)), clock, self.retry_budget)
     }
 
     /// Sends a clone of the value through every branch, all at once, and goes on with the results in the order of the
@@ -170,6 +169,14 @@ impl<I: Send + 'static, O: Send + 'static> Pipeline<I, O> {
         (result, run.report())
     }
 
+    fn of(stage: Arc<dyn Stage<I, O>>, clock: Option<Clock>, retry_budget: u32) -> Self {
+        Self { stage, entry: Arc::default(), clock, retry_budget }
+    }
+
+    fn entry(&self) -> &Arc<dyn Next<I>> {
+        self.entry.get_or_init(|| self.stage.link(Arc::new(Finish::new())))
+    }
+
     fn clock(&self) -> Clock {
         self.clock.clone().unwrap_or_default()
     }
@@ -178,7 +185,7 @@ impl<I: Send + 'static, O: Send + 'static> Pipeline<I, O> {
 impl<I: Payload, O: Payload> From<KernelRef<I, O>> for Pipeline<I, O> {
     fn from(kernel: KernelRef<I, O>) -> Self {
         let clock = Some(kernel.slot.clock().clone());
-        Self { stage: Arc::new(KernelStage::new(kernel.slot)), clock, retry_budget: DEFAULT_RETRY_BUDGET }
+        Self::of(Arc::new(KernelStage::new(kernel.slot)), clock, DEFAULT_RETRY_BUDGET)
     }
 }
 
@@ -190,7 +197,12 @@ impl<I: Payload, O: Payload> From<&KernelRef<I, O>> for Pipeline<I, O> {
 
 impl<I, O> Clone for Pipeline<I, O> {
     fn clone(&self) -> Self {
-        Self { stage: Arc::clone(&self.stage), clock: self.clock.clone(), retry_budget: self.retry_budget }
+        Self {
+            stage: Arc::clone(&self.stage),
+            entry: Arc::clone(&self.entry),
+            clock: self.clock.clone(),
+            retry_budget: self.retry_budget,
+        }
     }
 }
 

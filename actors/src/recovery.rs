@@ -32,7 +32,7 @@ use crate::kernel_actor::Launch;
 use crate::lane::Abandoned;
 use crate::links::Links;
 use crate::operator::Fact;
-use crate::slot::Supervised;
+use crate::slot::{Life, Supervised};
 use child::{Child, Phase};
 
 pub(crate) enum RecoveryMsg {
@@ -265,17 +265,22 @@ impl Recovery {
             return;
         }
         child.actor = None;
-        let cause = match (error, &child.phase) {
-            (Some(text), Phase::Starting) => Cause::StartFailed(text),
-            (Some(text), _) => Cause::Panicked(text),
-            (None, _) => Cause::Killed,
+        // ractor hands over supervision events before messages: the slot knows of a start, and of a fence, whose
+        // message is still on its way.
+        let served = child.phase != Phase::Starting || child.plan.kernel.snapshot().life == Life::Serving;
+        let mut cause = match error {
+            Some(text) if served => Cause::Panicked(text),
+            Some(text) => Cause::StartFailed(text),
+            None => Cause::Killed,
         };
         let thread_ended = child.lane.as_ref().is_none_or(|lane| lane.has_ended());
         if child.is_stopping() && thread_ended {
             self.stopped(slot, false, myself);
             return;
         }
-        child.plan.kernel.bury(child.epoch, &cause);
+        if !child.plan.kernel.bury(child.epoch, &cause) && cause == Cause::Killed {
+            cause = Cause::Hung;
+        }
         if child.is_stopping() {
             // Its thread is fenced now; it ends, or the grace time does.
             return;

@@ -14,6 +14,6 @@ pub(crate) struct Request<I, O> {
 impl<I, O> Request<I, O> {
     /// Whether nobody waits for the answer any more.
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.way.token().is_raised()
+        self.way.signal().is_raised()
     }
 }

@@ -72,6 +72,8 @@ pub(crate) struct Timing {
     pub(crate) header: Header,
     /// A budget that starts when an incarnation takes the request; [`Duration::MAX`] for none.
     pub(crate) budget: Duration,
+    /// The time, where the header has a deadline to compare it with.
+    pub(crate) now: Timestamp,
 }
 
 impl<I: Payload, O: Payload> Slot<I, O> {
@@ -89,13 +91,16 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         })
     }
 
-    /// Admits a request: gate, deadline, life, bounds, in that order; then it belongs to the slot. No actor is asked.
-    pub(crate) fn submit(
+    /// Admits a request: gate, deadline, life, bounds, in that order; then it belongs to the slot. No actor is asked. A
+    /// caller that waits gets the request with its id; the slot alone keeps one that goes through a chain.
+    pub(crate) fn submit<T>(
         &self,
         input: I,
+        bytes: usize,
         mut timing: Timing,
         way: Way<O>,
-    ) -> Result<(Shared<I, O>, u64), Refused<I, O>> {
+        keep: impl FnOnce(&Shared<I, O>, u64) -> T,
+    ) -> Result<T, Refused<I, O>> {
         let permit = match self.gate.admit() {
             Ok(permit) => permit,
             Err(refused) => {
@@ -106,49 +111,47 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         if let Some(generation) = permit.probe_generation() {
             self.links.to_breaker(BreakerMsg::ProbeOut { slot: self.index, generation });
         }
-        let bytes = input.size_bytes();
         let in_chain = way.is_chain();
         let deadline = timing.header.deadline;
-        let now = if deadline.is_never() { Timestamp::ZERO } else { self.clock().now() };
-        let remaining = deadline.saturating_since(now);
-        if remaining.is_zero() {
-            self.report(self.gate.observe(permit, Outcome::Inconclusive, Duration::ZERO));
-            return Err(self.refuse(input, way, KernelErrorKind::DeadlineExceeded));
-        }
-        let mut state = lock(&self.state);
-        let mut dead = Vec::new();
-        let mut verdict = state.ledger.may_accept(bytes, in_chain, remaining, now);
-        if matches!(verdict, Err(Refusal::Limit(_))) {
-            dead = state.ledger.purge(|entry| entry.request.is_cancelled());
-            verdict = state.ledger.may_accept(bytes, in_chain, remaining, now);
-        }
-        if let Err(refusal) = verdict {
+        let remaining = deadline.saturating_since(timing.now);
+        // Made before the lock is taken; a refusal takes it apart again.
+        let request = Arc::new(Request { input, permit, way });
+        let mut state = self.lock();
+        let verdict = if remaining.is_zero() {
+            Err(KernelErrorKind::DeadlineExceeded)
+        } else {
+            state.ledger.may_accept(bytes, in_chain, remaining, timing.now).map_err(KernelErrorKind::from)
+        };
+        if let Err(kind) = verdict {
+            // Only a full slot looks for entries that nobody waits for any more.
+            let full = matches!(kind, KernelErrorKind::Overloaded(_));
+            let dead =
+                if full { state.ledger.purge(|entry| entry.request.is_cancelled()) } else { Vec::new() };
             drop(state);
+            let purged = !dead.is_empty();
             self.answer_all(dead, || cancelled(Phase::Queued));
             self.report(self.gate.observe(permit, Outcome::Inconclusive, Duration::ZERO));
-            return Err(self.refuse(input, way, refusal.into()));
+            let Some(Request { input, way, .. }) = Arc::into_inner(request) else {
+                unreachable!("nobody else has it")
+            };
+            return if purged {
+                self.submit(input, bytes, timing, way, keep)
+            } else {
+                Err(self.refuse(input, way, kind))
+            };
         }
         if timing.header.id == 0 {
             state.requests += 1;
             timing.header.id = u64::from(self.index) << INDEX_SHIFT | state.requests;
         }
-        let request = Arc::new(Request { input, permit, way });
-        let Timing { header, budget } = timing;
-        let sleeper = state.ledger.accept(Entry {
-            header,
-            request: Arc::clone(&request),
-            bytes,
-            budget,
-            convictions: 0,
-        });
+        let Timing { header, budget, .. } = timing;
+        let kept = keep(&request, header.id);
+        let sleeper = state.ledger.accept(Entry { header, request, bytes, budget, convictions: 0 });
         let arm = arm(&mut state.ledger, deadline);
         drop(state);
         wake(sleeper);
         self.schedule(arm);
-        if !dead.is_empty() {
-            self.answer_all(dead, || cancelled(Phase::Queued));
-        }
-        Ok((request, header.id))
+        Ok(kept)
     }
 
     /// The caller of `header.id` went away.
@@ -159,7 +162,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
                 self.report(self.gate.observe(request.permit, Outcome::Inconclusive, Duration::ZERO))
             }
             Cancelled::Running(waker) => {
-                request.way.token().raise();
+                request.way.signal().raise();
                 wake(waker);
                 self.report(self.gate.observe(request.permit, Outcome::Neutral, Duration::ZERO));
             }
@@ -194,7 +197,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         result: Result<O, KernelError>,
     ) {
         self.report(self.gate.observe(request.permit, outcome, Duration::ZERO));
-        request.way.give(header, result.map_err(|error| error.in_kernel(&self.id)));
+        request.way.give(header, Timestamp::ZERO, result.map_err(|error| error.in_kernel(&self.id)));
     }
 
     fn answer_all(&self, entries: Vec<Entry<Shared<I, O>>>, error: impl Fn() -> KernelError) {
@@ -228,13 +231,13 @@ impl<I: Payload, O: Payload> Alarm for Slot<I, O> {
         let blocked_since = state.incarnation.as_ref().and_then(|incarnation| incarnation.blocked_since());
         let due = state.ledger.expire(now, blocked_since, &self.rules.watch);
         state.ledger.armed = Timestamp::NEVER;
+        let arm = arm(&mut state.ledger, due.next);
         if due.hung {
             self.fence_hung(state);
         } else {
-            let arm = arm(&mut state.ledger, due.next);
             drop(state);
-            self.schedule(arm);
         }
+        self.schedule(arm);
         wake(due.waker);
         self.answer_all(due.expired, || deadline_exceeded(Phase::Queued));
         if let Some((header, request)) = due.overdue {

@@ -1,26 +1,40 @@
 //! The way back of one request: to the caller that waits, or on to the next stage of its chain.
 
-use std::fmt;
+use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use rustkernel_core::KernelError;
+use rustkernel_core::clock::Timestamp;
 use rustkernel_core::envelope::Header;
+use rustkernel_core::error::{KernelErrorKind, Phase};
+use rustkernel_core::traits::Signal;
 
 use crate::cancel::CancelToken;
-use crate::pipeline::Recorder;
+use crate::pipeline::{Mark, Recorder};
 use crate::sync::{Mutex, lock};
 
 /// Where a request's answer goes, and whose cancellation it follows.
 pub(crate) enum Way<O> {
-    /// To a caller that polls, with a cancellation of its own.
-    Caller(Cell<O>, CancelToken),
+    /// To a caller that polls, with a cancellation of its own. It is only a flag: the slot that raises it wakes the
+    /// execution.
+    Caller(Cell<O>, Signal),
     /// To the next stage, under the cancellation that the whole chain shares.
-    Chain(Mutex<Option<Box<dyn Continuation<O>>>>, Arc<dyn Chain>),
+    Chain(Onward<O>),
+}
+
+/// A request's place in its chain.
+pub(crate) struct Onward<O> {
+    next: Arc<dyn Next<O>>,
+    chain: Arc<dyn Chain>,
+    frames: Option<Arc<Frame>>,
+    mark: Option<Box<Mark>>,
+    given: AtomicBool,
 }
 
 /// What all stages of a chain share.
-pub(crate) trait Chain: Send + Sync {
+pub(crate) trait Chain: Any + Send + Sync {
     fn token(&self) -> &CancelToken;
     /// Where the times of the stages go, if anybody wants them.
     fn recorder(&self) -> Option<&Recorder>;
@@ -29,51 +43,67 @@ pub(crate) trait Chain: Send + Sync {
 /// What goes from stage to stage beside the value.
 pub(crate) struct Flow {
     pub(crate) header: Header,
+    /// The time a moment ago; [`Timestamp::ZERO`] when nobody has looked.
+    pub(crate) now: Timestamp,
     pub(crate) chain: Arc<dyn Chain>,
+    /// The loops and branches it is in, innermost first.
+    pub(crate) frames: Option<Arc<Frame>>,
 }
 
-/// What happens with an answer instead of waking a caller: the next stage of a chain takes it.
-pub(crate) trait Continuation<O>: Send {
-    /// Takes the answer. Runs in the thread that settled the request, so it hands over and returns. Dropping a continuation
-    /// instead must answer whoever waits at its end.
-    fn resume(self: Box<Self>, flow: Flow, result: Result<O, KernelError>);
+/// A loop or a branch that a value is in.
+pub(crate) enum Frame {
+    /// A loop, with the rounds that may still follow.
+    Round { left: u32, below: Option<Arc<Frame>> },
+    /// Part `index` of a scatter, to be brought to where its parts meet.
+    Part { index: usize, gather: Arc<dyn Any + Send + Sync> },
+}
+
+/// The next step of a chain, made once and shared by all its runs.
+pub(crate) trait Next<T>: Send + Sync {
+    /// Takes the answer of the step before. Runs in the thread that settled the request, so it hands over and returns.
+    fn resume(&self, flow: Flow, result: Result<T, KernelError>);
 }
 
 impl<O> Way<O> {
-    /// For a caller that will poll.
-    pub(crate) fn to_caller() -> Self {
-        Self::Caller(Cell::new(), CancelToken::new())
+    /// For a caller that will poll, or has polled with `waker`.
+    pub(crate) fn to_caller(waker: Option<Waker>) -> Self {
+        Self::Caller(Cell::new(waker), Signal::new())
     }
 
     /// For the next stage.
-    pub(crate) fn through(chain: Arc<dyn Chain>, next: Box<dyn Continuation<O>>) -> Self {
-        Self::Chain(Mutex::new(Some(next)), chain)
+    pub(crate) fn onward(next: Arc<dyn Next<O>>, flow: Flow, mark: Option<Box<Mark>>) -> Self {
+        let Flow { chain, frames, .. } = flow;
+        Self::Chain(Onward { next, chain, frames, mark, given: AtomicBool::new(false) })
     }
 
-    /// Answers. `header` is the one the finished stage worked under. The slot's ledger gives each request to exactly one
-    /// settler, so nobody answers twice.
-    pub(crate) fn give(&self, header: Header, result: Result<O, KernelError>) {
+    /// Answers. `header` is the one the finished stage worked under, `now` the time if it is known. The slot's ledger gives
+    /// each request to exactly one settler, so nobody answers twice.
+    pub(crate) fn give(&self, header: Header, now: Timestamp, result: Result<O, KernelError>) {
         match self {
             Self::Caller(cell, _) => cell.give(result),
-            Self::Chain(next, chain) => {
-                let next = lock(next).take();
-                debug_assert!(next.is_some(), "a request was answered twice");
-                if let Some(next) = next {
-                    next.resume(Flow { header, chain: Arc::clone(chain) }, result);
-                }
-            }
+            Self::Chain(onward) => onward.give(header, now, result),
         }
     }
 
     /// Whether the request is on its way through a chain.
     pub(crate) fn is_chain(&self) -> bool {
-        matches!(self, Self::Chain(..))
+        matches!(self, Self::Chain(_))
     }
 
-    pub(crate) fn token(&self) -> &CancelToken {
+    /// Raised when nobody waits for the answer any more.
+    pub(crate) fn signal(&self) -> &Signal {
         match self {
-            Self::Caller(_, token) => token,
-            Self::Chain(_, chain) => chain.token(),
+            Self::Caller(_, signal) => signal,
+            Self::Chain(onward) => onward.chain.token().signal(),
+        }
+    }
+
+    /// Asks to be woken when the chain is cancelled. Ready if it has been already; a caller's own cancellation comes
+    /// through the slot.
+    pub(crate) fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Caller(..) => Poll::Pending,
+            Self::Chain(onward) => onward.chain.token().poll_raised(cx),
         }
     }
 
@@ -81,14 +111,31 @@ impl<O> Way<O> {
     pub(crate) fn cell(&self) -> Option<&Cell<O>> {
         match self {
             Self::Caller(cell, _) => Some(cell),
-            Self::Chain(..) => None,
+            Self::Chain(_) => None,
         }
     }
 }
 
-impl<O> fmt::Debug for Way<O> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_chain() { "Chain" } else { "Caller" })
+impl<O> Onward<O> {
+    fn give(&self, header: Header, now: Timestamp, result: Result<O, KernelError>) {
+        let given = self.given.swap(true, Ordering::Relaxed);
+        debug_assert!(!given, "a request was answered twice");
+        if let (Some(mark), Some(recorder)) = (&self.mark, self.chain.recorder()) {
+            recorder.record(mark, &header, result.is_err());
+        }
+        let (chain, frames) = (Arc::clone(&self.chain), self.frames.clone());
+        self.next.resume(Flow { header, now, chain, frames }, result);
+    }
+}
+
+impl<O> Drop for Onward<O> {
+    /// A request that is dropped on its way, by a panic where none is expected, still ends its chain.
+    fn drop(&mut self) {
+        if !*self.given.get_mut() {
+            let lost =
+                KernelError::new(KernelErrorKind::Crashed, Phase::Queued).with_source("dropped on its way");
+            self.give(Header::new(0, Timestamp::NEVER), Timestamp::ZERO, Err(lost));
+        }
     }
 }
 
@@ -103,8 +150,8 @@ enum State<O> {
 }
 
 impl<O> Cell<O> {
-    pub(crate) fn new() -> Self {
-        Self(Mutex::new(State::Waiting(None)))
+    pub(crate) fn new(waker: Option<Waker>) -> Self {
+        Self(Mutex::new(State::Waiting(waker)))
     }
 
     /// Answers, if nobody has.

@@ -3,10 +3,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use rustkernel_core::clock::Timestamp;
 use rustkernel_core::error::{KernelError, KernelErrorKind, Phase};
 
 use super::stage::Stage;
-use crate::way::{Continuation, Flow};
+use crate::way::{Flow, Next};
 
 type Change<I, O> = Arc<dyn Fn(I) -> Result<O, KernelError> + Send + Sync>;
 
@@ -21,13 +22,27 @@ impl<I, O> TryMap<I, O> {
 }
 
 impl<I: Send + 'static, O: Send + 'static> Stage<I, O> for TryMap<I, O> {
-    fn submit(&self, input: I, flow: Flow, next: Box<dyn Continuation<O>>) {
-        let result = guarded(|| (self.change)(input)).and_then(|result| result);
-        next.resume(flow, result);
+    fn link(&self, next: Arc<dyn Next<O>>) -> Arc<dyn Next<I>> {
+        Arc::new(Apply { change: Arc::clone(&self.change), next })
     }
 
     fn has_kernel(&self) -> bool {
         false
+    }
+}
+
+struct Apply<I, O> {
+    change: Change<I, O>,
+    next: Arc<dyn Next<O>>,
+}
+
+impl<I: Send + 'static, O: Send + 'static> Next<I> for Apply<I, O> {
+    fn resume(&self, mut flow: Flow, result: Result<I, KernelError>) {
+        let result = result.and_then(|value| {
+            flow.now = Timestamp::ZERO;
+            guarded(|| (self.change)(value)).and_then(|result| result)
+        });
+        self.next.resume(flow, result);
     }
 }
 

@@ -1,12 +1,13 @@
 //! A chain that is run on its own output until it has converged.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use rustkernel_core::error::KernelError;
+use rustkernel_core::error::{KernelError, Phase};
 
 use super::adapt::guarded;
 use super::stage::Stage;
-use crate::way::{Continuation, Flow};
+use crate::cancel::cancelled;
+use crate::way::{Flow, Frame, Next};
 
 type Done<T> = Arc<dyn Fn(&T) -> bool + Send + Sync>;
 
@@ -23,19 +24,20 @@ impl<T> Repeat<T> {
 }
 
 impl<T: Send + 'static> Stage<T, T> for Repeat<T> {
-    fn submit(&self, input: T, flow: Flow, next: Box<dyn Continuation<T>>) {
-        if !self.body.has_kernel() {
+    fn link(&self, next: Arc<dyn Next<T>>) -> Arc<dyn Next<T>> {
+        let fault = match (self.body.has_kernel(), self.limit) {
             // Every round would run inside the one before it, on one stack.
-            return next
-                .resume(flow, Err(KernelError::invalid_input("a repeated chain needs a kernel in it")));
-        }
-        if self.limit == 0 {
-            return next
-                .resume(flow, Err(KernelError::invalid_input("a chain cannot be repeated at most 0 times")));
-        }
-        let round =
-            Round { body: Arc::clone(&self.body), left: self.limit, done: Arc::clone(&self.done), next };
-        round.go(input, flow);
+            (false, _) => Some("a repeated chain needs a kernel in it"),
+            (true, 0) => Some("a chain cannot be repeated at most 0 times"),
+            (true, _) => None,
+        };
+        Arc::new_cyclic(|me| Rounds {
+            body: self.body.link(Arc::new(EndOfRound(Weak::clone(me)))),
+            limit: self.limit,
+            fault,
+            done: Arc::clone(&self.done),
+            next,
+        })
     }
 
     fn has_kernel(&self) -> bool {
@@ -43,39 +45,57 @@ impl<T: Send + 'static> Stage<T, T> for Repeat<T> {
     }
 }
 
-/// One round under way.
-struct Round<T> {
-    body: Arc<dyn Stage<T, T>>,
-    /// Rounds that may still be made, this one included.
-    left: u32,
+/// The way into the loop.
+struct Rounds<T> {
+    body: Arc<dyn Next<T>>,
+    limit: u32,
+    fault: Option<&'static str>,
     done: Done<T>,
-    next: Box<dyn Continuation<T>>,
+    next: Arc<dyn Next<T>>,
 }
 
-impl<T: Send + 'static> Round<T> {
-    fn go(mut self, input: T, flow: Flow) {
-        self.left -= 1;
-        let body = Arc::clone(&self.body);
-        body.submit(input, flow, Box::new(self));
+impl<T> Rounds<T> {
+    /// One round, after which `left` more may follow.
+    fn go(&self, mut flow: Flow, left: u32, value: T) {
+        let below = flow.frames.take();
+        flow.frames = Some(Arc::new(Frame::Round { left, below }));
+        self.body.resume(flow, Ok(value));
     }
 }
 
-impl<T: Send + 'static> Continuation<T> for Round<T> {
-    fn resume(self: Box<Self>, mut flow: Flow, result: Result<T, KernelError>) {
-        let value = match result {
-            Ok(value) => value,
-            Err(error) => return self.next.resume(flow, Err(error)),
+impl<T: Send + 'static> Next<T> for Rounds<T> {
+    fn resume(&self, flow: Flow, result: Result<T, KernelError>) {
+        match (result, self.fault) {
+            (Ok(value), None) => self.go(flow, self.limit - 1, value),
+            (Ok(_), Some(fault)) => self.next.resume(flow, Err(KernelError::invalid_input(fault))),
+            (Err(error), _) => self.next.resume(flow, Err(error)),
+        }
+    }
+}
+
+/// What comes after the body: out of the loop, or into the next round. The loop owns its body, so this only knows the loop.
+struct EndOfRound<T>(Weak<Rounds<T>>);
+
+impl<T: Send + 'static> Next<T> for EndOfRound<T> {
+    fn resume(&self, mut flow: Flow, result: Result<T, KernelError>) {
+        // Without its pipeline nobody can be waiting.
+        let Some(rounds) = self.0.upgrade() else { return };
+        let left = match flow.frames.take().as_deref() {
+            Some(Frame::Round { left, below }) => {
+                flow.frames.clone_from(below);
+                *left
+            }
+            Some(Frame::Part { .. }) | None => return rounds.next.resume(flow, Err(cancelled(Phase::Reply))),
         };
-        match guarded(|| (self.done)(&value)) {
-            Ok(true) => self.next.resume(flow, Ok(value)),
-            Ok(false) if self.left == 0 => {
-                self.next.resume(flow, Err(KernelError::permanent("not done within the limit of rounds")));
-            }
-            Ok(false) => {
-                flow.header = flow.header.next_stage();
-                self.go(value, flow);
-            }
-            Err(error) => self.next.resume(flow, Err(error)),
+        let verdict = result.and_then(|value| match guarded(|| (rounds.done)(&value))? {
+            true => Ok((value, true)),
+            false if left == 0 => Err(KernelError::permanent("not done within the limit of rounds")),
+            false => Ok((value, false)),
+        });
+        match verdict {
+            Ok((value, false)) => rounds.go(flow, left - 1, value),
+            Ok((value, true)) => rounds.next.resume(flow, Ok(value)),
+            Err(error) => rounds.next.resume(flow, Err(error)),
         }
     }
 }

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use rustkernel_core::KernelId;
 use rustkernel_core::clock::{Clock, Timestamp};
-use rustkernel_core::error::KernelError;
+use rustkernel_core::envelope::Header;
 use serde::Serialize;
 
 use crate::sync::{Mutex, lock};
-use crate::way::{Continuation, Flow};
 
 /// The times of one run, by kernel, in the order in which they were first reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -39,7 +38,10 @@ pub struct StageReport {
 pub(crate) struct Recorder(Mutex<Vec<StageReport>>);
 
 impl Recorder {
-    fn record(&self, kernel: &KernelId, took: Duration, reruns: u32, failed: bool) {
+    /// Notes that a stage is done with a request.
+    pub(crate) fn record(&self, mark: &Mark, header: &Header, failed: bool) {
+        let took = mark.clock.now() - mark.handed_over;
+        let (kernel, reruns) = (&mark.kernel, header.attempt.saturating_sub(1));
         let mut stages = lock(&self.0);
         let at = stages.iter().position(|stage| stage.kernel == *kernel).unwrap_or_else(|| {
             stages.push(StageReport {
@@ -65,35 +67,16 @@ impl Recorder {
     }
 }
 
-/// A continuation that notes the time on its way.
-pub(super) struct Timed<O> {
+/// Where and when a request was handed over.
+#[derive(Debug)]
+pub(crate) struct Mark {
     kernel: KernelId,
     clock: Clock,
     handed_over: Timestamp,
-    next: Box<dyn Continuation<O>>,
 }
 
-impl<O: 'static> Timed<O> {
-    /// Wraps `next` if the run wants its times.
-    pub(super) fn wrap(
-        kernel: &KernelId,
-        flow: &Flow,
-        clock: &Clock,
-        next: Box<dyn Continuation<O>>,
-    ) -> Box<dyn Continuation<O>> {
-        if flow.chain.recorder().is_none() {
-            return next;
-        }
-        Box::new(Self { kernel: kernel.clone(), clock: clock.clone(), handed_over: clock.now(), next })
-    }
-}
-
-impl<O> Continuation<O> for Timed<O> {
-    fn resume(self: Box<Self>, flow: Flow, result: Result<O, KernelError>) {
-        if let Some(recorder) = flow.chain.recorder() {
-            let took = self.clock.now() - self.handed_over;
-            recorder.record(&self.kernel, took, flow.header.attempt.saturating_sub(1), result.is_err());
-        }
-        self.next.resume(flow, result);
+impl Mark {
+    pub(super) fn new(kernel: &KernelId, clock: &Clock) -> Box<Self> {
+        Box::new(Self { kernel: kernel.clone(), clock: clock.clone(), handed_over: clock.now() })
     }
 }

@@ -1,6 +1,8 @@
 //! One value on its way through a chain, as its caller sees it.
 
+use std::any::Any;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,13 +10,13 @@ use std::task::{Context, Poll};
 
 use rustkernel_core::clock::Timestamp;
 use rustkernel_core::envelope::{Deadline, Header};
-use rustkernel_core::error::{KernelError, KernelErrorKind, Phase};
+use rustkernel_core::error::KernelError;
 use rustkernel_core::resilience::ambient_deadline;
 
 use super::Pipeline;
 use super::report::{PipelineReport, Recorder};
 use crate::cancel::CancelToken;
-use crate::way::{Cell, Chain, Continuation, Flow};
+use crate::way::{Cell, Chain, Flow, Next};
 
 /// Chain ids have the top bit set, so that no slot's own ids meet them.
 const CHAIN_BIT: u64 = 1 << 63;
@@ -25,6 +27,8 @@ pub(super) struct Run<O>(Arc<Shared<O>>);
 
 struct Shared<O> {
     header: Header,
+    /// When the run began, if anybody looked.
+    started: Timestamp,
     token: CancelToken,
     answer: Cell<O>,
     recorder: Option<Recorder>,
@@ -36,26 +40,32 @@ impl<O: Send + 'static> Run<O> {
         deadline: Deadline,
         reports: bool,
     ) -> Self {
-        let asked = match deadline {
-            Deadline::None => Timestamp::NEVER,
-            Deadline::Within(span) => pipeline.clock().now() + span,
-            Deadline::At(at) => at,
+        let (asked, started) = match deadline {
+            Deadline::None => (Timestamp::NEVER, Timestamp::ZERO),
+            Deadline::Within(span) => {
+                let now = pipeline.clock().now();
+                (now + span, now)
+            }
+            Deadline::At(at) => (at, Timestamp::ZERO),
         };
         let deadline = asked.min(ambient_deadline().unwrap_or(Timestamp::NEVER));
         let id = CHAIN_BIT | CHAINS.fetch_add(1, Ordering::Relaxed);
         let header = Header { retry_budget: pipeline.retry_budget, ..Header::new(id, deadline) };
         let recorder = reports.then(Recorder::default);
-        Self(Arc::new(Shared { header, token: CancelToken::new(), answer: Cell::new(), recorder }))
+        Self(Arc::new(Shared {
+            header,
+            started,
+            token: CancelToken::new(),
+            answer: Cell::new(None),
+            recorder,
+        }))
     }
 
     /// Sends `input` on its way and waits for what comes out.
     pub(super) fn go<I: Send + 'static>(&self, pipeline: &Pipeline<I, O>, input: I) -> Answer<O> {
         let chain = Arc::clone(&self.0) as Arc<dyn Chain>;
-        pipeline.stage.submit(
-            input,
-            Flow { header: self.0.header, chain },
-            Box::new(Finish(Arc::clone(&self.0))),
-        );
+        let flow = Flow { header: self.0.header, now: self.0.started, chain, frames: None };
+        pipeline.entry().resume(flow, Ok(input));
         Answer(Arc::clone(&self.0))
     }
 
@@ -64,7 +74,7 @@ impl<O: Send + 'static> Run<O> {
     }
 }
 
-impl<O: Send> Chain for Shared<O> {
+impl<O: Send + 'static> Chain for Shared<O> {
     fn token(&self) -> &CancelToken {
         &self.token
     }
@@ -74,20 +84,22 @@ impl<O: Send> Chain for Shared<O> {
     }
 }
 
-/// The last continuation of a chain. One that is dropped on the way answers too.
-struct Finish<O>(Arc<Shared<O>>);
+/// What comes after the last stage: the caller of this run.
+pub(super) struct Finish<O>(PhantomData<fn(O)>);
 
-impl<O: Send> Continuation<O> for Finish<O> {
-    fn resume(self: Box<Self>, _: Flow, result: Result<O, KernelError>) {
-        self.0.answer.give(result);
+impl<O> Finish<O> {
+    pub(super) fn new() -> Self {
+        Self(PhantomData)
     }
 }
 
-impl<O> Drop for Finish<O> {
-    fn drop(&mut self) {
-        if self.0.answer.is_open() {
-            let lost = KernelError::new(KernelErrorKind::Crashed, Phase::Executing);
-            self.0.answer.give(Err(lost.with_source("the chain was dropped between two stages")));
+impl<O: Send + 'static> Next<O> for Finish<O> {
+    fn resume(&self, flow: Flow, result: Result<O, KernelError>) {
+        let chain: &dyn Any = &*flow.chain;
+        let run = chain.downcast_ref::<Shared<O>>();
+        debug_assert!(run.is_some(), "a chain ends in the run that began it");
+        if let Some(run) = run {
+            run.answer.give(result);
         }
     }
 }

@@ -1,14 +1,17 @@
 //! A value split into parts that run at the same time, and gathered again.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
+use rustkernel_core::clock::Timestamp;
+use rustkernel_core::envelope::Header;
 use rustkernel_core::error::KernelError;
 
 use super::adapt::guarded;
 use super::run::Branch;
 use super::stage::Stage;
 use crate::sync::{Mutex, lock};
-use crate::way::{Chain, Continuation, Flow};
+use crate::way::{Chain, Flow, Frame, Next};
 
 type Split<I, S> = Arc<dyn Fn(I) -> Vec<S> + Send + Sync>;
 
@@ -24,41 +27,58 @@ impl<I, S, P> Scatter<I, S, P> {
 }
 
 impl<I: Send + 'static, S: Send + 'static, P: Send + 'static> Stage<I, Vec<P>> for Scatter<I, S, P> {
-    fn submit(&self, input: I, flow: Flow, next: Box<dyn Continuation<Vec<P>>>) {
-        let parts = match guarded(|| (self.split)(input)) {
-            Ok(parts) if self.workers.is_empty() && !parts.is_empty() => {
-                return next.resume(flow, Err(KernelError::invalid_input("a scatter without workers")));
-            }
-            Ok(parts) => parts,
-            Err(error) => return next.resume(flow, Err(error)),
-        };
-        if parts.is_empty() {
-            return next.resume(flow, Ok(Vec::new()));
-        }
-        let count = parts.len();
-        let branch: Arc<dyn Chain> = Arc::new(Branch::of(Arc::clone(&flow.chain)));
-        let budgets = shares(flow.header.retry_budget, count);
-        let header = flow.header;
-        let gather = Arc::new(Gather {
-            branch: Arc::clone(&branch),
-            state: Mutex::new(Gathered {
-                results: std::iter::repeat_with(|| None).take(count).collect(),
-                missing: count,
-                budget: 0,
-                whole: Some((flow, next)),
-            }),
-        });
-        for (index, (part, retry_budget)) in parts.into_iter().zip(budgets).enumerate() {
-            let mut header = header.next_stage();
-            header.retry_budget = retry_budget;
-            let flow = Flow { header, chain: Arc::clone(&branch) };
-            let worker = &self.workers[index % self.workers.len()];
-            worker.submit(part, flow, Box::new(Part { index, gather: Arc::clone(&gather) }));
-        }
+    fn link(&self, next: Arc<dyn Next<Vec<P>>>) -> Arc<dyn Next<I>> {
+        let end: Arc<dyn Next<P>> = Arc::new(EndOfPart(PhantomData));
+        let workers = self.workers.iter().map(|worker| worker.link(Arc::clone(&end))).collect();
+        Arc::new(Spread { split: Arc::clone(&self.split), workers, next })
     }
 
     fn has_kernel(&self) -> bool {
         !self.workers.is_empty() && self.workers.iter().all(|worker| worker.has_kernel())
+    }
+}
+
+/// The way into the workers.
+struct Spread<I, S, P> {
+    split: Split<I, S>,
+    workers: Vec<Arc<dyn Next<S>>>,
+    next: Arc<dyn Next<Vec<P>>>,
+}
+
+impl<I: Send + 'static, S: Send + 'static, P: Send + 'static> Next<I> for Spread<I, S, P> {
+    fn resume(&self, mut flow: Flow, result: Result<I, KernelError>) {
+        flow.now = Timestamp::ZERO;
+        let parts = match result.and_then(|input| guarded(|| (self.split)(input))) {
+            Ok(parts) if self.workers.is_empty() && !parts.is_empty() => {
+                return self.next.resume(flow, Err(KernelError::invalid_input("a scatter without workers")));
+            }
+            Ok(parts) => parts,
+            Err(error) => return self.next.resume(flow, Err(error)),
+        };
+        if parts.is_empty() {
+            return self.next.resume(flow, Ok(Vec::new()));
+        }
+        let (header, count) = (flow.header, parts.len());
+        let branch: Arc<dyn Chain> = Arc::new(Branch::of(Arc::clone(&flow.chain)));
+        let gather = Arc::new(Gather {
+            branch: Arc::clone(&branch),
+            next: Arc::clone(&self.next),
+            state: Mutex::new(Gathered {
+                results: std::iter::repeat_with(|| None).take(count).collect(),
+                missing: count,
+                budget: 0,
+                whole: Some(flow),
+            }),
+        });
+        for (index, (part, retry_budget)) in
+            parts.into_iter().zip(shares(header.retry_budget, count)).enumerate()
+        {
+            let header = Header { retry_budget, ..header };
+            let frame = Frame::Part { index, gather: Arc::clone(&gather) as _ };
+            let chain = Arc::clone(&branch);
+            let flow = Flow { header, now: Timestamp::ZERO, chain, frames: Some(Arc::new(frame)) };
+            self.workers[index % self.workers.len()].resume(flow, Ok(part));
+        }
     }
 }
 
@@ -69,11 +89,10 @@ fn shares(budget: u32, count: usize) -> impl Iterator<Item = u32> {
     (0..count).map(move |index| each + u32::from(index < rest))
 }
 
-type Whole<P> = (Flow, Box<dyn Continuation<Vec<P>>>);
-
 /// Where the parts meet.
 struct Gather<P> {
     branch: Arc<dyn Chain>,
+    next: Arc<dyn Next<Vec<P>>>,
     state: Mutex<Gathered<P>>,
 }
 
@@ -83,21 +102,27 @@ struct Gathered<P> {
     /// What the parts have left of their shares.
     budget: u32,
     /// Taken by the first failure, or by the last part.
-    whole: Option<Whole<P>>,
+    whole: Option<Flow>,
 }
 
-struct Part<P> {
-    index: usize,
-    gather: Arc<Gather<P>>,
+/// What comes after a worker.
+struct EndOfPart<P>(PhantomData<fn(P)>);
+
+impl<P: Send + 'static> Next<P> for EndOfPart<P> {
+    fn resume(&self, flow: Flow, result: Result<P, KernelError>) {
+        let Some(Frame::Part { index, gather }) = flow.frames.as_deref() else { return };
+        let Some(gather) = gather.downcast_ref::<Gather<P>>() else { return };
+        gather.bring(*index, flow.header.retry_budget, result);
+    }
 }
 
-impl<P: Send + 'static> Continuation<P> for Part<P> {
-    fn resume(self: Box<Self>, flow: Flow, result: Result<P, KernelError>) {
-        let mut state = lock(&self.gather.state);
-        state.budget += flow.header.retry_budget;
+impl<P> Gather<P> {
+    fn bring(&self, index: usize, budget: u32, result: Result<P, KernelError>) {
+        let mut state = lock(&self.state);
+        state.budget += budget;
         let failure = match result {
             Ok(value) => {
-                state.results[self.index] = Some(value);
+                state.results[index] = Some(value);
                 state.missing -= 1;
                 None
             }
@@ -106,16 +131,16 @@ impl<P: Send + 'static> Continuation<P> for Part<P> {
         if failure.is_none() && state.missing > 0 {
             return;
         }
-        let Some((mut whole, next)) = state.whole.take() else { return };
+        let Some(mut whole) = state.whole.take() else { return };
         whole.header.retry_budget = state.budget;
         let results = std::mem::take(&mut state.results);
         drop(state);
         match failure {
             Some(error) => {
-                self.gather.branch.token().raise();
-                next.resume(whole, Err(error));
+                self.branch.token().raise();
+                self.next.resume(whole, Err(error));
             }
-            None => next.resume(whole, Ok(results.into_iter().flatten().collect())),
+            None => self.next.resume(whole, Ok(results.into_iter().flatten().collect())),
         }
     }
 }

@@ -3,17 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustkernel_core::clock::Timestamp;
 use rustkernel_core::error::KernelError;
 use rustkernel_core::traits::Payload;
 
-use super::report::Timed;
+use super::adapt::guarded;
+use super::report::Mark;
 use crate::slot::{Refused, Slot, Timing};
-use crate::way::{Continuation, Flow, Way};
+use crate::way::{Flow, Next, Way};
 
-/// Something that takes a value and answers a continuation, sooner or later, exactly once.
+/// Something between an `I` and an `O`, before it is known what comes after it.
 pub(super) trait Stage<I, O>: Send + Sync {
-    fn submit(&self, input: I, flow: Flow, next: Box<dyn Continuation<O>>);
-    /// Whether a kernel is in it, so that a submit does not answer before it returns.
+    /// The step that takes an `I`, does its part and hands an `O` to `next`. Made once for all runs, so that a run through kernels
+    /// allocates nothing but its requests.
+    fn link(&self, next: Arc<dyn Next<O>>) -> Arc<dyn Next<I>>;
+    /// Whether a kernel is in it, so that a value does not come out before [`Next::resume`] has returned.
     fn has_kernel(&self) -> bool;
 }
 
@@ -29,13 +33,8 @@ impl<I, O> KernelStage<I, O> {
 }
 
 impl<I: Payload, O: Payload> Stage<I, O> for KernelStage<I, O> {
-    fn submit(&self, input: I, flow: Flow, next: Box<dyn Continuation<O>>) {
-        let next = Timed::wrap(&self.slot.id, &flow, self.slot.clock(), next);
-        let timing = Timing { header: flow.header, budget: Duration::MAX };
-        let Err(refused) = self.slot.submit(input, timing, Way::through(flow.chain, next)) else { return };
-        // The value is of no use to anybody now: the chain ends here.
-        let Refused { way, error, .. } = refused;
-        way.give(flow.header, Err(error));
+    fn link(&self, next: Arc<dyn Next<O>>) -> Arc<dyn Next<I>> {
+        Arc::new(Submit { slot: Arc::clone(&self.slot), next })
     }
 
     fn has_kernel(&self) -> bool {
@@ -43,12 +42,43 @@ impl<I: Payload, O: Payload> Stage<I, O> for KernelStage<I, O> {
     }
 }
 
+/// The way into a slot.
+struct Submit<I, O> {
+    slot: Arc<Slot<I, O>>,
+    next: Arc<dyn Next<O>>,
+}
+
+impl<I: Payload, O: Payload> Next<I> for Submit<I, O> {
+    fn resume(&self, flow: Flow, result: Result<I, KernelError>) {
+        let counted = result.and_then(|input| {
+            let bytes = guarded(|| input.size_bytes())?;
+            Ok((input, bytes))
+        });
+        let (input, bytes) = match counted {
+            Ok(counted) => counted,
+            Err(error) => return self.next.resume(flow, Err(error)),
+        };
+        let header = flow.header.next_stage();
+        let looked = header.deadline.is_never() || !flow.now.is_zero();
+        let now = if looked { flow.now } else { self.slot.clock().now() };
+        let mark = flow.chain.recorder().map(|_| Mark::new(&self.slot.id, self.slot.clock()));
+        let timing = Timing { header, budget: Duration::MAX, now };
+        let way = Way::onward(Arc::clone(&self.next), flow, mark);
+        if let Err(refused) = self.slot.submit(input, bytes, timing, way, |_, _| ()) {
+            // The chain ends here; the value is dropped after it has, because a payload's `Drop` is user code.
+            let Refused { way, error, input } = refused;
+            way.give(header, Timestamp::ZERO, Err(error));
+            drop(input);
+        }
+    }
+}
+
 /// Hands the value on as it is.
 pub(super) struct Pass;
 
 impl<T: Send + 'static> Stage<T, T> for Pass {
-    fn submit(&self, input: T, flow: Flow, next: Box<dyn Continuation<T>>) {
-        next.resume(flow, Ok(input));
+    fn link(&self, next: Arc<dyn Next<T>>) -> Arc<dyn Next<T>> {
+        next
     }
 
     fn has_kernel(&self) -> bool {
@@ -68,28 +98,12 @@ impl<I, M, O> Then<I, M, O> {
     }
 }
 
-impl<I: Send + 'static, M: Send + 'static, O: Send + 'static> Stage<I, O> for Then<I, M, O> {
-    fn submit(&self, input: I, flow: Flow, next: Box<dyn Continuation<O>>) {
-        self.first.submit(input, flow, Box::new(Hop { stage: Arc::clone(&self.second), next }));
+impl<I: 'static, M: 'static, O: 'static> Stage<I, O> for Then<I, M, O> {
+    fn link(&self, next: Arc<dyn Next<O>>) -> Arc<dyn Next<I>> {
+        self.first.link(self.second.link(next))
     }
 
     fn has_kernel(&self) -> bool {
         self.first.has_kernel() || self.second.has_kernel()
-    }
-}
-
-/// The way from one stage into the next.
-struct Hop<M, O> {
-    stage: Arc<dyn Stage<M, O>>,
-    next: Box<dyn Continuation<O>>,
-}
-
-impl<M: Send + 'static, O: Send + 'static> Continuation<M> for Hop<M, O> {
-    fn resume(self: Box<Self>, mut flow: Flow, result: Result<M, KernelError>) {
-        flow.header = flow.header.next_stage();
-        match result {
-            Ok(value) => self.stage.submit(value, flow, self.next),
-            Err(error) => self.next.resume(flow, Err(error)),
-        }
     }
 }

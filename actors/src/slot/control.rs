@@ -8,7 +8,7 @@ use rustkernel_core::error::{DownReason, KernelError, KernelErrorKind, Phase};
 use rustkernel_core::resilience::Outcome;
 use rustkernel_core::traits::Payload;
 
-use super::ledger::Entry;
+use super::ledger::{Entry, Running};
 use super::{Accounts, Incarnation, Life, MutexGuard, Shared, Slot, State, wake};
 use crate::cause::Cause;
 use crate::gate::Gate;
@@ -73,12 +73,11 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
     }
 
     fn bury(&self, epoch: u64, cause: &Cause) -> bool {
-        let mut state = self.lock();
+        let state = self.lock();
         if state.ledger.epoch != epoch {
             return false;
         }
-        let suspect = state.ledger.take_running();
-        void(state);
+        let suspect = void(state).and_then(Running::unsettled);
         let kind = match cause {
             Cause::Hung => KernelErrorKind::Hung,
             Cause::Panicked(_) | Cause::Killed | Cause::StartFailed(_) => KernelErrorKind::Crashed,
@@ -99,12 +98,8 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
     fn close(&self, reason: DownReason) {
         let mut state = self.lock();
         let waiting = state.ledger.close(Life::Down(reason));
-        let suspect = state.ledger.take_running();
-        if let Some(suspect) = &suspect {
-            state.ledger.settle(suspect.bytes, false);
-        }
-        void(state);
-        if let Some(suspect) = suspect {
+        if let Some(suspect) = void(state).and_then(Running::unsettled) {
+            self.lock().ledger.settle(suspect.bytes, false);
             let error = KernelError::new(KernelErrorKind::Crashed, Phase::Executing)
                 .with_source(Cause::Killed.to_string());
             self.conclude(suspect.header, &suspect.request, Outcome::Failure, Err(error));
@@ -183,10 +178,9 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     }
 
     /// Fences the incarnation whose execution hangs: its request is resolved, its late answer is void, and recovery is told.
-    pub(super) fn fence_hung(&self, mut state: MutexGuard<'_, State<I, O>>) {
+    pub(super) fn fence_hung(&self, state: MutexGuard<'_, State<I, O>>) {
         let epoch = state.ledger.epoch;
-        let suspect = state.ledger.take_running();
-        void(state);
+        let suspect = void(state).and_then(Running::unsettled);
         if let Some(suspect) = suspect {
             self.resolve(suspect, KernelErrorKind::Hung, &Cause::Hung);
         }
@@ -235,9 +229,10 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     }
 }
 
-/// Ends the current epoch: its incarnation is told, and everything it still does is void.
-fn void<I, O>(mut state: MutexGuard<'_, State<I, O>>) {
+/// Ends the current epoch: its incarnation is told, and everything it still does is void. Gives back what it had in hand.
+fn void<I, O>(mut state: MutexGuard<'_, State<I, O>>) -> Option<Running<Shared<I, O>>> {
     let wakers = state.ledger.fence();
+    let running = state.ledger.take_running();
     if state.ledger.life == Life::Serving {
         state.ledger.life = Life::Starting;
     }
@@ -247,4 +242,5 @@ fn void<I, O>(mut state: MutexGuard<'_, State<I, O>>) {
         incarnation.fence.raise();
     }
     wake(wakers.into_iter().flatten());
+    running
 }

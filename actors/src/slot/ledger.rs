@@ -49,6 +49,13 @@ pub(crate) struct Running<R> {
     pub(crate) settled: bool,
 }
 
+impl<R> Running<R> {
+    /// The entry, unless somebody else has answered it.
+    pub(crate) fn unsettled(self) -> Option<Entry<R>> {
+        (!self.settled).then_some(self.entry)
+    }
+}
+
 /// What the slot is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Life {
@@ -277,10 +284,10 @@ impl<R: Clone> Ledger<R> {
         Some(entry)
     }
 
-    /// Takes the running entry away from its incarnation, which is gone or fenced. `None` if it was answered already.
-    pub(crate) fn take_running(&mut self) -> Option<Entry<R>> {
-        let running = self.running.take()?;
-        (!running.settled).then_some(running.entry)
+    /// Takes away what runs from its incarnation, which is gone, fenced, or done with it. Its entry may have been answered
+    /// already; it is dropped outside the slot's lock, because it may be the last to hold a user's value.
+    pub(crate) fn take_running(&mut self) -> Option<Running<R>> {
+        self.running.take()
     }
 
     /// Books the end of an entry that was taken out.
@@ -339,7 +346,7 @@ impl<R: Clone> Ledger<R> {
         } else {
             None
         };
-        Due { expired, overdue, hung, waker, next: self.next_deadline() }
+        Due { expired, overdue, hung, waker, next: self.next_deadline(hung) }
     }
 
     /// Moves re-runs whose backoff is over to the head of the queue, and expired ones to `expired`.
@@ -373,11 +380,15 @@ impl<R: Clone> Ledger<R> {
         let overdue = running.entry.header.is_expired(now);
         let past_limit = watch.limit_from(running.started) <= now;
         let blocks_too_long = blocked_since.is_some_and(|since| now - since >= watch.hang_after);
-        if (overdue && blocks_too_long) || (past_limit && !running.settled) {
+        // One that was answered by somebody else has been woken to be dropped: only if it blocks is it hung.
+        let stays = !running.settled || blocked_since.is_some();
+        if (overdue && blocks_too_long) || (past_limit && stays) {
             return (None, true);
         }
         running.check_at = match blocked_since {
-            _ if !overdue => running.entry.header.deadline.min(watch.limit_from(running.started)),
+            _ if !overdue && !past_limit => {
+                running.entry.header.deadline.min(watch.limit_from(running.started))
+            }
             Some(since) => since + watch.hang_after,
             None => now + watch.hang_after.max(RECHECK_FLOOR),
         };
@@ -391,11 +402,11 @@ impl<R: Clone> Ledger<R> {
         (Some((header, request)), false)
     }
 
-    /// The earliest deadline or re-run among all unsettled entries.
-    pub(crate) fn next_deadline(&self) -> Timestamp {
+    /// The earliest deadline or re-run among all entries; without the running one if it is about to be fenced.
+    fn next_deadline(&self, fences: bool) -> Timestamp {
         let queued = self.queue.iter().map(|entry| entry.header.deadline);
         let delayed = self.delayed.iter().map(|(at, entry)| entry.header.deadline.min(*at));
-        let running = self.running.iter().map(|running| running.check_at);
+        let running = self.running.iter().filter(|_| !fences).map(|running| running.check_at);
         queued.chain(delayed).chain(running).min().unwrap_or(Timestamp::NEVER)
     }
 

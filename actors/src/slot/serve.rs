@@ -15,7 +15,7 @@ use rustkernel_core::error::{KernelError, Phase};
 use rustkernel_core::resilience::{Classify, Outcome, RetryDecision};
 use rustkernel_core::traits::{Context, LocalKernel, Payload, Signal};
 
-use super::ledger::{Entry, Next};
+use super::ledger::{Entry, Next, Running};
 use super::{Life, Shared, Slot, arm, wake};
 use crate::cancel::{cancelled, deadline_exceeded};
 use crate::checkpoint::Checkpointer;
@@ -93,11 +93,14 @@ pub(crate) async fn serve<K: LocalKernel>(
                 Taken::End(ending) => return ending,
             };
         let result = {
-            let stops = [request.way.token().signal(), &incarnation.fence];
+            let stops = [request.way.signal(), &incarnation.fence];
             let mut cx = Context::new(header, incarnation.number, slot.clock(), stops);
+            // A kernel may work before it returns its future, and when the future is dropped: both may block.
+            incarnation.enter(since);
             let future = pin!(kernel.execute_local(&request.input, &mut cx));
-            Execution { slot, incarnation, request: &request, since, future }.await
+            Execution { slot, incarnation, request: &request, since, waited: false, future }.await
         };
+        incarnation.leave();
         match result {
             Some(result) => {
                 if let Some(settling) = slot.finish(incarnation, header, request, result, &mut done) {
@@ -157,7 +160,7 @@ impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
         drop(state);
         slot.schedule(arm);
         if let Some((Some(entry), done)) = given {
-            done.request.way.give(entry.header, Ok(done.answer));
+            done.request.way.give(entry.header, done.now.unwrap_or_default(), Ok(done.answer));
         }
         if !over.is_empty() {
             slot.answer_over(over);
@@ -181,7 +184,9 @@ struct Execution<'a, I, O, F> {
     slot: &'a Slot<I, O>,
     incarnation: &'a Incarnation,
     request: &'a Shared<I, O>,
+    /// When the present stretch without an await began.
     since: Timestamp,
+    waited: bool,
     future: Pin<&'a mut F>,
 }
 
@@ -196,22 +201,24 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let token = this.request.way.token();
-        if token.is_raised() || this.incarnation.fence.is_raised() {
-            return Poll::Ready(None);
-        }
-        this.incarnation.enter(this.since);
-        let polled = this.future.as_mut().poll(cx);
-        this.incarnation.leave();
-        if let Poll::Ready(result) = polled {
-            return Poll::Ready(Some(result));
-        }
-        if !this.slot.keep_waiting(this.incarnation, cx.waker()) || token.poll_raised(cx).is_ready() {
-            return Poll::Ready(None);
-        }
-        if !this.since.is_zero() {
+        if this.waited && !this.since.is_zero() {
             this.since = this.slot.clock().now();
         }
+        // It is left again where the future waits, or by `serve` when it has been dropped.
+        this.incarnation.enter(this.since);
+        if this.request.is_cancelled() || this.incarnation.fence.is_raised() {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(result) = this.future.as_mut().poll(cx) {
+            return Poll::Ready(Some(result));
+        }
+        if !this.slot.keep_waiting(this.incarnation, cx.waker())
+            || this.request.way.poll_cancelled(cx).is_ready()
+        {
+            return Poll::Ready(None);
+        }
+        this.waited = true;
+        this.incarnation.leave();
         Poll::Pending
     }
 }
@@ -313,7 +320,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         let Some(done) = done.take() else { return };
         let entry = self.lock().ledger.hand_out(incarnation.epoch, done.now);
         if let Some(entry) = entry {
-            done.request.way.give(entry.header, Ok(done.answer));
+            done.request.way.give(entry.header, done.now.unwrap_or_default(), Ok(done.answer));
         }
     }
 
@@ -336,9 +343,10 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         if state.ledger.epoch != incarnation.epoch {
             return;
         }
-        let Some(entry) = state.ledger.take_running() else { return };
-        state.ledger.settle(entry.bytes, false);
+        let running = state.ledger.take_running();
         drop(state);
+        let Some(entry) = running.and_then(Running::unsettled) else { return };
+        self.lock().ledger.settle(entry.bytes, false);
         self.conclude(entry.header, &entry.request, Outcome::Neutral, Err(cancelled(Phase::Executing)));
     }
 
@@ -379,7 +387,11 @@ impl<I: Payload, O: Payload> Drop for Settling<'_, I, O> {
     fn drop(&mut self) {
         let Some((entry, result)) = self.settled.take() else { return };
         self.slot.lock().ledger.settle(entry.bytes, result.is_ok());
-        entry.request.way.give(entry.header, result.map_err(|error| error.in_kernel(&self.slot.id)));
+        entry.request.way.give(
+            entry.header,
+            Timestamp::ZERO,
+            result.map_err(|error| error.in_kernel(&self.slot.id)),
+        );
     }
 }
 

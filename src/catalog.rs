@@ -1,0 +1,139 @@
+//! The built-in kernels by name, so that a file can compose them.
+//!
+//! | kernel | takes | gives | settings |
+//! |---|---|---|---|
+//! | `graph/load` | `graph/edge_list` | `graph` | [`EdgeListLimits`] |
+//! | `graph/pagerank` | `graph/ranks` | `graph/ranks` | [`PageRankConfig`] |
+//! | `graph/top_k` | `graph/ranks` | `graph/ranking` | [`TopKConfig`] |
+//!
+//! Stages are matched by the schema names of their payloads. Where one fits only after a conversion that loses nothing, the
+//! catalog converts: `graph` to `graph/ranks`, by [`PageRankState::start`].
+//!
+//! [`EdgeListLimits`]: crate::kernels::graph::EdgeListLimits
+//! [`PageRankConfig`]: crate::kernels::graph::PageRankConfig
+//! [`TopKConfig`]: crate::kernels::graph::TopKConfig
+
+mod graph;
+mod site;
+
+use std::any::Any;
+use std::fmt;
+
+use rustkernel_actors::Pipeline;
+use rustkernel_core::error::KernelError;
+use rustkernel_core::traits::Payload;
+
+use crate::config::ConfigFault;
+use crate::kernels::graph::{Graph, PageRankState};
+
+pub(crate) use site::{Prepared, Site};
+
+/// A kernel that can be named in a file.
+#[derive(Clone, Copy)]
+pub struct CatalogEntry {
+    name: &'static str,
+    takes: fn() -> String,
+    gives: fn() -> String,
+    converges: bool,
+    prepare: Prepare,
+}
+
+/// A chain between two kernels whose types are known at run time only.
+pub(crate) type AnyPipeline = Pipeline<Value, Value>;
+
+/// Checks a kernel's own settings; what comes back spawns it with them.
+type Prepare = fn(&Settings<'_>) -> Result<Prepared, SettingsError>;
+
+/// A kernel's own settings as they stand in a file.
+pub(crate) struct Settings<'a>(pub(crate) Option<toml::Spanned<toml::de::DeTable<'a>>>);
+
+/// Why a kernel does not take its settings.
+#[derive(Debug)]
+pub(crate) enum SettingsError {
+    /// They do not read as its type.
+    Read(toml::de::Error),
+    /// A value is out of its range.
+    Value { field: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
+}
+
+/// A payload whose type is known at run time only.
+pub(crate) struct Value(Box<dyn Any + Send>);
+
+impl CatalogEntry {
+    /// The kernel's name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The schema of its input.
+    #[must_use]
+    pub fn takes(&self) -> String {
+        (self.takes)()
+    }
+
+    /// The schema of its output.
+    #[must_use]
+    pub fn gives(&self) -> String {
+        (self.gives)()
+    }
+
+    /// Whether it knows when its answer has converged, so that it can be repeated until then.
+    #[must_use]
+    pub fn converges(&self) -> bool {
+        self.converges
+    }
+
+    pub(crate) fn prepare(&self, settings: &Settings<'_>) -> Result<Prepared, SettingsError> {
+        (self.prepare)(settings)
+    }
+}
+
+/// All kernels that can be named in a file, by name.
+#[must_use]
+pub fn entries() -> &'static [CatalogEntry] {
+    &graph::ENTRIES
+}
+
+/// The kernel called `name`.
+pub(crate) fn entry(name: &str) -> Result<&'static CatalogEntry, ConfigFault> {
+    entries().iter().find(|entry| entry.name == name).ok_or_else(|| {
+        let known: Vec<&str> = entries().iter().map(|entry| entry.name).collect();
+        ConfigFault::UnknownKernel {
+            kernel: name.to_owned(),
+            nearest: crate::config::nearest(name, known.iter().copied()),
+            known: crate::config::list(&known),
+        }
+    })
+}
+
+/// What turns a value of schema `gives` into one of schema `takes`; `None` if nothing does.
+pub(crate) fn conversion(gives: &str, takes: &str) -> Option<AnyPipeline> {
+    if gives == takes {
+        return Some(Pipeline::start());
+    }
+    if gives == Graph::schema() && takes == PageRankState::schema() {
+        return Some(Pipeline::start().try_map(Value::take).map(PageRankState::start).map(Value::new));
+    }
+    None
+}
+
+impl Value {
+    pub(crate) fn new<T: Payload>(value: T) -> Self {
+        Self(Box::new(value))
+    }
+
+    /// # Errors
+    /// A value of another type. Schemas are compared before anything runs, so that this is a defect of the catalog.
+    pub(crate) fn take<T: Payload>(self) -> Result<T, KernelError> {
+        self.0.downcast().map(|value| *value).map_err(|_| {
+            KernelError::permanent(format!("the value between two stages is no `{}`", T::schema()))
+        })
+    }
+}
+
+impl fmt::Debug for CatalogEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CatalogEntry").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,79 @@
+//! The `rustkernel` command: `run` and `health`.
+//!
+//! Results go to stdout; progress, logs and errors go to stderr. Nothing is coloured, so `NO_COLOR` has nothing to switch off.
+//! `RUST_LOG` sets the level of the logs, "warn" by default.
+//!
+//! | exit code | meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | failed: the input is at fault, the deadline passed, the job was cut short |
+//! | 2 | wrong usage, or a component that the node does not have |
+//! | 3 | degraded or not ready (`health`) |
+//! | 4 | no node answers (`health`) |
+//! | 70 | gave up: attempts or restarts are used up |
+//! | 78 | the configuration is invalid |
+//! | 130 | interrupted |
+
+mod args;
+mod exit;
+mod health;
+mod names;
+mod progress;
+mod report;
+mod run;
+mod signal;
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use args::{Cli, Command};
+pub use exit::Exit;
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed stdout or stderr is nobody to tell.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
+        }
+    };
+    let exit = match cli.command {
+        Command::Run(args) => {
+            log_to_stderr(if args.inject.is_some() { QUIET_ABOUT_FAULTS } else { "warn" });
+            run::run(args)
+        }
+        Command::Health(args) => {
+            log_to_stderr("warn");
+            health::health(&args)
+        }
+    };
+    exit.into()
+}
+
+fn log_to_stderr(default: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let logs = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).with_env_filter(filter);
+    // An error means that somebody else has set up logs.
+    let _ = logs.try_init();
+}
+
+/// Writes a result to stdout. A reader that has gone away ends nothing.
+fn print(text: &str) {
+    let mut stdout = io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// Writes a line to stderr.
+fn say(line: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// Injected faults are counted in the report; one log line for each would bury it.
+const QUIET_ABOUT_FAULTS: &str = "warn,rustkernel_actors=off";

@@ -1,0 +1,104 @@
+//! What can be asked for on the command line.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::inject::FaultMix;
+
+/// A supervision runtime for GPU kernels.
+#[derive(Debug, Parser)]
+#[command(name = "rustkernel", version, after_help = EXIT_CODES, subcommand_required = true)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run a pipeline of supervised kernels; without arguments, PageRank of Debian's package dependencies.
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(RunArgs),
+    /// Ask a node that was started with `run --serve` how it is.
+    #[command(after_help = HEALTH_EXAMPLES)]
+    Health(HealthArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// The job file; the shipped pipeline if none is named.
+    pub(super) pipeline: Option<PathBuf>,
+    /// The edge list, plain or gzip; the shipped graph if none is named.
+    #[arg(long, value_name = "FILE")]
+    pub(super) input: Option<PathBuf>,
+    /// The longest that the job may take, as 10s or 1m30s; goes before the job file's.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(super) deadline: Option<Duration>,
+    /// How to print the result.
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub(super) format: Format,
+    /// Make attempts fail, with these probabilities: panic=0.2,error=0.2,hang=0.05.
+    #[arg(long, value_name = "FAULTS")]
+    pub(super) inject: Option<FaultMix>,
+    /// Draws the injected faults: the same seed, the same faults.
+    #[arg(long, default_value_t = 0, requires = "inject")]
+    pub(super) seed: u64,
+    /// Serve the health endpoints, and stay after the job until SIGTERM. Port 0 takes a free one; stderr tells which.
+    #[arg(long, value_name = "ADDR", num_args = 0..=1, default_missing_value = ADDRESS, value_parser = address)]
+    pub(super) serve: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct HealthArgs {
+    /// Where the node serves its health endpoints.
+    #[arg(long, value_name = "ADDR", default_value = ADDRESS, value_parser = address)]
+    pub(super) addr: SocketAddr,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub(super) format: Format,
+    /// Only this component: `runtime`, `job`, or a kernel as `graph/pagerank`.
+    #[arg(long, value_name = "NAME")]
+    pub(super) component: Option<String>,
+}
+
+/// How a result is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// Tables.
+    Human,
+    /// One JSON document.
+    Json,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let mut found = text.to_socket_addrs().map_err(|error| format!("{error}; it takes HOST:PORT"))?;
+    found.next().ok_or_else(|| "no such host".to_owned())
+}
+
+const ADDRESS: &str = "127.0.0.1:9470";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    failed: bad input, deadline over, cut short
+  2    wrong usage, or an unknown component
+  3    degraded or not ready (health)
+  4    no node answers (health)
+  70   gave up: attempts or restarts are used up
+  78   the configuration is invalid
+  130  interrupted";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  rustkernel run
+  rustkernel run --input edges.txt.gz --deadline 10s --format json
+  rustkernel run --inject panic=0.2,error=0.2,hang=0.05 --seed 7
+  rustkernel run pipeline.toml --serve 127.0.0.1:9470";
+
+const HEALTH_EXAMPLES: &str = "\
+Examples:
+  rustkernel health
+  rustkernel health --format json
+  rustkernel health --component graph/pagerank";

@@ -1,0 +1,188 @@
+//! `rustkernel run`.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustkernel_actors::pipeline::PipelineReport;
+use rustkernel_actors::{Runtime, SpawnError, StartError};
+use rustkernel_core::envelope::Deadline;
+use rustkernel_core::error::{KernelError, KernelErrorKind};
+use rustkernel_core::resilience::HealthCheckResult;
+
+use super::args::{Format, RunArgs};
+use super::report::Report;
+use super::signal::{Signal, Signals};
+use super::{Exit, names, print, progress, say};
+use crate::config::{ConfigError, JobConfig};
+use crate::http::{HealthServer, Node, health_router};
+use crate::inject::Injector;
+use crate::job::{Job, Plan, Tally};
+use crate::kernels::graph::{EdgeListSource, Ranking};
+
+/// Why a job did not begin.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("the async runtime does not start: {0}")]
+    Tokio(#[source] io::Error),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    #[error("the signals cannot be listened to: {0}")]
+    Signals(#[source] io::Error),
+    #[error("the health endpoints cannot be served on {address}: {source}")]
+    Serve { address: SocketAddr, source: io::Error },
+}
+
+/// How a job that began ended.
+enum Ending {
+    Finished(Result<Ranking, KernelError>, PipelineReport),
+    Cut(Signal),
+}
+
+pub(super) fn run(args: RunArgs) -> Exit {
+    match prepare(&args).and_then(|plan| {
+        let tokio =
+            tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Tokio)?;
+        let exit = tokio.block_on(drive(plan, args));
+        // Nothing of worth is left in it, and a blocked thread may not hold up the exit.
+        tokio.shutdown_background();
+        exit
+    }) {
+        Ok(exit) => exit,
+        Err(error) => {
+            say(format_args!("error: {error}"));
+            error.exit()
+        }
+    }
+}
+
+fn prepare(args: &RunArgs) -> Result<Plan, RunError> {
+    let (config, document) = match &args.pipeline {
+        Some(path) => JobConfig::read(path)?,
+        None => JobConfig::shipped()?,
+    };
+    Ok(Plan::new(config, &document)?)
+}
+
+async fn drive(plan: Plan, args: RunArgs) -> Result<Exit, RunError> {
+    let mut signals = Signals::listen().map_err(RunError::Signals)?;
+    let name = plan.config().job.name.clone();
+    let tally = Tally::default();
+    let hook = tally.clone();
+    let runtime = Runtime::builder().hook(move |event| hook.count(event)).build().await?;
+    let node = Node::new(runtime.clone());
+    node.report(JOB, HealthCheckResult::unknown("starting"));
+    let server = args.serve.map(|address| serve(address, &node)).transpose()?;
+    let injector = args.inject.map(|mix| Injector::new(mix, args.seed));
+    let job = plan.spawn(&runtime, injector).await?;
+    node.started();
+    node.report(
+        JOB,
+        HealthCheckResult { reason: Some("running".to_owned()), ..HealthCheckResult::healthy() },
+    );
+
+    let exit = match follow(&job, &args, &tally, &mut signals).await {
+        Ending::Finished(result, stages) => {
+            node.report(JOB, health_of(&result));
+            let exit = result.as_ref().map_or_else(Exit::of, |_| Exit::Done);
+            let names = match &result {
+                Ok(ranking) if args.input.is_none() && args.format == Format::Human => {
+                    names::shipped(&ranking.entries.iter().map(|entry| entry.id).collect::<Vec<_>>())
+                }
+                Ok(_) | Err(_) => HashMap::new(),
+            };
+            let kernels = runtime.status().await;
+            let report = Report { name, result, stages, counts: tally.counts(), kernels, names };
+            tell(&report, args.format);
+            if server.is_some() {
+                signals.next().await;
+            }
+            exit
+        }
+        Ending::Cut(signal) => {
+            say("error: the job was cut short");
+            if signal == Signal::Interrupt { Exit::Interrupted } else { Exit::Failure }
+        }
+    };
+    node.draining();
+    runtime.shutdown(DRAIN).await;
+    drop(server);
+    Ok(exit)
+}
+
+async fn follow(job: &Job, args: &RunArgs, tally: &Tally, signals: &mut Signals) -> Ending {
+    let input = args.input.clone().map_or(EdgeListSource::Shipped, EdgeListSource::Path);
+    let ending = tokio::select! {
+        (result, report) = job.run(input, args.deadline.map(Deadline::Within)) => {
+            Ending::Finished(result, report)
+        }
+        signal = signals.next() => Ending::Cut(signal),
+        () = progress::show(job, tally) => unreachable!("it never ends"),
+    };
+    progress::clear();
+    ending
+}
+
+fn serve(address: SocketAddr, node: &Arc<Node>) -> Result<HealthServer, RunError> {
+    let server = HealthServer::start(address, health_router(Arc::clone(node)))
+        .map_err(|source| RunError::Serve { address, source })?;
+    say(format_args!("serving health on http://{}", server.address()));
+    Ok(server)
+}
+
+fn tell(report: &Report, format: Format) {
+    match (format, &report.result) {
+        (Format::Json, _) => print(&report.json()),
+        (Format::Human, Ok(_)) => print(&report.human()),
+        (Format::Human, Err(_)) => say(report.human().trim_end()),
+    }
+    if let Err(error) = &report.result {
+        say(format_args!("error: {error}"));
+        if let Some(advice) = advice(error) {
+            say(format_args!("help: {advice}"));
+        }
+    }
+}
+
+fn health_of(result: &Result<Ranking, KernelError>) -> HealthCheckResult {
+    match result {
+        Ok(_) => HealthCheckResult { reason: Some("done".to_owned()), ..HealthCheckResult::healthy() },
+        Err(error) => HealthCheckResult::unhealthy(error.to_string()),
+    }
+}
+
+/// What a user can do about it.
+fn advice(error: &KernelError) -> Option<&'static str> {
+    match error.kind() {
+        KernelErrorKind::Hung => Some(
+            "every attempt was longer than the stage's `hang_limit`; for a large input, give the stage more in a job file",
+        ),
+        KernelErrorKind::DeadlineExceeded => Some("give the job more time with `--deadline`"),
+        _ => None,
+    }
+}
+
+impl RunError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Config(_) => Exit::Config,
+            Self::Spawn(error) => match error {
+                SpawnError::Id(_) | SpawnError::Config { .. } | SpawnError::NameTaken(_) => Exit::Config,
+                SpawnError::Start { .. } => Exit::GaveUp,
+                _ => Exit::Failure,
+            },
+            Self::Tokio(_) | Self::Start(_) | Self::Signals(_) | Self::Serve { .. } => Exit::Failure,
+        }
+    }
+}
+
+/// The component that stands for the job.
+const JOB: &str = "job";
+/// How long what is under way may take when the node stops.
+const DRAIN: Duration = Duration::from_secs(5);

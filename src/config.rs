@@ -1,0 +1,271 @@
+//! The schema of a job: a pipeline of built-in kernels, and the rules each of them lives by.
+//!
+//! A job is a TOML document. `rustkernel run PIPELINE.toml` reads one; the one it runs without arguments is
+//! [`JobConfig::shipped`]. Everything that can be wrong with it is found before anything runs, as a [`ConfigError`] with file,
+//! line, column and field: bad syntax, unknown keys (with the nearest known one), values out of range, unknown kernels, names
+//! used twice. What the kernels' own settings and types have to say is checked by [`Plan::new`](crate::job::Plan::new).
+//!
+//! The sections `retry`, `recovery` and `breaker` are the types of [`rustkernel_core::resilience`]: one schema, not two.
+
+mod document;
+mod error;
+mod span;
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use rustkernel_core::KernelId;
+use rustkernel_core::resilience::{CircuitBreakerConfig, RecoveryPolicy, RetryConfig};
+use rustkernel_core::restart::{DEFAULT_RESTART_WINDOW, RestartMachine};
+
+pub use document::Document;
+pub(crate) use document::{list, nearest};
+pub use error::{ConfigError, ConfigFault, Place};
+
+/// A job: settings of the whole, and its stages in the order of the data.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobConfig {
+    /// Settings of the whole.
+    #[serde(default)]
+    pub job: JobSettings,
+    /// The stages; at least one.
+    #[serde(default, rename = "stage")]
+    pub stages: Vec<StageConfig>,
+}
+
+/// Settings of the whole job.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JobSettings {
+    /// What people call it. Default "job".
+    pub name: String,
+    /// The longest that the job may take, all stages and re-runs together; above zero. Default: as long as it takes.
+    /// `--deadline` goes first.
+    #[serde(deserialize_with = "span::optional")]
+    pub deadline: Option<Duration>,
+    /// Re-runs that all requests of the job may make together. Default 16; a job of many requests under many faults needs more.
+    pub retry_budget: u32,
+}
+
+/// One stage: a built-in kernel and the rules it lives by.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageConfig {
+    /// The built-in kernel, for example `graph/pagerank`.
+    pub kernel: String,
+    /// The name that this use of the kernel is supervised under, `family/name`. Default: the kernel's own. No two stages
+    /// may have the same.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The kernel's own settings; see the kernel.
+    #[serde(default)]
+    pub settings: toml::Table,
+    /// Where the kernel runs. Default: a thread of its own.
+    #[serde(default)]
+    pub placement: Placement,
+    /// Whether a request whose attempt failed may run again. Default true: all built-in kernels are idempotent. Without it the
+    /// first failure ends the job.
+    #[serde(default = "default_idempotent")]
+    pub idempotent: bool,
+    /// Incarnations that one request may take down before it is given up as a dead letter; at least 1. Default 2.
+    #[serde(default = "default_conviction_limit")]
+    pub conviction_limit: u32,
+    /// Which of the kernel's own errors are tried again, how often, and how far apart.
+    #[serde(default)]
+    pub retry: RetryConfig,
+    /// How often the kernel is restarted, and when.
+    #[serde(default)]
+    pub recovery: RecoveryPolicy,
+    /// The sliding window in which `recovery.max_restarts` are allowed; above zero. Default 60 s.
+    #[serde(default = "default_restart_window", deserialize_with = "span::plain")]
+    pub restart_window: Duration,
+    /// When requests are refused.
+    #[serde(default)]
+    pub breaker: CircuitBreakerConfig,
+    /// The longest that one request may take before its kernel counts as hung and is replaced; above zero. Default 60 s. Choose it
+    /// well above the slowest honest request of the largest input.
+    #[serde(default = "default_hang_limit", deserialize_with = "span::plain")]
+    pub hang_limit: Duration,
+    /// How long a request may block its thread past its deadline before its kernel counts as hung. Default 100 ms.
+    #[serde(default = "default_hang_after", deserialize_with = "span::plain")]
+    pub hang_after: Duration,
+    /// Bounds of what waits.
+    #[serde(default)]
+    pub queue: QueueConfig,
+    /// Sends each answer back in until it is good enough. Default: the stage runs once.
+    #[serde(default)]
+    pub repeat: Option<RepeatConfig>,
+}
+
+/// Where a kernel runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Placement {
+    /// On a thread of its own, which a hang cannot take from others.
+    #[default]
+    Thread,
+    /// On the async runtime: cheaper, and only for kernels that take microseconds.
+    Inline,
+}
+
+/// Bounds of what waits for a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueueConfig {
+    /// Requests that wait; at least 1. Default 1024.
+    pub requests: usize,
+    /// Payload bytes of all unanswered requests; at least 1. Default 64 GiB: a job has one request at a time, and its graph has to
+    /// fit whatever its size.
+    pub bytes: usize,
+}
+
+/// When a repeated stage is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RepeatConfig {
+    /// What it is repeated until.
+    pub until: Until,
+    /// Rounds after which a stage that is not done fails the job; at least 1.
+    pub limit: u32,
+}
+
+/// What a stage is repeated until.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Until {
+    /// The kernel's answer has converged, by the kernel's own settings.
+    Converged,
+}
+
+impl JobConfig {
+    /// The name that errors about the shipped job carry.
+    pub const SHIPPED_NAME: &str = "the shipped pipeline";
+
+    /// The job that is run when none is named: PageRank of Debian's dependency graph.
+    ///
+    /// # Errors
+    /// None that a released build shows: a test reads it.
+    pub fn shipped() -> Result<(Self, Document), ConfigError> {
+        Self::parse(Self::SHIPPED_NAME, SHIPPED)
+    }
+
+    /// Reads a job from a file of at most 1 MiB.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] whose place is the file, and line and field where there are any.
+    pub fn read(path: &Path) -> Result<(Self, Document), ConfigError> {
+        let name = path.display().to_string();
+        let fail = |fault| Err(ConfigError { place: Place::file(&name), fault });
+        let mut bytes = Vec::new();
+        let opened = std::fs::File::open(path);
+        let read = opened.and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes));
+        if let Err(source) = read {
+            return fail(ConfigFault::Read { source });
+        }
+        if bytes.len() as u64 > MAX_FILE_BYTES {
+            return fail(ConfigFault::TooLong { limit_bytes: MAX_FILE_BYTES });
+        }
+        match String::from_utf8(bytes) {
+            Ok(text) => Self::parse(&name, &text),
+            Err(error) => fail(ConfigFault::NotText { offset: error.utf8_error().valid_up_to() }),
+        }
+    }
+
+    /// Reads a job from `text`; errors call it `name`. The [`Document`] tells where in it each field is.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] with the line and the field.
+    pub fn parse(name: &str, text: &str) -> Result<(Self, Document), ConfigError> {
+        let document = Document::new(name, text);
+        let config: Self = toml::from_str(text).map_err(|error| document.refused(&error))?;
+        config.validate(&document)?;
+        Ok((config, document))
+    }
+
+    /// Checks what the types cannot.
+    fn validate(&self, document: &Document) -> Result<(), ConfigError> {
+        let check = |holds: bool, field: &str, rule| {
+            if holds { Ok(()) } else { Err(document.at(field, ConfigFault::Rule { rule })) }
+        };
+        let deadline = self.job.deadline;
+        check(deadline.is_none_or(|deadline| !deadline.is_zero()), "job.deadline", ABOVE_ZERO)?;
+        check(!self.stages.is_empty(), "stage", "a job needs at least one [[stage]]")?;
+        let mut names = BTreeSet::new();
+        for (index, stage) in self.stages.iter().enumerate() {
+            let at = |field: &str| format!("stage[{index}].{field}");
+            let name_field = at(if stage.name.is_some() { "name" } else { "kernel" });
+            if let Err(source) = KernelId::new(stage.id()) {
+                return Err(document.at(&name_field, ConfigFault::Name { source }));
+            }
+            if !names.insert(stage.id()) {
+                let fault = ConfigFault::NameTaken { name: stage.id().to_owned() };
+                return Err(document.at(&name_field, fault));
+            }
+            check(stage.conviction_limit > 0, &at("conviction_limit"), AT_LEAST_ONE)?;
+            check(!stage.hang_limit.is_zero(), &at("hang_limit"), ABOVE_ZERO)?;
+            check(!stage.restart_window.is_zero(), &at("restart_window"), ABOVE_ZERO)?;
+            check(stage.queue.requests > 0, &at("queue.requests"), AT_LEAST_ONE)?;
+            check(stage.queue.bytes > 0, &at("queue.bytes"), AT_LEAST_ONE)?;
+            check(stage.repeat.is_none_or(|repeat| repeat.limit > 0), &at("repeat.limit"), AT_LEAST_ONE)?;
+            // The machine knows which strategies have a target here.
+            RestartMachine::try_new(stage.recovery.clone(), stage.restart_window).map_err(|invalid| {
+                document.at(&at(invalid.field), ConfigFault::Rule { rule: invalid.rule })
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl StageConfig {
+    /// The name that the stage's kernel is supervised under.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.kernel)
+    }
+}
+
+impl Default for JobSettings {
+    fn default() -> Self {
+        Self {
+            name: "job".to_owned(),
+            deadline: None,
+            retry_budget: rustkernel_core::envelope::DEFAULT_RETRY_BUDGET,
+        }
+    }
+}
+
+impl Default for QueueConfig {
+    fn default() -> Self {
+        Self { requests: 1024, bytes: 64 << 30 }
+    }
+}
+
+fn default_idempotent() -> bool {
+    true
+}
+
+fn default_conviction_limit() -> u32 {
+    2
+}
+
+fn default_restart_window() -> Duration {
+    DEFAULT_RESTART_WINDOW
+}
+
+fn default_hang_limit() -> Duration {
+    Duration::from_secs(60)
+}
+
+fn default_hang_after() -> Duration {
+    Duration::from_millis(100)
+}
+
+const MAX_FILE_BYTES: u64 = 1 << 20;
+const ABOVE_ZERO: &str = "must be longer than zero";
+const AT_LEAST_ONE: &str = "must be at least 1";
+const SHIPPED: &str = include_str!("../data/pagerank.toml");

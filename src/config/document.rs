@@ -1,0 +1,164 @@
+//! Where in its text each field of a configuration is.
+
+use std::ops::Range;
+
+use toml::de::{DeTable, DeValue};
+
+use super::error::{ConfigError, ConfigFault, Place};
+
+/// The text of a configuration, for errors that name a line.
+#[derive(Clone, Debug)]
+pub struct Document {
+    name: String,
+    text: String,
+}
+
+impl Document {
+    pub(super) fn new(name: &str, text: &str) -> Self {
+        Self { name: name.to_owned(), text: text.to_owned() }
+    }
+
+    /// An error about `field`, for example `stage[1].settings.damping`. The line is that of the field, or of the nearest table around
+    /// it that is there.
+    #[must_use]
+    pub fn at(&self, field: &str, fault: ConfigFault) -> ConfigError {
+        let line_column = self.locate(field).map(|span| self.line_column(span.start));
+        let place = Place { file: self.name.clone(), line_column, field: Some(field.to_owned()) };
+        ConfigError { place, fault }
+    }
+
+    /// An error of the parser, or of a type that reads what was parsed.
+    #[must_use]
+    pub fn refused(&self, error: &toml::de::Error) -> ConfigError {
+        let span = error.span();
+        let field = span.as_ref().and_then(|span| self.field_at(span.start));
+        let line_column = span.map(|span| self.line_column(span.start));
+        let place = Place { file: self.name.clone(), line_column, field };
+        let fault = unknown_key(error.message())
+            .unwrap_or_else(|| ConfigFault::Value { message: error.message().to_owned() });
+        ConfigError { place, fault }
+    }
+
+    /// The table at `field`, with its places in the text.
+    pub(crate) fn table(&self, field: &str) -> Option<toml::Spanned<DeTable<'_>>> {
+        let document = DeTable::parse(&self.text).ok()?;
+        let mut table = document;
+        for step in steps(field) {
+            let span = table.span();
+            let value = take(table.into_inner(), &step)?;
+            let DeValue::Table(inner) = value else { return None };
+            table = toml::Spanned::new(span, inner);
+        }
+        Some(table)
+    }
+
+    fn locate(&self, field: &str) -> Option<Range<usize>> {
+        let document = DeTable::parse(&self.text).ok()?;
+        let mut table = document.into_inner();
+        let mut found = None;
+        for step in steps(field) {
+            let Some((key, value)) = table.get_key_value(step.key) else { break };
+            found = Some(key.span());
+            let value = match (value.get_ref(), step.index) {
+                (DeValue::Array(items), Some(index)) => {
+                    let Some(item) = items.get(index) else { break };
+                    found = Some(item.span());
+                    item.get_ref()
+                }
+                (value, _) => value,
+            };
+            let DeValue::Table(inner) = value else { break };
+            table = inner.clone();
+        }
+        found
+    }
+
+    /// The path of the innermost key or value that holds `offset`.
+    fn field_at(&self, offset: usize) -> Option<String> {
+        let document = DeTable::parse(&self.text).ok()?;
+        let mut path = Vec::new();
+        path_to(document.get_ref(), offset, &mut path);
+        (!path.is_empty()).then(|| path.join("."))
+    }
+
+    fn line_column(&self, offset: usize) -> (usize, usize) {
+        let before = self.text.get(..offset).unwrap_or(&self.text);
+        let start_of_line = before.rfind('\n').map_or(0, |end| end + 1);
+        (before.matches('\n').count() + 1, before[start_of_line..].chars().count() + 1)
+    }
+}
+
+struct Step<'a> {
+    key: &'a str,
+    index: Option<usize>,
+}
+
+fn steps(field: &str) -> impl Iterator<Item = Step<'_>> {
+    field.split('.').map(|part| match part.strip_suffix(']').and_then(|part| part.split_once('[')) {
+        Some((key, index)) => Step { key, index: index.parse().ok() },
+        None => Step { key: part, index: None },
+    })
+}
+
+fn take<'a>(mut table: DeTable<'a>, step: &Step<'_>) -> Option<DeValue<'a>> {
+    let value = table.remove(step.key)?.into_inner();
+    match (value, step.index) {
+        (DeValue::Array(items), Some(index)) => Some(items.get(index)?.get_ref().clone()),
+        (value, _) => Some(value),
+    }
+}
+
+/// Whether `offset` was found in `table`, whose keys then lead to it in `path`.
+fn path_to(table: &DeTable<'_>, offset: usize, path: &mut Vec<String>) -> bool {
+    for (key, value) in table {
+        let name = key.get_ref().to_string();
+        if key.span().contains(&offset) {
+            path.push(name);
+            return true;
+        }
+        let entries: Vec<_> = match value.get_ref() {
+            DeValue::Array(items) => {
+                items.iter().enumerate().map(|(index, item)| (format!("{name}[{index}]"), item)).collect()
+            }
+            _ => vec![(name, value)],
+        };
+        for (name, value) in entries {
+            path.push(name);
+            let inside = match value.get_ref() {
+                DeValue::Table(inner) => path_to(inner, offset, path),
+                _ => false,
+            };
+            if inside || value.span().contains(&offset) {
+                return true;
+            }
+            path.pop();
+        }
+    }
+    false
+}
+
+/// The fault behind serde's message about a key that no field has.
+fn unknown_key(message: &str) -> Option<ConfigFault> {
+    let rest = message.strip_prefix("unknown field `")?;
+    let (key, rest) = rest.split_once('`')?;
+    let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
+    Some(ConfigFault::UnknownKey {
+        key: key.to_owned(),
+        nearest: nearest(key, known.iter().copied()),
+        known: list(&known),
+    })
+}
+
+/// The one of `known` that `given` was most likely meant to be.
+pub(crate) fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    let likeness = |known: &str| strsim::normalized_damerau_levenshtein(given, known);
+    let best = known.max_by(|one, other| likeness(one).total_cmp(&likeness(other)))?;
+    (likeness(best) > LEAST_LIKENESS).then(|| best.to_owned())
+}
+
+pub(crate) fn list(known: &[&str]) -> String {
+    known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// Below it, a suggestion is a guess.
+const LEAST_LIKENESS: f64 = 0.4;

@@ -1,0 +1,95 @@
+//! What a node knows about its own health.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustkernel_actors::{Runtime, RuntimeState};
+use rustkernel_core::resilience::{HealthAggregation, HealthCheckResult, HealthStatus, aggregate};
+
+use super::document::{Component, HEALTH_SCHEMA, HealthDocument};
+
+/// A node: its runtime, how far it has started, whether it drains, and what it reports besides.
+pub struct Node {
+    runtime: Runtime,
+    started: AtomicBool,
+    draining: AtomicBool,
+    reported: Mutex<Vec<Component>>,
+}
+
+impl Node {
+    /// A node that has not [started](Self::started) yet, and so is not ready.
+    #[must_use]
+    pub fn new(runtime: Runtime) -> Arc<Self> {
+        Arc::new(Self {
+            runtime,
+            started: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            reported: Mutex::default(),
+        })
+    }
+
+    /// Says that all kernels have been spawned.
+    pub fn started(&self) {
+        self.started.store(true, Ordering::Release);
+    }
+
+    /// Says that the node is about to shut down: it is not ready from now on, so that load balancers look elsewhere while what it has
+    /// is finished.
+    pub fn draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Reports a component that is no kernel, replacing what was reported of it before. It counts in the node's status, not
+    /// in its readiness, which is the kernels'.
+    pub fn report(&self, name: &str, result: HealthCheckResult) {
+        let HealthCheckResult { status, reason } = result;
+        let component = Component { name: name.to_owned(), status, reason };
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        match reported.iter_mut().find(|known| known.name == name) {
+            Some(known) => *known = component,
+            None => reported.push(component),
+        }
+    }
+
+    /// How the node is now.
+    #[must_use]
+    pub fn document(&self) -> HealthDocument {
+        let health = self.runtime.health();
+        let started = self.started.load(Ordering::Acquire);
+        let draining = self.draining.load(Ordering::Acquire);
+        let mut components = vec![self.runtime_component(started, draining)];
+        components.extend(health.kernels.into_iter().map(|kernel| Component {
+            name: kernel.id.to_string(),
+            status: kernel.status,
+            reason: kernel.reason,
+        }));
+        components.extend(self.reported.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+        HealthDocument {
+            schema: HEALTH_SCHEMA,
+            status: aggregate(components.iter().map(|part| part.status), HealthAggregation::Worst),
+            live: health.live,
+            ready: health.ready && started && !draining,
+            started,
+            components,
+        }
+    }
+
+    fn runtime_component(&self, started: bool, draining: bool) -> Component {
+        let (status, reason) = match self.runtime.state() {
+            RuntimeState::Running if draining => (HealthStatus::Degraded, Some("draining")),
+            RuntimeState::Running if !started => (HealthStatus::Unknown, Some("starting")),
+            RuntimeState::Running => (HealthStatus::Healthy, None),
+            RuntimeState::Draining => (HealthStatus::Degraded, Some("draining")),
+            RuntimeState::Stopped => (HealthStatus::Unhealthy, Some("stopped")),
+            RuntimeState::GaveUp => (HealthStatus::Unhealthy, Some("gave up: every kernel is down")),
+        };
+        Component { name: "runtime".to_owned(), status, reason: reason.map(str::to_owned) }
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("runtime", &self.runtime).finish_non_exhaustive()
+    }
+}
