@@ -231,7 +231,9 @@ impl Fault {
                 }
             }
         }
-        KernelError::new(KernelErrorKind::Cancelled, Phase::Executing)
+        let late = cx.remaining().is_zero();
+        let kind = if late { KernelErrorKind::DeadlineExceeded } else { KernelErrorKind::Cancelled };
+        KernelError::new(kind, Phase::Executing)
     }
 }
 

@@ -338,7 +338,12 @@ async fn a_kill_before_the_thread_has_started_abandons_nothing() {
         hand.advance(ms(6_000));
     }
     soon(kernel.call(Do::Double(1), NONE)).await.unwrap();
-    assert_eq!(runtime.abandoned_threads(), 0);
+    soon(async {
+        while runtime.abandoned_threads() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -65,7 +65,8 @@ struct Breaker {
     /// Probes that the gate let in, as the machine knows them.
     probes: Vec<Permit>,
     alarm: Arc<BreakerAlarm>,
-    armed: Option<Timestamp>,
+    /// What the alarm is set to, and for which generation: another one ignores the ring.
+    armed: (Option<Timestamp>, u64),
 }
 
 struct BreakerAlarm {
@@ -100,7 +101,8 @@ impl Actor for BreakerActor {
         match message {
             BreakerMsg::Register { slot, kernel, machine } => {
                 let alarm = Arc::new(BreakerAlarm { slot, links: Weak::clone(&self.links) });
-                breakers.insert(slot, Breaker { kernel, machine, probes: Vec::new(), alarm, armed: None });
+                breakers
+                    .insert(slot, Breaker { kernel, machine, probes: Vec::new(), alarm, armed: (None, 0) });
             }
             BreakerMsg::Remove { slot } => drop(breakers.remove(&slot)),
             BreakerMsg::Report { slot, report, decided } => {
@@ -110,10 +112,9 @@ impl Actor for BreakerActor {
                     let _ = decided.send(());
                 }
             }
-            BreakerMsg::ProbeOut { slot, generation } => self.with(breakers, slot, |breaker| {
-                breaker.probe_out(generation, now);
-                None
-            }),
+            BreakerMsg::ProbeOut { slot, generation } => {
+                self.with(breakers, slot, |breaker| breaker.probe_out(generation, now))
+            }
             BreakerMsg::Timer { slot, generation } => self.with(breakers, slot, |breaker| {
                 let current = breaker.machine.generation() == generation;
                 if current { breaker.machine.on_timer(now) } else { None }
@@ -124,6 +125,10 @@ impl Actor for BreakerActor {
             BreakerMsg::Command { slot, command, done } => {
                 let known = breakers.contains_key(&slot);
                 self.with(breakers, slot, |breaker| breaker.command(command, now));
+                if let Some(breaker) = breakers.get(&slot).filter(|_| command == BreakerCommand::Reset) {
+                    // One that is closed already makes no transition, but its gate has counted failures.
+                    breaker.publish();
+                }
                 // The operator may be gone.
                 let _ = done.send(known);
             }
@@ -149,8 +154,9 @@ impl BreakerActor {
             links.operator.tell(Some(breaker.kernel.id()), Fact::Breaker(transition));
         }
         let deadline = breaker.machine.next_deadline();
-        if deadline != breaker.armed {
-            breaker.armed = deadline;
+        let armed = (deadline, breaker.machine.generation());
+        if armed != breaker.armed {
+            breaker.armed = armed;
             let alarm: Weak<dyn Alarm> = Arc::downgrade(&breaker.alarm) as Weak<dyn Alarm>;
             links.timer.schedule(deadline.unwrap_or(Timestamp::NEVER), alarm, breaker.machine.generation());
         }
@@ -178,10 +184,16 @@ impl Breaker {
     }
 
     /// Mirrors a probe that the gate let in, so that the machine's own limits, the time limit above all, hold for it.
-    fn probe_out(&mut self, generation: u64, now: Timestamp) {
-        if same_generation(self.machine.generation(), generation) {
+    fn probe_out(&mut self, generation: u64, now: Timestamp) -> Option<Transition> {
+        if !same_generation(self.machine.generation(), generation) {
+            return None;
+        }
+        // The half-open limit may have passed while the message was on its way.
+        let moved = self.machine.on_timer(now);
+        if moved.is_none() {
             self.probes.extend(self.machine.try_acquire(now).ok());
         }
+        moved
     }
 
     /// Lets the machine count an outcome. Calls of a closed gate take their permit only now: the gate has admitted them.

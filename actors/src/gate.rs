@@ -43,14 +43,10 @@ pub(crate) enum Mode {
     Disabled = 5,
 }
 
-/// Proof of admission; its outcome goes back to the gate exactly once.
+/// Proof of admission; its outcome goes back to the gate exactly once. Bit 0: whether it took a probe slot; the rest: the
+/// generation that admitted, modulo 2^29.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Permit {
-    /// The generation that admitted, modulo 2^29.
-    generation: u64,
-    /// Whether it took a probe slot.
-    probe: bool,
-}
+pub(crate) struct Permit(u32);
 
 /// What the breaker actor has to be told about an outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,9 +112,22 @@ impl Word {
 }
 
 impl Permit {
+    #[allow(clippy::cast_possible_truncation, reason = "a generation has 29 bits")]
+    const fn new(generation: u64, probe: bool) -> Self {
+        Self((generation as u32) << 1 | probe as u32)
+    }
+
+    const fn generation(self) -> u64 {
+        (self.0 >> 1) as u64
+    }
+
+    const fn is_probe(self) -> bool {
+        self.0 & 1 == 1
+    }
+
     /// The generation to tell the breaker actor of, if this is a probe.
     pub(crate) fn probe_generation(self) -> Option<u64> {
-        self.probe.then_some(self.generation)
+        self.is_probe().then(|| self.generation())
     }
 }
 
@@ -141,7 +150,7 @@ impl Gate {
     pub(crate) fn admit(&self) -> Result<Permit, Refused> {
         let word = Word(self.word.load(Acquire));
         match word.mode() {
-            Mode::Closed | Mode::Disabled => Ok(Permit { generation: word.generation(), probe: false }),
+            Mode::Closed | Mode::Disabled => Ok(Permit::new(word.generation(), false)),
             Mode::HalfOpen => self.admit_probe(word),
             Mode::Tripping | Mode::Open | Mode::Isolated => Err(Refused(word)),
         }
@@ -152,11 +161,11 @@ impl Gate {
     pub(crate) fn is_quiet(&self, permit: Permit) -> bool {
         let word = Word(self.word.load(Relaxed));
         let counts_nothing = match word.mode() {
-            Mode::Closed => word.count() == 0 && word.generation() == permit.generation && !self.samples,
+            Mode::Closed => word.count() == 0 && word.generation() == permit.generation() && !self.samples,
             Mode::Disabled => true,
             Mode::HalfOpen | Mode::Tripping | Mode::Open | Mode::Isolated => false,
         };
-        counts_nothing && !permit.probe
+        counts_nothing && !permit.is_probe()
     }
 
     /// Takes the permit's outcome. What comes back must reach the breaker actor.
@@ -217,7 +226,7 @@ impl Gate {
                 return Err(Refused(word));
             };
             match self.word.compare_exchange(word.0, word.with_count(left).0, AcqRel, Acquire) {
-                Ok(_) => return Ok(Permit { generation: word.generation(), probe: true }),
+                Ok(_) => return Ok(Permit::new(word.generation(), true)),
                 Err(now) => word = Word(now),
             }
         }
@@ -226,14 +235,14 @@ impl Gate {
 
     #[cold]
     fn observe_slowly(&self, permit: Permit, outcome: Outcome, took: Duration) -> Option<Report> {
-        let generation = permit.generation;
+        let generation = permit.generation();
         let mut word = Word(self.word.load(Acquire));
         loop {
             if word.generation() != generation {
                 self.stale.fetch_add(1, Relaxed);
                 return None;
             }
-            let (next, report) = match (word.mode(), permit.probe) {
+            let (next, report) = match (word.mode(), permit.is_probe()) {
                 (Mode::Closed, _) => self.in_closed(word, outcome, took),
                 (Mode::HalfOpen, true) => in_half_open(word, outcome, took),
                 (Mode::Disabled, _) => return None,

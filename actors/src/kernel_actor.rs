@@ -123,7 +123,7 @@ impl<K: Kernel> Actor for InlineActor<K> {
         (): &mut (),
     ) -> Result<(), ActorProcessingErr> {
         // The kernel is a local of this future: a panic or a kill drops it before the supervisor hears of the end.
-        live(&self.recipe, &self.incarnation).await?;
+        live(&self.recipe, &self.incarnation).await.map_err(|error| error.to_string())?;
         myself.stop(None);
         Ok(())
     }
@@ -170,14 +170,13 @@ impl<K: LocalKernel> ThreadActor<K> {
         let (recipe, incarnation) = (Arc::clone(&self.recipe), Arc::clone(&self.incarnation));
         let (lane, runtime) = (EndOfLane(Arc::clone(&self.lane)), self.runtime.clone());
         let name = format!("{}#{}", recipe.slot.id, incarnation.number);
+        self.lane.start();
         thread::Builder::new().name(name).spawn(move || {
             let _in_runtime = runtime.enter();
-            let lived = catch_unwind(AssertUnwindSafe(|| block_on(live(&recipe, &incarnation))));
-            let end = match lived {
-                Ok(Ok(ending)) => Ok(ending),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(panic) => Err(panic_message(&*panic)),
-            };
+            let lived = catch_unwind(AssertUnwindSafe(|| {
+                block_on(live(&recipe, &incarnation)).map_err(|error| error.to_string())
+            }));
+            let end = lived.unwrap_or_else(|panic| Err(panic_message(&*panic)));
             drop(lane);
             recipe
                 .slot
@@ -206,6 +205,7 @@ async fn live<K: LocalKernel>(recipe: &Recipe<K>, incarnation: &Incarnation) -> 
     if !slot.serving(incarnation) {
         return Ok(Ending::Fenced);
     }
+    incarnation.set_served(restored);
     slot.links.to_recovery(RecoveryMsg::Ready { slot: slot.index, epoch: incarnation.epoch, restored });
     Ok(serve(slot, incarnation, &mut kernel, recipe.checkpointer.as_ref()).await)
 }

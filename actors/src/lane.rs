@@ -29,6 +29,8 @@ pub(crate) struct Lane {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LaneState {
+    /// There is no thread yet; after its actor's end there never will be one.
+    Planned,
     Running,
     Abandoned,
     Ended,
@@ -36,12 +38,17 @@ enum LaneState {
 
 impl Lane {
     pub(crate) fn new(abandoned: Abandoned) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(LaneState::Running), abandoned })
+        Arc::new(Self { state: Mutex::new(LaneState::Planned), abandoned })
     }
 
-    /// Whether the thread has ended, its kernel dropped.
+    /// The thread is about to be started.
+    pub(crate) fn start(&self) {
+        *self.lock() = LaneState::Running;
+    }
+
+    /// Whether the thread has ended, its kernel dropped, or was never started. For use after the actor's end.
     pub(crate) fn has_ended(&self) -> bool {
-        *self.lock() == LaneState::Ended
+        matches!(*self.lock(), LaneState::Ended | LaneState::Planned)
     }
 
     /// Gives the thread up. `false` if it has ended or was given up before.

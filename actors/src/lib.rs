@@ -10,6 +10,7 @@ mod breaker;
 mod cancel;
 mod cause;
 mod checkpoint;
+mod contain;
 mod gate;
 mod kernel_actor;
 mod kernel_ref;

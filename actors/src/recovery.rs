@@ -28,11 +28,12 @@ pub use child::{KernelState, KernelStatus};
 
 use crate::breaker::BreakerMsg;
 use crate::cause::Cause;
+use crate::contain::contain;
 use crate::kernel_actor::Launch;
 use crate::lane::Abandoned;
 use crate::links::Links;
 use crate::operator::Fact;
-use crate::slot::{Life, Supervised};
+use crate::slot::Supervised;
 use child::{Child, Phase};
 
 pub(crate) enum RecoveryMsg {
@@ -115,6 +116,8 @@ pub(crate) struct ChildPlan {
     pub(crate) shutdown: Duration,
     /// How long an incarnation may take to start.
     pub(crate) start_limit: Duration,
+    /// Frees the kernel's name once it is gone.
+    pub(crate) free_name: Box<dyn Fn() + Send + Sync>,
 }
 
 pub(crate) struct RecoveryActor {
@@ -143,6 +146,9 @@ struct Shutdown {
 
 type Myself = ActorRef<RecoveryMsg>;
 
+/// No incarnation has this epoch: the first one is 1.
+const NO_EPOCH: u64 = 0;
+
 impl Actor for RecoveryActor {
     type Msg = RecoveryMsg;
     type State = Recovery;
@@ -168,6 +174,11 @@ impl Actor for RecoveryActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             RecoveryMsg::Spawn { slot, plan, started } => {
+                if state.shutdown.is_some() {
+                    // Dropping `started` says that it is too late.
+                    state.links.to_breaker(BreakerMsg::Remove { slot });
+                    return Ok(());
+                }
                 state.children.insert(slot, Child::new(slot, plan, started, &state.links));
                 state.start(slot, &myself).await;
             }
@@ -222,6 +233,7 @@ impl Recovery {
         let incarnation = child.plan.kernel.begin();
         child.epoch = incarnation.epoch;
         child.incarnation = incarnation.number;
+        child.life = Some(Arc::clone(&incarnation));
         child.set_phase(Phase::Starting, &self.links);
         child.set_alarm(child.plan.start_limit, &self.links);
         match child.plan.launcher.launch(incarnation, myself.get_cell()).await {
@@ -265,20 +277,24 @@ impl Recovery {
             return;
         }
         child.actor = None;
-        // ractor hands over supervision events before messages: the slot knows of a start, and of a fence, whose
-        // message is still on its way.
-        let served = child.phase != Phase::Starting || child.plan.kernel.snapshot().life == Life::Serving;
-        let mut cause = match error {
-            Some(text) if served => Cause::Panicked(text),
-            Some(text) => Cause::StartFailed(text),
-            None => Cause::Killed,
+        // The end of an actor overtakes what it said before.
+        let epoch = child.epoch;
+        if let Some(restored) = child.life.as_ref().and_then(|life| life.served()) {
+            self.ready(slot, epoch, restored);
+        }
+        let Some(child) = self.children.get_mut(&slot) else { return };
+        let mut cause = match (error, &child.phase) {
+            (Some(text), Phase::Starting) => Cause::StartFailed(text),
+            (Some(text), _) => Cause::Panicked(text),
+            (None, _) => Cause::Killed,
         };
         let thread_ended = child.lane.as_ref().is_none_or(|lane| lane.has_ended());
         if child.is_stopping() && thread_ended {
             self.stopped(slot, false, myself);
             return;
         }
-        if !child.plan.kernel.bury(child.epoch, &cause) && cause == Cause::Killed {
+        if !child.plan.kernel.bury(child.epoch, &cause) {
+            // The watchdog was first; its message is still on its way.
             cause = Cause::Hung;
         }
         if child.is_stopping() {
@@ -326,6 +342,8 @@ impl Recovery {
         let Some(child) = self.children.get_mut(&slot) else { return };
         child.clear_alarm();
         child.lane = None;
+        // News of the ended incarnation that is still on its way finds nobody.
+        child.epoch = NO_EPOCH;
         child.last_failure = Some(cause.clone());
         let id = child.plan.kernel.id().clone();
         self.links
@@ -334,8 +352,10 @@ impl Recovery {
         if child.has_never_served() {
             // The spawner is told and decides; a kernel that never served is not kept.
             child.plan.kernel.close(DownReason::Stopped);
-            child.tell_started(Err(cause));
-            self.remove(slot);
+            if let Some(mut child) = self.remove(slot) {
+                child.tell_started(Err(cause));
+                drop_child(child);
+            }
             return;
         }
         if self.abandoned.alive() >= self.abandoned_limit {
@@ -343,6 +363,7 @@ impl Recovery {
             child.plan.kernel.close(DownReason::AbandonedThreads);
             child.set_phase(Phase::Isolated, &self.links);
             self.links.operator.tell(Some(&id), Fact::Isolated { cause });
+            self.drained(myself);
             return;
         }
         match child.plan.machine.on_failure(now) {
@@ -363,6 +384,7 @@ impl Recovery {
                 child.plan.kernel.close(DownReason::Isolated);
                 child.set_phase(Phase::Isolated, &self.links);
                 self.links.operator.tell(Some(&id), Fact::Isolated { cause });
+                self.drained(myself);
             }
             RestartDecision::GiveUp => {
                 self.give_up();
@@ -440,10 +462,13 @@ impl Recovery {
         actor.is_some()
     }
 
-    fn remove(&mut self, slot: u32) {
-        self.children.remove(&slot);
+    /// Forgets a kernel and frees its name.
+    fn remove(&mut self, slot: u32) -> Option<Child> {
         self.actors.retain(|_, owner| *owner != slot);
         self.links.to_breaker(BreakerMsg::Remove { slot });
+        let child = self.children.remove(&slot)?;
+        (child.plan.free_name)();
+        Some(child)
     }
 
     /// Every kernel is down: nobody is left to restart them.
@@ -464,10 +489,14 @@ impl Recovery {
             return;
         };
         child.stopped.push(done);
-        if drain && !child.plan.kernel.is_idle() && !child.is_stopping() {
+        // One that has no incarnation, in its restart delay for example, gets none any more.
+        let lives = matches!(child.phase, Phase::Starting | Phase::Serving);
+        if drain && lives && !child.plan.kernel.is_idle() {
             child.draining = true;
             child.plan.kernel.drain();
-            child.set_alarm(child.plan.shutdown, &self.links);
+            if child.phase == Phase::Serving {
+                child.set_alarm(child.plan.shutdown, &self.links);
+            }
         } else {
             self.begin_stop(slot, myself);
         }
@@ -492,7 +521,7 @@ impl Recovery {
     }
 
     fn stopped(&mut self, slot: u32, killed: bool, myself: &Myself) {
-        let Some(child) = self.children.get_mut(&slot) else { return };
+        let Some(mut child) = self.remove(slot) else { return };
         child.plan.kernel.close(DownReason::Stopped);
         self.links.operator.tell(Some(child.plan.kernel.id()), Fact::Stopped);
         for done in child.stopped.drain(..) {
@@ -500,7 +529,7 @@ impl Recovery {
             let _ = done.send(());
         }
         child.tell_started(Err(Cause::Killed));
-        self.remove(slot);
+        drop_child(child);
         if let Some(shutdown) = &mut self.shutdown {
             if killed {
                 shutdown.report.killed += 1;
@@ -515,6 +544,7 @@ impl Recovery {
         if self.shutdown.is_some() {
             return;
         }
+        self.links.mark_draining();
         let alarm = Arc::new(child::ChildAlarm::shutdown(&self.links));
         self.links.schedule_after(grace, &alarm, 0);
         self.shutdown = Some(Shutdown { draining: true, report: ShutdownReport::default(), done, alarm });
@@ -558,6 +588,11 @@ impl Recovery {
             myself.stop(Some("shut down".into()));
         }
     }
+}
+
+/// A child holds the user's factory and canary, whose drops may panic.
+fn drop_child(child: Child) {
+    contain("dropping a kernel's spec", || drop(child));
 }
 
 impl fmt::Debug for RecoveryMsg {

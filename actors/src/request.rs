@@ -1,5 +1,7 @@
 //! One request as the slot holds it: a single allocation with the input and the way back.
 
+use std::time::Duration;
+
 use crate::gate::Permit;
 use crate::way::Way;
 
@@ -8,6 +10,8 @@ use crate::way::Way;
 pub(crate) struct Request<I, O> {
     pub(crate) input: I,
     pub(crate) permit: Permit,
+    /// The time it may take from the moment an incarnation takes it; [`Duration::MAX`] when its deadline says it all.
+    pub(crate) budget: Duration,
     pub(crate) way: Way<O>,
 }
 

@@ -5,7 +5,7 @@ mod health;
 mod registry;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ractor::ActorRef;
@@ -48,6 +48,8 @@ struct Inner {
     handle: Handle,
     probes: Arc<ProbeLoop>,
     state: watch::Receiver<RuntimeState>,
+    /// Weak, so that waiters learn it when the task that publishes the end is gone.
+    publish: Weak<watch::Sender<RuntimeState>>,
 }
 
 /// What a runtime as a whole is doing.
@@ -103,11 +105,13 @@ impl Runtime {
         }
         let recipe = Arc::new(Recipe { slot: Arc::clone(&slot), factory, checkpointer, canary });
         let launcher = launcher(recipe, self.inner.abandoned.clone(), self.inner.handle.clone());
-        let plan = ChildPlan { kernel, launcher, machine, shutdown, start_limit };
+        let (registry, name) = (Arc::clone(&self.inner.registry), id.clone());
+        let free_name = Box::new(move || registry.remove(&name, index));
+        let plan = ChildPlan { kernel, launcher, machine, shutdown, start_limit, free_name };
         let (started, start) = oneshot::channel();
         let spawn = RecoveryMsg::Spawn { slot: index, plan, started };
         if self.inner.recovery.send_message(spawn).is_err() {
-            self.inner.registry.remove(&id);
+            self.inner.registry.remove(&id, index);
             return Err(SpawnError::RuntimeGone);
         }
         match start.await {
@@ -115,12 +119,9 @@ impl Runtime {
                 self.inner.probes.look(index, &*slot);
                 Ok(KernelRef { slot })
             }
-            Ok(Err(cause)) => {
-                self.inner.registry.remove(&id);
-                Err(SpawnError::Start { kernel: id, cause })
-            }
+            Ok(Err(cause)) => Err(SpawnError::Start { kernel: id, cause }),
             Err(_) => {
-                self.inner.registry.remove(&id);
+                self.inner.registry.remove(&id, index);
                 Err(SpawnError::RuntimeGone)
             }
         }
@@ -174,14 +175,10 @@ impl Runtime {
     /// waits. `false` for an unknown one. One that does not end within its shutdown grace is killed.
     ///
     /// # Cancel safety
-    /// A dropped order is carried out; the name is then freed by nobody.
+    /// A dropped order is carried out.
     pub async fn stop(&self, id: &str, drain: bool) -> bool {
         let Some(slot) = self.inner.registry.index(id) else { return false };
-        let stopped = self.ask(|done| RecoveryMsg::Stop { slot, drain, done }).await.is_some();
-        if let Ok(id) = KernelId::new(id) {
-            self.inner.registry.remove(&id);
-        }
-        stopped
+        self.ask(|done| RecoveryMsg::Stop { slot, drain, done }).await.is_some()
     }
 
     /// Drains everything for at most `grace`, then stops the kernels in reverse start order, each awaited. What still waits is
@@ -190,6 +187,15 @@ impl Runtime {
     /// # Cancel safety
     /// A dropped shutdown is carried out.
     pub async fn shutdown(&self, grace: Duration) -> Option<ShutdownReport> {
+        if let Some(publish) = self.inner.publish.upgrade() {
+            publish.send_if_modified(|state| {
+                let runs = *state == RuntimeState::Running;
+                if runs {
+                    *state = RuntimeState::Draining;
+                }
+                runs
+            });
+        }
         let report = self.ask(|done| RecoveryMsg::Shutdown { grace, done }).await?;
         let mut state = self.inner.state.clone();
         // The sender is the task that sees the recovery actor's end; without it there is nothing to wait for.
@@ -200,7 +206,10 @@ impl Runtime {
     /// What the runtime as a whole is doing.
     #[must_use]
     pub fn state(&self) -> RuntimeState {
-        *self.inner.state.borrow()
+        match *self.inner.state.borrow() {
+            RuntimeState::Running if self.inner.links.is_draining() => RuntimeState::Draining,
+            state => state,
+        }
     }
 
     /// Waits until the runtime has stopped or given up.

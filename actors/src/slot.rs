@@ -11,7 +11,6 @@ mod serve;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
-use std::task::Waker;
 use std::time::Duration;
 
 use rustkernel_core::KernelId;
@@ -29,6 +28,7 @@ pub(crate) use serve::{Ending, Incarnation, serve};
 
 use crate::breaker::BreakerMsg;
 use crate::cancel::{cancelled, deadline_exceeded};
+use crate::contain::{contain, wake};
 use crate::gate::{Gate, Report};
 use crate::links::Links;
 use crate::request::Request;
@@ -115,7 +115,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         let deadline = timing.header.deadline;
         let remaining = deadline.saturating_since(timing.now);
         // Made before the lock is taken; a refusal takes it apart again.
-        let request = Arc::new(Request { input, permit, way });
+        let request = Arc::new(Request { input, permit, budget: timing.budget, way });
         let mut state = self.lock();
         let verdict = if remaining.is_zero() {
             Err(KernelErrorKind::DeadlineExceeded)
@@ -125,8 +125,11 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         if let Err(kind) = verdict {
             // Only a full slot looks for entries that nobody waits for any more.
             let full = matches!(kind, KernelErrorKind::Overloaded(_));
-            let dead =
-                if full { state.ledger.purge(|entry| entry.request.is_cancelled()) } else { Vec::new() };
+            let dead = if full && state.ledger.may_purge() {
+                state.ledger.purge(|entry| entry.request.is_cancelled())
+            } else {
+                Vec::new()
+            };
             drop(state);
             let purged = !dead.is_empty();
             self.answer_all(dead, || cancelled(Phase::Queued));
@@ -144,9 +147,9 @@ impl<I: Payload, O: Payload> Slot<I, O> {
             state.requests += 1;
             timing.header.id = u64::from(self.index) << INDEX_SHIFT | state.requests;
         }
-        let Timing { header, budget, .. } = timing;
+        let header = timing.header;
         let kept = keep(&request, header.id);
-        let sleeper = state.ledger.accept(Entry { header, request, bytes, budget, convictions: 0 });
+        let sleeper = state.ledger.accept(Entry { header, request, bytes, convictions: 0 });
         let arm = arm(&mut state.ledger, deadline);
         drop(state);
         wake(sleeper);
@@ -158,7 +161,8 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     pub(crate) fn cancel(&self, request: &Shared<I, O>, id: u64) {
         let cancelled = self.lock().ledger.cancel(id);
         match cancelled {
-            Cancelled::Waiting(_) => {
+            Cancelled::Waiting(_, sleeper) => {
+                wake(sleeper);
                 self.report(self.gate.observe(request.permit, Outcome::Inconclusive, Duration::ZERO))
             }
             Cancelled::Running(waker) => {
@@ -166,7 +170,8 @@ impl<I: Payload, O: Payload> Slot<I, O> {
                 wake(waker);
                 self.report(self.gate.observe(request.permit, Outcome::Neutral, Duration::ZERO));
             }
-            Cancelled::Gone => {}
+            // Answered, or on its way back into the queue after a crash: raised, it is not run again.
+            Cancelled::Gone => request.way.signal().raise(),
         }
     }
 
@@ -192,18 +197,23 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     fn conclude(
         &self,
         header: Header,
-        request: &Shared<I, O>,
+        request: Shared<I, O>,
         outcome: Outcome,
         result: Result<O, KernelError>,
     ) {
         self.report(self.gate.observe(request.permit, outcome, Duration::ZERO));
-        request.way.give(header, Timestamp::ZERO, result.map_err(|error| error.in_kernel(&self.id)));
+        // It may be the last to hold the input. A panic in there may not cost the others their answers, nor the recovery
+        // actor its life.
+        contain("giving an answer", || {
+            request.way.give(header, Timestamp::ZERO, result.map_err(|error| error.in_kernel(&self.id)));
+            drop(request);
+        });
     }
 
     fn answer_all(&self, entries: Vec<Entry<Shared<I, O>>>, error: impl Fn() -> KernelError) {
         for entry in entries {
             let error = error();
-            self.conclude(entry.header, &entry.request, Outcome::of(&error), Err(error));
+            self.conclude(entry.header, entry.request, Outcome::of(&error), Err(error));
         }
     }
 
@@ -241,7 +251,7 @@ impl<I: Payload, O: Payload> Alarm for Slot<I, O> {
         wake(due.waker);
         self.answer_all(due.expired, || deadline_exceeded(Phase::Queued));
         if let Some((header, request)) = due.overdue {
-            self.conclude(header, &request, Outcome::Failure, Err(deadline_exceeded(Phase::Executing)));
+            self.conclude(header, request, Outcome::Failure, Err(deadline_exceeded(Phase::Executing)));
         }
     }
 }
@@ -252,12 +262,6 @@ fn arm<R: Clone>(ledger: &mut Ledger<R>, at: Timestamp) -> Option<Timestamp> {
         ledger.armed = at;
         at
     })
-}
-
-fn wake(waker: impl IntoIterator<Item = Waker>) {
-    for waker in waker {
-        waker.wake();
-    }
 }
 
 impl From<Refusal> for KernelErrorKind {

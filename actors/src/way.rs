@@ -12,6 +12,7 @@ use rustkernel_core::error::{KernelErrorKind, Phase};
 use rustkernel_core::traits::Signal;
 
 use crate::cancel::CancelToken;
+use crate::contain::wake;
 use crate::pipeline::{Mark, Recorder};
 use crate::sync::{Mutex, lock};
 
@@ -161,9 +162,7 @@ impl<O> Cell<O> {
             let waker = waker.take();
             *state = State::Ready(result);
             drop(state);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+            wake(waker);
         }
     }
 

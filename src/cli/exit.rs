@@ -49,7 +49,12 @@ impl Exit {
                 | ErrorKind::Rejected => Self::GaveUp,
                 ErrorKind::Cancelled | ErrorKind::InvalidInput | ErrorKind::Permanent => Self::Failure,
             },
-            _ => Self::Failure,
+            KernelErrorKind::Overloaded(_)
+            | KernelErrorKind::DeadlineExceeded
+            | KernelErrorKind::Restarting { .. }
+            | KernelErrorKind::Draining
+            | KernelErrorKind::Cancelled
+            | _ => Self::Failure,
         }
     }
 }

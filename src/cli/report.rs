@@ -20,6 +20,8 @@ pub(super) struct Report {
     pub(super) stages: PipelineReport,
     pub(super) counts: Counts,
     pub(super) kernels: Vec<KernelStatus>,
+    /// Threads that were left behind and still block.
+    pub(super) blocked_threads: usize,
     /// What the nodes are called, where they have names.
     pub(super) names: HashMap<u64, String>,
 }
@@ -58,6 +60,7 @@ struct SupervisionDocument<'a> {
     #[serde(flatten)]
     counts: &'a Counts,
     retries: u64,
+    blocked_threads: usize,
     kernels: Vec<KernelDocument<'a>>,
 }
 
@@ -81,6 +84,7 @@ impl Report {
             supervision: SupervisionDocument {
                 counts: &self.counts,
                 retries: self.retries(),
+                blocked_threads: self.blocked_threads,
                 kernels: self.kernels.iter().map(KernelDocument::of).collect(),
             },
         };
@@ -96,6 +100,11 @@ impl Report {
         // Writing to a String never fails.
         let _ = self.write(&mut text);
         text
+    }
+
+    /// Whether supervision had anything to do.
+    pub(super) fn is_eventful(&self) -> bool {
+        self.counts != Counts::default() || self.retries() > 0
     }
 
     /// Re-runs of requests, after a crash, a hang or an error.
@@ -148,7 +157,7 @@ impl Report {
     }
 
     fn write_supervision(&self, out: &mut String) -> fmt::Result {
-        let Counts { restarts, failures, dead_letters, abandoned_threads, breakers_opened, isolated } =
+        let Counts { restarts, failures, dead_letters, abandoned_threads: _, breakers_opened, isolated } =
             &self.counts;
         write!(out, "supervision: {restarts} restarts")?;
         if !failures.is_empty() {
@@ -157,8 +166,8 @@ impl Report {
             write!(out, " ({})", causes.join(", "))?;
         }
         writeln!(out, ", {} retries, {dead_letters} dead letters", self.retries())?;
-        if *abandoned_threads > 0 {
-            writeln!(out, "             {abandoned_threads} blocked threads were left behind")?;
+        if self.blocked_threads > 0 {
+            writeln!(out, "             {} threads were left behind and still block", self.blocked_threads)?;
         }
         if *breakers_opened > 0 {
             writeln!(out, "             breakers opened {breakers_opened} times")?;

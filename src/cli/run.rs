@@ -98,7 +98,8 @@ async fn drive(plan: Plan, args: RunArgs) -> Result<Exit, RunError> {
                 Ok(_) | Err(_) => HashMap::new(),
             };
             let kernels = runtime.status().await;
-            let report = Report { name, result, stages, counts: tally.counts(), kernels, names };
+            let (counts, blocked_threads) = (tally.counts(), runtime.abandoned_threads());
+            let report = Report { name, result, stages, counts, kernels, blocked_threads, names };
             tell(&report, args.format);
             if server.is_some() {
                 signals.next().await;
@@ -140,7 +141,8 @@ fn tell(report: &Report, format: Format) {
     match (format, &report.result) {
         (Format::Json, _) => print(&report.json()),
         (Format::Human, Ok(_)) => print(&report.human()),
-        (Format::Human, Err(_)) => say(report.human().trim_end()),
+        (Format::Human, Err(_)) if report.is_eventful() => say(report.human().trim_end()),
+        (Format::Human, Err(_)) => {}
     }
     if let Err(error) = &report.result {
         say(format_args!("error: {error}"));
@@ -159,13 +161,12 @@ fn health_of(result: &Result<Ranking, KernelError>) -> HealthCheckResult {
 
 /// What a user can do about it.
 fn advice(error: &KernelError) -> Option<&'static str> {
-    match error.kind() {
-        KernelErrorKind::Hung => Some(
+    if error.kind() == &KernelErrorKind::Hung {
+        return Some(
             "every attempt was longer than the stage's `hang_limit`; for a large input, give the stage more in a job file",
-        ),
-        KernelErrorKind::DeadlineExceeded => Some("give the job more time with `--deadline`"),
-        _ => None,
+        );
     }
+    (error.kind() == &KernelErrorKind::DeadlineExceeded).then_some("give the job more time with `--deadline`")
 }
 
 impl RunError {
@@ -175,7 +176,7 @@ impl RunError {
             Self::Spawn(error) => match error {
                 SpawnError::Id(_) | SpawnError::Config { .. } | SpawnError::NameTaken(_) => Exit::Config,
                 SpawnError::Start { .. } => Exit::GaveUp,
-                _ => Exit::Failure,
+                SpawnError::RuntimeGone | _ => Exit::Failure,
             },
             Self::Tokio(_) | Self::Start(_) | Self::Signals(_) | Self::Serve { .. } => Exit::Failure,
         }

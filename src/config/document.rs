@@ -23,8 +23,7 @@ impl Document {
     #[must_use]
     pub fn at(&self, field: &str, fault: ConfigFault) -> ConfigError {
         let line_column = self.locate(field).map(|span| self.line_column(span.start));
-        let place = Place { file: self.name.clone(), line_column, field: Some(field.to_owned()) };
-        ConfigError { place, fault }
+        self.error(line_column, Some(field.to_owned()), fault)
     }
 
     /// An error of the parser, or of a type that reads what was parsed.
@@ -32,11 +31,13 @@ impl Document {
     pub fn refused(&self, error: &toml::de::Error) -> ConfigError {
         let span = error.span();
         let field = span.as_ref().and_then(|span| self.field_at(span.start));
+        if let (Some(section), Some((inner, rule))) = (&field, broken_rule(error.message())) {
+            return self.at(&format!("{section}.{inner}"), ConfigFault::Value { message: rule.to_owned() });
+        }
         let line_column = span.map(|span| self.line_column(span.start));
-        let place = Place { file: self.name.clone(), line_column, field };
         let fault = unknown_key(error.message())
             .unwrap_or_else(|| ConfigFault::Value { message: error.message().to_owned() });
-        ConfigError { place, fault }
+        self.error(line_column, field, fault)
     }
 
     /// The table at `field`, with its places in the text.
@@ -50,6 +51,15 @@ impl Document {
             table = toml::Spanned::new(span, inner);
         }
         Some(table)
+    }
+
+    fn error(
+        &self,
+        line_column: Option<(usize, usize)>,
+        field: Option<String>,
+        fault: ConfigFault,
+    ) -> ConfigError {
+        ConfigError { place: Box::new(Place { file: self.name.clone(), line_column, field }), fault }
     }
 
     fn locate(&self, field: &str) -> Option<Range<usize>> {
@@ -116,17 +126,16 @@ fn path_to(table: &DeTable<'_>, offset: usize, path: &mut Vec<String>) -> bool {
             path.push(name);
             return true;
         }
-        let entries: Vec<_> = match value.get_ref() {
-            DeValue::Array(items) => {
-                items.iter().enumerate().map(|(index, item)| (format!("{name}[{index}]"), item)).collect()
-            }
-            _ => vec![(name, value)],
+        let entries: Vec<_> = if let DeValue::Array(items) = value.get_ref() {
+            items.iter().enumerate().map(|(index, item)| (format!("{name}[{index}]"), item)).collect()
+        } else {
+            vec![(name, value)]
         };
         for (name, value) in entries {
             path.push(name);
-            let inside = match value.get_ref() {
-                DeValue::Table(inner) => path_to(inner, offset, path),
-                _ => false,
+            let inside = match value.get_ref().as_table() {
+                Some(inner) => path_to(inner, offset, path),
+                None => false,
             };
             if inside || value.span().contains(&offset) {
                 return true;
@@ -147,6 +156,12 @@ fn unknown_key(message: &str) -> Option<ConfigFault> {
         nearest: nearest(key, known.iter().copied()),
         known: list(&known),
     })
+}
+
+/// Field and rule of a section that checks itself, whose error is its type's `InvalidConfig`: its place is the section's.
+fn broken_rule(message: &str) -> Option<(&str, &str)> {
+    let (field, rule) = message.strip_prefix("invalid configuration: `")?.split_once("` ")?;
+    Some((field.rsplit('.').next()?, rule))
 }
 
 /// The one of `known` that `given` was most likely meant to be.

@@ -10,7 +10,7 @@ use rustkernel_core::id::InvalidKernelId;
 #[error("{place}{fault}")]
 pub struct ConfigError {
     /// Where it is.
-    pub place: Place,
+    pub place: Box<Place>,
     /// What is wrong.
     #[source]
     pub fault: ConfigFault,
@@ -122,8 +122,8 @@ pub enum ConfigFault {
 }
 
 impl Place {
-    pub(super) fn file(file: &str) -> Self {
-        Self { file: file.to_owned(), ..Self::default() }
+    pub(super) fn file(file: &str) -> Box<Self> {
+        Box::new(Self { file: file.to_owned(), ..Self::default() })
     }
 }
 

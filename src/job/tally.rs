@@ -39,7 +39,14 @@ impl Tally {
             Fact::ThreadAbandoned { .. } => counts.abandoned_threads += 1,
             Fact::Breaker(transition) if transition.to == BreakerMode::Open => counts.breakers_opened += 1,
             Fact::Isolated { .. } => counts.isolated.extend(event.kernel.as_ref().map(ToString::to_string)),
-            _ => {}
+            Fact::Started { .. }
+            | Fact::Resumed
+            | Fact::Stopped
+            | Fact::Breaker(_)
+            | Fact::CheckpointFailed { .. }
+            | Fact::Health(_)
+            | Fact::GaveUp
+            | _ => {}
         }
     }
 

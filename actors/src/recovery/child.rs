@@ -14,7 +14,7 @@ use super::{ChildPlan, RecoveryMsg};
 use crate::cause::Cause;
 use crate::lane::Lane;
 use crate::links::Links;
-use crate::slot::{Accounts, Life};
+use crate::slot::{Accounts, Incarnation, Life};
 use crate::timer::Alarm;
 
 /// Where a child stands.
@@ -41,6 +41,7 @@ pub(super) struct Child {
     pub(super) since: Timestamp,
     pub(super) epoch: u64,
     pub(super) incarnation: u64,
+    pub(super) life: Option<Arc<Incarnation>>,
     pub(super) actor: Option<ActorCell>,
     pub(super) lane: Option<Arc<Lane>>,
     pub(super) last_failure: Option<Cause>,
@@ -67,6 +68,7 @@ impl Child {
             since: links.timer.clock().now(),
             epoch: 0,
             incarnation: 0,
+            life: None,
             actor: None,
             lane: None,
             last_failure: None,

@@ -1,7 +1,7 @@
 //! How a runtime is made.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use ractor::Actor;
 use rustkernel_core::resilience::{HealthCheckConfig, InvalidConfig};
@@ -124,10 +124,20 @@ impl RuntimeBuilder {
             Actor::spawn(None, recovery, ()).await.map_err(|error| StartError::Actor(error.into()))?;
         links.connect(breaker.clone(), recovery.clone());
         let registry = Arc::new(Registry::default());
-        let state = watch_over(ended, Arc::clone(&registry), &links, &handle);
+        let (state, publish) = watch_over(ended, Arc::clone(&registry), &links, &handle);
         let probes = ProbeLoop::start(self.health_check, &registry, &links)?;
         Ok(Runtime {
-            inner: Arc::new(Inner { links, recovery, breaker, registry, abandoned, handle, probes, state }),
+            inner: Arc::new(Inner {
+                links,
+                recovery,
+                breaker,
+                registry,
+                abandoned,
+                handle,
+                probes,
+                state,
+                publish,
+            }),
         })
     }
 }
@@ -138,8 +148,10 @@ fn watch_over(
     registry: Arc<Registry>,
     links: &Arc<Links>,
     handle: &Handle,
-) -> watch::Receiver<RuntimeState> {
+) -> (watch::Receiver<RuntimeState>, Weak<watch::Sender<RuntimeState>>) {
     let (publish, state) = watch::channel(RuntimeState::Running);
+    let publish = Arc::new(publish);
+    let weak = Arc::downgrade(&publish);
     let close = CloseOnDrop(registry);
     let links = Arc::downgrade(links);
     handle.spawn(async move {
@@ -149,7 +161,7 @@ fn watch_over(
         drop(close);
         publish.send_replace(if asked { RuntimeState::Stopped } else { RuntimeState::GaveUp });
     });
-    state
+    (state, weak)
 }
 
 impl fmt::Debug for RuntimeBuilder {

@@ -42,9 +42,13 @@ impl Registry {
         self.lock().insert(id.clone(), Some(named));
     }
 
-    /// Frees the name.
-    pub(super) fn remove(&self, id: &KernelId) {
-        let removed = self.lock().remove(id);
+    /// Frees the name, if it is still that of slot `index`.
+    pub(super) fn remove(&self, id: &KernelId, index: u32) {
+        let mut names = self.lock();
+        let is_own =
+            names.get(id).is_some_and(|named| named.as_ref().is_none_or(|named| named.index == index));
+        let removed = if is_own { names.remove(id) } else { None };
+        drop(names);
         drop(removed);
     }
 

@@ -11,6 +11,7 @@ use rustkernel_core::traits::Payload;
 use super::ledger::{Entry, Running};
 use super::{Accounts, Incarnation, Life, MutexGuard, Shared, Slot, State, wake};
 use crate::cause::Cause;
+use crate::contain::contain;
 use crate::gate::Gate;
 use crate::operator::Fact;
 use crate::recovery::RecoveryMsg;
@@ -77,7 +78,7 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
         if state.ledger.epoch != epoch {
             return false;
         }
-        let suspect = void(state).and_then(Running::unsettled);
+        let suspect = unsettled(void(state));
         let kind = match cause {
             Cause::Hung => KernelErrorKind::Hung,
             Cause::Panicked(_) | Cause::Killed | Cause::StartFailed(_) => KernelErrorKind::Crashed,
@@ -98,11 +99,11 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
     fn close(&self, reason: DownReason) {
         let mut state = self.lock();
         let waiting = state.ledger.close(Life::Down(reason));
-        if let Some(suspect) = void(state).and_then(Running::unsettled) {
+        if let Some(suspect) = unsettled(void(state)) {
             self.lock().ledger.settle(suspect.bytes, false);
             let error = KernelError::new(KernelErrorKind::Crashed, Phase::Executing)
                 .with_source(Cause::Killed.to_string());
-            self.conclude(suspect.header, &suspect.request, Outcome::Failure, Err(error));
+            self.conclude(suspect.header, suspect.request, Outcome::Failure, Err(error));
         }
         self.answer_all(waiting, || KernelError::new(KernelErrorKind::Down(reason), Phase::Queued));
     }
@@ -180,11 +181,12 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     /// Fences the incarnation whose execution hangs: its request is resolved, its late answer is void, and recovery is told.
     pub(super) fn fence_hung(&self, state: MutexGuard<'_, State<I, O>>) {
         let epoch = state.ledger.epoch;
-        let suspect = void(state).and_then(Running::unsettled);
+        let suspect = unsettled(void(state));
+        // Told before the answer: whoever has the answer and asks for the status sees the failure in it.
+        self.links.to_recovery(RecoveryMsg::Hung { slot: self.index, epoch });
         if let Some(suspect) = suspect {
             self.resolve(suspect, KernelErrorKind::Hung, &Cause::Hung);
         }
-        self.links.to_recovery(RecoveryMsg::Hung { slot: self.index, epoch });
     }
 
     /// Decides about a request whose incarnation is gone: run it again alone, or answer it.
@@ -206,10 +208,11 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         let error =
             KernelError::new(kind, Phase::Executing).with_source(cause.to_string()).in_kernel(&self.id);
         if self.rules.idempotent && spent {
-            let input = self.rules.encode.and_then(|encode| encode(&request.input).ok());
+            let input =
+                self.rules.encode.and_then(|encode| contain("a codec", || encode(&request.input).ok())?);
             self.links.operator.bury(&self.id, header.id, header.attempt, &error, input);
         }
-        self.conclude(header, &request, Outcome::Failure, Err(error));
+        self.conclude(header, request, Outcome::Failure, Err(error));
     }
 
     /// Puts a suspect back at the head of the queue, unless the slot is down or its time is over.
@@ -227,6 +230,11 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         wake(sleeper);
         None
     }
+}
+
+/// What has to be answered still. The rest is dropped, and may be the last to hold a user's value.
+fn unsettled<R>(running: Option<Running<R>>) -> Option<Entry<R>> {
+    contain("dropping a request", || running.and_then(Running::unsettled)).flatten()
 }
 
 /// Ends the current epoch: its incarnation is told, and everything it still does is void. Gives back what it had in hand.

@@ -29,8 +29,6 @@ pub(crate) struct Entry<R> {
     pub(crate) header: Header,
     pub(crate) request: R,
     pub(crate) bytes: usize,
-    /// The time it may take from the moment an incarnation takes it; [`Duration::MAX`] when its deadline is in the header.
-    pub(crate) budget: Duration,
     /// Incarnations that died or hung while they ran this request.
     pub(crate) convictions: u32,
 }
@@ -140,8 +138,8 @@ pub(crate) struct Due<R> {
 /// Where [`Ledger::cancel`] found the request.
 #[derive(Debug)]
 pub(crate) enum Cancelled<R> {
-    /// It waited; nobody has to be told.
-    Waiting(Entry<R>),
+    /// It waited. A draining incarnation that sleeps is woken: it may have been the last.
+    Waiting(Entry<R>, Option<Waker>),
     /// It runs; this wakes its execution, which is to be dropped.
     Running(Option<Waker>),
     /// It was answered already.
@@ -162,6 +160,8 @@ pub(crate) struct Ledger<R> {
     /// Re-runs that wait for their backoff.
     delayed: Vec<(Timestamp, Entry<R>)>,
     bytes: usize,
+    /// Refusals since the last look for dead entries.
+    refusals: usize,
     sleeper: Option<Waker>,
     service: ServiceTime,
 }
@@ -179,6 +179,7 @@ impl<R: Clone> Ledger<R> {
             queue: VecDeque::new(),
             delayed: Vec::new(),
             bytes: 0,
+            refusals: usize::MAX - 1,
             sleeper: None,
             service: ServiceTime::default(),
         }
@@ -429,7 +430,19 @@ impl<R: Clone> Ledger<R> {
         };
         let Some(entry) = entry else { return Cancelled::Gone };
         self.settle(entry.bytes, false);
-        Cancelled::Waiting(entry)
+        let sleeper = if self.life == Life::Draining { self.sleeper.take() } else { None };
+        Cancelled::Waiting(entry, sleeper)
+    }
+
+    /// Whether a full slot should look for entries that nobody waits for: once for as many refusals as there are entries, so that a
+    /// refusal stays cheap.
+    pub(crate) fn may_purge(&mut self) -> bool {
+        self.refusals += 1;
+        let due = self.refusals >= self.queue.len();
+        if due {
+            self.refusals = 0;
+        }
+        due
     }
 
     /// Takes out every waiting entry that `is_dead` names, to make room.

@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use rustkernel_core::clock::Timestamp;
 use rustkernel_core::envelope::Header;
 use rustkernel_core::error::{KernelError, Phase};
-use rustkernel_core::resilience::{Classify, Outcome, RetryDecision};
+use rustkernel_core::resilience::{Classify, Outcome, RetryDecision, with_ambient_deadline};
 use rustkernel_core::traits::{Context, LocalKernel, Payload, Signal};
 
 use super::ledger::{Entry, Next, Running};
@@ -33,11 +34,19 @@ pub(crate) struct Incarnation {
     pub(crate) fence: Signal,
     /// Since when user code blocks the thread, in clock nanoseconds; 0 while it does not.
     blocked_since: AtomicU64,
+    /// Set when it serves: whether it was restored.
+    served: OnceLock<bool>,
 }
 
 impl Incarnation {
     pub(crate) fn new(epoch: u64, number: u64) -> Self {
-        Self { epoch, number, fence: Signal::new(), blocked_since: AtomicU64::new(0) }
+        Self {
+            epoch,
+            number,
+            fence: Signal::new(),
+            blocked_since: AtomicU64::new(0),
+            served: OnceLock::new(),
+        }
     }
 
     pub(crate) fn blocked_since(&self) -> Option<Timestamp> {
@@ -45,6 +54,17 @@ impl Incarnation {
             0 => None,
             nanos => Some(Timestamp::from_nanos(nanos)),
         }
+    }
+
+    /// It serves.
+    pub(crate) fn set_served(&self, restored: bool) {
+        // An incarnation begins to serve once.
+        let _ = self.served.set(restored);
+    }
+
+    /// Whether it was restored, if it has ever served.
+    pub(crate) fn served(&self) -> Option<bool> {
+        self.served.get().copied()
     }
 
     fn enter(&self, now: Timestamp) {
@@ -97,7 +117,8 @@ pub(crate) async fn serve<K: LocalKernel>(
             let mut cx = Context::new(header, incarnation.number, slot.clock(), stops);
             // A kernel may work before it returns its future, and when the future is dropped: both may block.
             incarnation.enter(since);
-            let future = pin!(kernel.execute_local(&request.input, &mut cx));
+            let future =
+                pin!(with_ambient_deadline(header.deadline, kernel.execute_local(&request.input, &mut cx)));
             Execution { slot, incarnation, request: &request, since, waited: false, future }.await
         };
         incarnation.leave();
@@ -231,14 +252,15 @@ impl<I: Payload, O: Payload> Slot<I, O> {
 
     /// Starts an entry's clocks. Reads the time only if somebody needs it.
     fn start(&self, entry: &mut Entry<Shared<I, O>>) -> Timestamp {
-        let has_budget = entry.budget != Duration::MAX;
+        let budget = entry.request.budget;
+        let has_budget = budget != Duration::MAX;
         if !has_budget && !self.is_timed(&entry.header) {
             return Timestamp::ZERO;
         }
         let now = self.clock().now();
         if has_budget {
-            entry.header.deadline = entry.header.deadline.min(now + entry.budget);
-            entry.budget = Duration::MAX;
+            // A re-run finds the deadline of the first start here, which is the earlier one.
+            entry.header.deadline = entry.header.deadline.min(now + budget);
         }
         now
     }
@@ -347,7 +369,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         drop(state);
         let Some(entry) = running.and_then(Running::unsettled) else { return };
         self.lock().ledger.settle(entry.bytes, false);
-        self.conclude(entry.header, &entry.request, Outcome::Neutral, Err(cancelled(Phase::Executing)));
+        self.conclude(entry.header, entry.request, Outcome::Neutral, Err(cancelled(Phase::Executing)));
     }
 
     fn answer_over(&self, over: Vec<Entry<Shared<I, O>>>) {
@@ -357,7 +379,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
             } else {
                 deadline_exceeded(Phase::Queued)
             };
-            self.conclude(entry.header, &entry.request, Outcome::Inconclusive, Err(error));
+            self.conclude(entry.header, entry.request, Outcome::Inconclusive, Err(error));
         }
     }
 }

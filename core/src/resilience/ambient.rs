@@ -1,22 +1,23 @@
 //! The deadline that travels with a task.
 //!
 //! Whoever runs work under a deadline leaves it here, and whoever calls further down finds it, without a parameter
-//! in between. It belongs to the task: a spawned task does not inherit it.
+//! in between. It belongs to the work: it is in place while the work is polled and gone in between, so a spawned task does not
+//! inherit it and another task on the same thread does not see it.
 
-use std::future::Future;
-
-use tokio::task::futures::TaskLocalFuture;
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 
 use crate::clock::Timestamp;
 
-tokio::task_local! {
-    static DEADLINE: Timestamp;
+thread_local! {
+    static DEADLINE: Cell<Timestamp> = const { Cell::new(Timestamp::NEVER) };
 }
 
 /// The deadline of the work that the running task does, or `None` where nobody set one.
 #[must_use]
 pub fn ambient_deadline() -> Option<Timestamp> {
-    DEADLINE.try_with(|deadline| *deadline).ok().filter(|deadline| !deadline.is_never())
+    Some(DEADLINE.get()).filter(|deadline| !deadline.is_never())
 }
 
 /// Runs `work` under `deadline`, or under the deadline that is there already where that one is earlier.
@@ -27,13 +28,28 @@ pub fn ambient_deadline() -> Option<Timestamp> {
 /// # Cancel safety
 /// As cancel-safe as `work`.
 pub async fn with_ambient_deadline<F: Future>(deadline: Timestamp, work: F) -> F::Output {
-    let outer = ambient_deadline().unwrap_or(Timestamp::NEVER);
-    scope(deadline.min(outer), work).await
+    let deadline = deadline.min(DEADLINE.get());
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        let _scope = Scope::enter(deadline);
+        work.as_mut().poll(cx)
+    })
+    .await
 }
 
-/// Runs `work` under `deadline`, which the caller has made sure is no later than the one outside.
-pub(super) fn scope<F: Future>(deadline: Timestamp, work: F) -> TaskLocalFuture<Timestamp, F> {
-    DEADLINE.scope(deadline, work)
+/// One poll under a deadline; the deadline outside comes back when it is dropped, by a panic too.
+pub(super) struct Scope(Timestamp);
+
+impl Scope {
+    pub(super) fn enter(deadline: Timestamp) -> Self {
+        Self(DEADLINE.replace(deadline))
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        DEADLINE.set(self.0);
+    }
 }
 
 #[cfg(test)]

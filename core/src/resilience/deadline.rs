@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Sleep;
 
 use super::ResilienceError;
-use super::ambient::{ambient_deadline, scope};
+use super::ambient::{Scope, ambient_deadline};
 use crate::clock::{Clock, Timestamp};
 
 /// A point in time that work has to be done by. A clone, and every child, holds the same point or an earlier one.
@@ -100,13 +100,17 @@ impl DeadlineContext {
         if started >= deadline {
             return Err(ResilienceError::DeadlineExceeded);
         }
-        let mut work = pin!(scope(deadline, async move { work().await }));
+        let mut work = pin!(async move { work().await });
         let mut alarm = Alarm::NotSet;
         poll_fn(|cx| {
             if alarm.is_set() && self.clock.now() >= deadline {
                 return Poll::Ready(Err(ResilienceError::DeadlineExceeded));
             }
-            if let Poll::Ready(result) = work.as_mut().poll(cx) {
+            let polled = {
+                let _scope = Scope::enter(deadline);
+                work.as_mut().poll(cx)
+            };
+            if let Poll::Ready(result) = polled {
                 let late = self.clock.now() >= deadline || alarm.has_rung();
                 let in_time = if late { Err(ResilienceError::DeadlineExceeded) } else { Ok(result) };
                 return Poll::Ready(in_time);

@@ -1,0 +1,212 @@
+//! What a job file may hold, and how a bad one is refused.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use rustkernel::config::{ConfigError, JobConfig};
+use rustkernel::job::Plan;
+
+const JOB: &str = r#"[job]
+name = "test"
+deadline = "10s"
+
+[[stage]]
+kernel = "graph/load"
+
+[[stage]]
+kernel = "graph/pagerank"
+settings = { damping = 0.5, tolerance = 1e-6 }
+repeat = { until = "converged", limit = 200 }
+
+[[stage]]
+kernel = "graph/top_k"
+settings = { k = 3 }
+"#;
+
+fn plan(text: &str) -> Result<Plan, ConfigError> {
+    let (config, document) = JobConfig::parse("job.toml", text)?;
+    Plan::new(config, &document)
+}
+
+/// What is said of [`JOB`] with `from` replaced by `to`.
+fn refused(from: &str, to: &str) -> String {
+    assert!(JOB.contains(from), "{from}");
+    plan(&JOB.replacen(from, to, 1)).unwrap_err().to_string()
+}
+
+#[test]
+fn the_shipped_job_is_valid_and_states_its_budgets() {
+    let (config, document) = JobConfig::shipped().unwrap();
+    assert_eq!(config.job.retry_budget, 1000);
+    for stage in &config.stages {
+        // 45 of 100 attempts fail under the documented faults, 25 of 100 take an incarnation with them.
+        assert!(0.45_f64.powi(stage.retry.max_attempts.cast_signed()) < 1e-9, "{}", stage.kernel);
+        assert!(0.25_f64.powi(stage.conviction_limit.cast_signed()) < 1e-7, "{}", stage.kernel);
+        assert!(stage.idempotent && stage.recovery.restart_delay.is_zero(), "{}", stage.kernel);
+        assert!(stage.breaker.failure_threshold > stage.retry.max_attempts, "{}", stage.kernel);
+    }
+    Plan::new(config, &document).unwrap();
+}
+
+#[test]
+fn a_whole_job_reads() {
+    let plan = plan(JOB).unwrap();
+    let stages: Vec<&str> = plan.config().stages.iter().map(|stage| stage.id()).collect();
+    assert_eq!(stages, ["graph/load", "graph/pagerank", "graph/top_k"]);
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_nearest_known_one() {
+    let said = refused("deadline =", "deadlin =");
+    assert!(
+        said.starts_with("job.toml:3:1: `job.deadlin`: unknown key `deadlin`; did you mean `deadline`?"),
+        "{said}"
+    );
+    let said = refused("tolerance", "tolerence");
+    assert!(said.starts_with("job.toml:10:29: `stage[1].settings.tolerence`: unknown key"), "{said}");
+    assert!(said.contains("did you mean `tolerance`?"), "{said}");
+    let said = refused("[job]", "[jobs]");
+    assert!(said.contains("unknown key `jobs`; did you mean `job`?"), "{said}");
+}
+
+#[test]
+fn an_unknown_kernel_is_refused_with_the_nearest_known_one() {
+    let said = refused("graph/pagerank", "graph/pagernak");
+    assert!(
+        said.starts_with("job.toml:9:1: `stage[1].kernel`: there is no kernel `graph/pagernak`"),
+        "{said}"
+    );
+    assert!(said.contains("did you mean `graph/pagerank`?"), "{said}");
+    let said = refused("graph/pagerank", "vector/add");
+    assert!(said.contains("known are `graph/load`, `graph/pagerank`, `graph/top_k`"), "{said}");
+}
+
+#[test]
+fn stages_that_do_not_fit_are_refused_by_both_names_and_schemas() {
+    let without = |kernel: &str| {
+        let (before, after) = JOB.split_once(&format!("[[stage]]\nkernel = \"{kernel}\"")).unwrap();
+        let rest = after.find("[[stage]]").map_or("", |at| &after[at..]);
+        plan(&format!("{before}{rest}")).unwrap_err().to_string()
+    };
+    let said = without("graph/load");
+    let expected =
+        "the job's input gives `graph/edge_list`, but stage 1 (`graph/pagerank`) takes `graph/ranks`";
+    assert!(said.contains(expected), "{said}");
+    let said = without("graph/top_k");
+    let expected =
+        "stage 2 (`graph/pagerank`) gives `graph/ranks`, but the job's output takes `graph/ranking`";
+    assert!(said.contains(expected), "{said}");
+}
+
+#[test]
+fn a_name_that_is_used_twice_is_refused_and_a_name_of_its_own_helps() {
+    let twice = JOB.replace(
+        "[[stage]]\nkernel = \"graph/top_k\"",
+        "[[stage]]\nkernel = \"graph/pagerank\"\n\n[[stage]]\nkernel = \"graph/top_k\"",
+    );
+    let said = plan(&twice).unwrap_err().to_string();
+    assert!(
+        said.starts_with("job.toml:14:1: `stage[2].kernel`: another stage is called `graph/pagerank`"),
+        "{said}"
+    );
+    let named = twice.replacen(
+        "\n\n[[stage]]\nkernel = \"graph/top_k\"",
+        "\nname = \"graph/again\"\n\n[[stage]]\nkernel = \"graph/top_k\"",
+        1,
+    );
+    plan(&named).unwrap();
+    let bad = named.replace("graph/again", "again");
+    assert!(plan(&bad).unwrap_err().to_string().contains("a kernel id is `family/name`"));
+}
+
+#[test]
+fn zero_nan_and_nonsense_settings_are_refused_by_line_and_field() {
+    let cases = [
+        (
+            "damping = 0.5",
+            "damping = nan",
+            ":10:14: `stage[1].settings.damping`: damping: NaN is not between",
+        ),
+        ("damping = 0.5", "damping = 1", ":10:14: `stage[1].settings.damping`: "),
+        ("tolerance = 1e-6", "tolerance = 0.0", "`stage[1].settings.tolerance`: tolerance: 0 is not"),
+        ("tolerance = 1e-6", "tolerance = inf", "`stage[1].settings.tolerance`: "),
+        ("k = 3", "k = 0", ":15:14: `stage[2].settings.k`: k: a ranking has at least 1 entry"),
+        ("k = 3", "k = -1", "`stage[2].settings.k`: invalid value: integer `-1`"),
+        ("k = 3", "k = \"three\"", "`stage[2].settings.k`: invalid type"),
+        ("deadline = \"10s\"", "deadline = \"0s\"", ":3:1: `job.deadline`: must be longer than zero"),
+        ("deadline = \"10s\"", "deadline = 10", ":3:12: `job.deadline`: invalid type"),
+        ("deadline = \"10s\"", "deadline = \"soon\"", ":3:12: `job.deadline`: `soon` is no duration"),
+        ("limit = 200", "limit = 0", "`stage[1].repeat.limit`: must be at least 1"),
+        ("converged", "bored", "`stage[1].repeat.until`: unknown variant `bored`"),
+        ("settings = { k = 3 }", "hang_limit = \"0s\"", "`stage[2].hang_limit`: must be longer than zero"),
+        ("settings = { k = 3 }", "conviction_limit = 0", "`stage[2].conviction_limit`: must be at least 1"),
+        ("settings = { k = 3 }", "restart_window = \"0s\"", "`stage[2].restart_window`: must be"),
+        ("settings = { k = 3 }", "queue = { requests = 0 }", "`stage[2].queue.requests`: must be at least 1"),
+        ("settings = { k = 3 }", "queue = { bytes = 0 }", "`stage[2].queue.bytes`: must be at least 1"),
+        (
+            "settings = { k = 3 }",
+            "retry = { max_attempts = 0 }",
+            ":15:11: `stage[2].retry.max_attempts`: must be at least 1",
+        ),
+        (
+            "settings = { k = 3 }",
+            "breaker = { window = { failure_ratio = nan } }",
+            ":15:24: `stage[2].breaker.window.failure_ratio`: must be above 0 and at most 1",
+        ),
+        (
+            "settings = { k = 3 }",
+            "recovery = { strategy = \"failover\" }",
+            "`stage[2].recovery.strategy`: is Failover, but the kernel has no backup device",
+        ),
+        (
+            "settings = { k = 3 }",
+            "repeat = { until = \"converged\", limit = 2 }",
+            "`stage[2].repeat`: `graph/top_k` cannot be repeated",
+        ),
+    ];
+    for (from, to, expected) in cases {
+        let said = refused(from, to);
+        assert!(said.contains(expected), "{to}: {said}");
+    }
+}
+
+#[test]
+fn what_is_no_job_is_refused_by_line() {
+    assert!(
+        refused("name = \"test\"", "name =").starts_with("job.toml:2:"),
+        "{}",
+        refused("name = \"test\"", "name =")
+    );
+    let said = plan("").unwrap_err().to_string();
+    assert!(said.contains("a job needs at least one [[stage]]"), "{said}");
+    let said = plan("[[stage]]\n").unwrap_err().to_string();
+    assert!(said.starts_with("job.toml:1:") && said.contains("missing field `kernel`"), "{said}");
+    let said = plan("[[stage]]\nkernel = 7\n").unwrap_err().to_string();
+    assert!(said.starts_with("job.toml:2:10: `stage[0].kernel`: invalid type"), "{said}");
+}
+
+#[test]
+fn the_command_ends_with_78_and_names_the_file() {
+    let write = |name: &str, content: &[u8]| {
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::write(&path, content).unwrap();
+        path
+    };
+    let files = [
+        write("config-binary.toml", &[0xff, 0xfe, 0]),
+        write("config-syntax.toml", b"[job\n"),
+        write("config-unknown.toml", JOB.replace("deadline", "dedline").as_bytes()),
+        write("config-long.toml", &vec![b'#'; (1 << 20) + 1]),
+        PathBuf::from("no/such/job.toml"),
+    ];
+    for path in files {
+        let output = Command::new(env!("CARGO_BIN_EXE_rustkernel")).arg("run").arg(&path).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(78), "{said}");
+        assert!(said.starts_with(&format!("error: {}:", path.display())), "{said}");
+        assert!(output.stdout.is_empty() && !said.contains("panicked"), "{said}");
+    }
+}

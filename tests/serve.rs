@@ -1,0 +1,343 @@
+//! A node that serves its health, and the command that asks for it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustkernel::actors::{Fact, KernelSpec, Runtime};
+use rustkernel::core::KernelError;
+use rustkernel::core::resilience::{HealthCheckResult, RecoveryPolicy};
+use rustkernel::core::traits::{Context, Kernel};
+use rustkernel::http::{HealthServer, Node, health_router};
+use serde_json::Value;
+
+/// `rustkernel run --serve` on a free port.
+struct Serving {
+    child: Child,
+    address: String,
+    stdout: BufReader<ChildStdout>,
+    stderr: BufReader<ChildStderr>,
+}
+
+impl Serving {
+    fn start(args: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_rustkernel"))
+            .args(["run", "--format", "json", "--serve", "127.0.0.1:0"])
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        stderr.read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("serving health on http://").expect(&line).to_owned();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Self { child, address, stdout, stderr }
+    }
+
+    /// Waits for the end of the job, which the node survives.
+    fn result(&mut self) -> Value {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    fn signal(&mut self, name: &str) -> (Option<i32>, String) {
+        let order = format!("kill -{name} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &order]).status().unwrap().success());
+        let code = self.child.wait().unwrap().code();
+        let mut said = String::new();
+        self.stderr.read_to_string(&mut said).unwrap();
+        (code, said)
+    }
+
+    fn health(&self, args: &[&str]) -> Output {
+        health(&self.address, args)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn health(address: &str, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_rustkernel"))
+        .args(["health", "--addr", address])
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+/// Status code, head and body of what `path` answers.
+fn get(address: &str, path: &str) -> (u16, String, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let code = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (code, head.to_lowercase(), body.to_owned())
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn a_node_stays_healthy_after_its_job_until_it_is_told_to_end() {
+    let mut node = Serving::start(&[]);
+    assert!(node.result()["result"].is_object());
+    for path in ["/health/live", "/health/ready", "/health/startup", "/health"] {
+        assert_eq!(get(&node.address, path).0, 200, "{path}");
+    }
+    let (_, head, body) = get(&node.address, "/health/ready?verbose");
+    assert!(head.contains("content-type: application/health+json"), "{head}");
+    let verbose: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(verbose["status"], "pass");
+    assert_eq!(verbose["checks"]["graph/pagerank:health"][0]["observedValue"], "healthy");
+
+    let output = node.health(&[]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("healthy, ready") && text.contains("graph/pagerank"), "{text}");
+    assert_eq!(node.signal("TERM").0, Some(0));
+}
+
+#[test]
+fn health_as_json_lists_the_runtime_every_kernel_and_the_job() {
+    let mut node = Serving::start(&[]);
+    node.result();
+    let output = node.health(&["--format", "json"]);
+    assert_eq!(output.status.code(), Some(0));
+    let document = json(&output);
+    assert_eq!(document["schema"], 1);
+    for field in ["live", "ready", "started"] {
+        assert_eq!(document[field], true, "{field}");
+    }
+    let names: Vec<&str> = document["components"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|part| part["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["runtime", "graph/load", "graph/pagerank", "graph/top_k", "job"]);
+
+    let output = node.health(&["--format", "json", "--component", "runtime"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(json(&output)["name"], "runtime");
+    assert_eq!(json(&output)["status"], "healthy");
+}
+
+#[test]
+fn an_unknown_component_is_an_error_not_a_healthy_one() {
+    let mut node = Serving::start(&[]);
+    node.result();
+    for format in ["human", "json"] {
+        let output = node.health(&["--format", format, "--component", "nosuch"]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(output.stdout.is_empty());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("unknown component `nosuch`") && said.contains("`graph/load`"), "{said}");
+    }
+}
+
+#[test]
+fn without_a_node_health_ends_with_4() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let output = health(&free.to_string(), &["--format", "json"]);
+    assert_eq!(output.status.code(), Some(4));
+    assert!(output.stdout.is_empty());
+    assert!(String::from_utf8(output.stderr).unwrap().contains("no node answers at"));
+}
+
+#[test]
+fn a_node_whose_kernel_is_isolated_is_live_and_not_ready() {
+    let job = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("serve-isolated.toml");
+    std::fs::write(
+        &job,
+        "[job]\nretry_budget = 100\n[[stage]]\nkernel = \"graph/load\"\nconviction_limit = 100\n\
+         recovery = { max_restarts = 2, restart_delay = \"0s\" }\n[[stage]]\nkernel = \"graph/pagerank\"\n\
+         [[stage]]\nkernel = \"graph/top_k\"\n",
+    )
+    .unwrap();
+    let mut node = Serving::start(&[job.to_str().unwrap(), "--inject", "panic=1"]);
+    assert_eq!(node.result()["error"]["kind"]["down"], "isolated");
+    assert_eq!(get(&node.address, "/health/live").0, 200);
+    assert_eq!(get(&node.address, "/health/startup").0, 200);
+    let (code, _, body) = get(&node.address, "/health/ready");
+    assert_eq!((code, body.as_str()), (503, "not ready\n"));
+    assert_eq!(get(&node.address, "/health").0, 503);
+
+    let output = node.health(&["--format", "json"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(json(&output)["status"], "unhealthy");
+    assert_eq!(node.health(&["--component", "graph/load"]).status.code(), Some(3));
+    assert_eq!(node.health(&["--component", "graph/top_k"]).status.code(), Some(0));
+    assert_eq!(node.health(&["--component", "job"]).status.code(), Some(3));
+    assert_eq!(node.signal("TERM").0, Some(70), "the job's code is the node's");
+}
+
+#[test]
+fn a_job_that_is_cut_short_says_so() {
+    for (signal, code) in [("TERM", 1), ("INT", 130)] {
+        // Every attempt hangs, so that the job is still there when the signal comes.
+        let mut node = Serving::start(&["--inject", "hang=1"]);
+        assert_eq!(get(&node.address, "/health/live").0, 200);
+        let (ended, said) = node.signal(signal);
+        assert_eq!(ended, Some(code), "{said}");
+        assert!(said.contains("the job was cut short"), "{said}");
+    }
+}
+
+#[test]
+fn an_address_that_is_taken_is_a_failure_before_anything_runs() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_rustkernel")).args(["run", "--serve", &address]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains(&format!("cannot be served on {address}")), "{said}");
+}
+
+struct Fragile;
+
+impl Kernel for Fragile {
+    type Input = u64;
+    type Output = u64;
+
+    async fn execute(&mut self, input: &u64, _: &mut Context<'_>) -> Result<u64, KernelError> {
+        assert!(*input > 0, "zero");
+        Ok(*input)
+    }
+}
+
+/// Answers when it is let.
+struct Patient(Arc<tokio::sync::Notify>);
+
+impl Kernel for Patient {
+    type Input = u64;
+    type Output = u64;
+
+    async fn execute(&mut self, input: &u64, _: &mut Context<'_>) -> Result<u64, KernelError> {
+        self.0.notified().await;
+        Ok(*input)
+    }
+}
+
+fn fragile(policy: RecoveryPolicy) -> KernelSpec<Fragile> {
+    KernelSpec::new("demo/fragile", || Fragile).recovery(policy)
+}
+
+/// A node of one's own, with the router mounted.
+struct Mounted {
+    runtime: Runtime,
+    node: Arc<Node>,
+    server: HealthServer,
+}
+
+impl Mounted {
+    async fn new() -> Self {
+        let runtime = Runtime::builder().build().await.unwrap();
+        let node = Node::new(runtime.clone());
+        let server =
+            HealthServer::start("127.0.0.1:0".parse().unwrap(), health_router(node.clone())).unwrap();
+        Self { runtime, node, server }
+    }
+
+    /// The codes of live, ready and startup.
+    fn codes(&self) -> [u16; 3] {
+        let address = self.server.address().to_string();
+        ["live", "ready", "startup"].map(|probe| get(&address, &format!("/health/{probe}")).0)
+    }
+}
+
+#[tokio::test]
+async fn startup_comes_with_the_kernels_and_readiness_goes_with_the_drain() {
+    let mounted = Mounted::new().await;
+    assert_eq!(mounted.codes(), [200, 503, 503], "nothing is there yet");
+    mounted.runtime.spawn(fragile(RecoveryPolicy::default())).await.unwrap();
+    assert_eq!(mounted.codes(), [200, 503, 503], "the node has not said that these are all");
+    mounted.node.started();
+    assert_eq!(mounted.codes(), [200, 200, 200]);
+    mounted.node.draining();
+    assert_eq!(mounted.codes(), [200, 503, 200]);
+    let document = mounted.node.document();
+    assert_eq!(document.components[0].reason.as_deref(), Some("draining"));
+    mounted.runtime.shutdown(Duration::from_secs(1)).await;
+    assert_eq!(mounted.codes(), [200, 503, 200]);
+}
+
+#[tokio::test]
+async fn a_runtime_that_drains_is_live_and_not_ready() {
+    let mounted = Mounted::new().await;
+    let gate = Arc::new(tokio::sync::Notify::new());
+    let patient = {
+        let gate = Arc::clone(&gate);
+        KernelSpec::new("demo/patient", move || Patient(Arc::clone(&gate)))
+    };
+    let kernel = mounted.runtime.spawn(patient).await.unwrap();
+    mounted.node.started();
+    let reply = kernel.try_call(1, Duration::from_secs(60)).unwrap();
+    let mut shutdown = std::pin::pin!(mounted.runtime.shutdown(Duration::from_secs(60)));
+    std::future::poll_fn(|cx| {
+        assert!(shutdown.as_mut().poll(cx).is_pending(), "a request is under way");
+        std::task::Poll::Ready(())
+    })
+    .await;
+    assert_eq!(mounted.codes(), [200, 503, 200]);
+    assert_eq!(mounted.node.document().components[0].reason.as_deref(), Some("draining"));
+    gate.notify_one();
+    let (report, answer) = tokio::join!(shutdown, reply);
+    assert_eq!(answer.unwrap(), 1, "what was accepted is finished");
+    assert_eq!(report.unwrap().killed, 0);
+}
+
+#[tokio::test]
+async fn a_runtime_that_gave_up_is_not_live() {
+    let mounted = Mounted::new().await;
+    let policy = RecoveryPolicy { max_restarts: 0, escalation: None, ..RecoveryPolicy::default() };
+    let kernel = mounted.runtime.spawn(fragile(policy)).await.unwrap();
+    mounted.node.started();
+    assert_eq!(mounted.codes(), [200, 200, 200]);
+    kernel.execute(0).await.unwrap_err();
+    mounted.runtime.ended().await;
+    assert_eq!(mounted.codes(), [503, 503, 200]);
+}
+
+#[tokio::test]
+async fn readiness_flips_when_a_kernel_is_isolated_and_back_when_it_is_resumed() {
+    let mounted = Mounted::new().await;
+    let policy = RecoveryPolicy { max_restarts: 0, ..RecoveryPolicy::default() };
+    let kernel = mounted.runtime.spawn(fragile(policy)).await.unwrap();
+    mounted.node.started();
+    let mut events = mounted.runtime.events();
+    kernel.execute(0).await.unwrap_err();
+    events.find("demo/fragile", |fact| matches!(fact, Fact::Isolated { .. })).await.unwrap();
+    assert_eq!(mounted.codes(), [200, 503, 200]);
+    assert!(mounted.runtime.resume("demo/fragile").await);
+    events.find("demo/fragile", |fact| matches!(fact, Fact::Started { .. })).await.unwrap();
+    assert_eq!(mounted.codes(), [200, 200, 200]);
+}
+
+#[tokio::test]
+async fn a_reported_component_counts_in_the_status_and_not_in_readiness() {
+    let mounted = Mounted::new().await;
+    mounted.runtime.spawn(fragile(RecoveryPolicy::default())).await.unwrap();
+    mounted.node.started();
+    mounted.node.report("cache", HealthCheckResult::degraded("cold"));
+    mounted.node.report("cache", HealthCheckResult::unhealthy("gone"));
+    let document = mounted.node.document();
+    assert_eq!(document.components.len(), 3);
+    assert_eq!(document.components[2].reason.as_deref(), Some("gone"));
+    assert!(!document.status.is_serving() && document.ready);
+}
