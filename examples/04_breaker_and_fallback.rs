@@ -52,11 +52,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     for call in 1..=4 {
         let Err(error) = shaky.call(call, Deadline::None).await else { continue };
-        let reason = match error.kind() {
-            KernelErrorKind::Rejected(rejection) => {
-                format!("refused for up to {:?}", rejection.retry_after.unwrap_or_default())
-            }
-            _ => error.source().map_or_else(|| error.to_string(), ToString::to_string),
+        let reason = if let KernelErrorKind::Rejected(rejection) = error.kind() {
+            format!("refused for up to {:?}", rejection.retry_after.unwrap_or_default())
+        } else {
+            error.source().map_or_else(|| error.to_string(), ToString::to_string)
         };
         println!("call {call}: {reason} -> cached 0");
     }

@@ -35,6 +35,7 @@ pub struct CatalogEntry {
     takes: fn() -> String,
     gives: fn() -> String,
     converges: bool,
+    blocks: bool,
     prepare: Prepare,
 }
 
@@ -82,6 +83,12 @@ impl CatalogEntry {
     #[must_use]
     pub fn converges(&self) -> bool {
         self.converges
+    }
+
+    /// Whether it blocks its thread, so that it needs one of its own.
+    #[must_use]
+    pub fn blocks(&self) -> bool {
+        self.blocks
     }
 
     pub(crate) fn prepare(&self, settings: &Settings<'_>) -> Result<Prepared, SettingsError> {

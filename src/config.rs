@@ -33,7 +33,7 @@ pub struct JobConfig {
     /// Settings of the whole.
     #[serde(default)]
     pub job: JobSettings,
-    /// The stages; at least one.
+    /// The stages; at least one, at most 64: each has a thread.
     #[serde(default, rename = "stage")]
     pub stages: Vec<StageConfig>,
 }
@@ -195,6 +195,7 @@ impl JobConfig {
         let deadline = self.job.deadline;
         check(deadline.is_none_or(|deadline| !deadline.is_zero()), "job.deadline", ABOVE_ZERO)?;
         check(!self.stages.is_empty(), "stage", "a job needs at least one [[stage]]")?;
+        check(self.stages.len() <= MAX_STAGES, "stage", "a job has at most 64 stages")?;
         let mut names = BTreeSet::new();
         for (index, stage) in self.stages.iter().enumerate() {
             let at = |field: &str| format!("stage[{index}].{field}");
@@ -241,7 +242,7 @@ impl Default for JobSettings {
 
 impl Default for QueueConfig {
     fn default() -> Self {
-        Self { requests: 1024, bytes: 64 << 30 }
+        Self { requests: 1024, bytes: 64_usize.saturating_mul(1 << 30) }
     }
 }
 
@@ -265,6 +266,7 @@ fn default_hang_after() -> Duration {
     Duration::from_millis(100)
 }
 
+const MAX_STAGES: usize = 64;
 const MAX_FILE_BYTES: u64 = 1 << 20;
 const ABOVE_ZERO: &str = "must be longer than zero";
 const AT_LEAST_ONE: &str = "must be at least 1";

@@ -11,12 +11,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustkernel_actors::pipeline::PipelineReport;
 use rustkernel_actors::{Pipeline, Runtime, SpawnError};
+use rustkernel_core::clock::{Clock, Timestamp};
 use rustkernel_core::envelope::Deadline;
-use rustkernel_core::error::KernelError;
+use rustkernel_core::error::{KernelError, KernelErrorKind};
 use rustkernel_core::traits::Payload;
 
 use crate::catalog::{self, AnyPipeline, Prepared, Settings, SettingsError, Site, Value};
-use crate::config::{ConfigError, ConfigFault, Document, JobConfig};
+use crate::config::{ConfigError, ConfigFault, Document, JobConfig, Placement};
 use crate::inject::Injector;
 use crate::kernels::graph::{EdgeListSource, Ranking};
 
@@ -35,6 +36,7 @@ pub struct Plan {
 pub struct Job {
     pipeline: Pipeline<EdgeListSource, Ranking>,
     deadline: Deadline,
+    clock: Clock,
     rounds: Arc<AtomicU32>,
 }
 
@@ -59,6 +61,10 @@ impl Plan {
             if stage.repeat.is_some() && !entry.converges() {
                 let fault = ConfigFault::Unrepeatable { kernel: stage.kernel.clone() };
                 return Err(document.at(&at("repeat"), fault));
+            }
+            if stage.placement == Placement::Inline && entry.blocks() {
+                let fault = ConfigFault::Blocking { kernel: stage.kernel.clone() };
+                return Err(document.at(&at("placement"), fault));
             }
             let settings = Settings(document.table(&at("settings")));
             let prepared = entry.prepare(&settings).map_err(|error| match error {
@@ -103,7 +109,7 @@ impl Plan {
         }
         let pipeline = pipeline.try_map(Value::take).retry_budget(config.job.retry_budget);
         let deadline = config.job.deadline.map_or(Deadline::None, Deadline::Within);
-        Ok(Job { pipeline, deadline, rounds })
+        Ok(Job { pipeline, deadline, clock: runtime.clock().clone(), rounds })
     }
 }
 
@@ -111,7 +117,8 @@ impl Job {
     /// Sends `input` through the job, until `deadline` if there is one and the job's own otherwise.
     ///
     /// # Errors
-    /// The error of the stage that failed for good.
+    /// The error of the stage that failed for good. One whose kernel is fenced because the deadline has passed is a passed deadline:
+    /// the kernel's end is its source.
     ///
     /// # Cancel safety
     /// Dropping the future cancels the job's requests; its kernels stay.
@@ -120,7 +127,27 @@ impl Job {
         input: EdgeListSource,
         deadline: Option<Deadline>,
     ) -> (Result<Ranking, KernelError>, PipelineReport) {
-        self.pipeline.run_reported(input, deadline.unwrap_or(self.deadline)).await
+        let until = match deadline.unwrap_or(self.deadline) {
+            Deadline::None => Timestamp::NEVER,
+            Deadline::Within(span) => self.clock.now() + span,
+            Deadline::At(at) => at,
+        };
+        let (result, report) = self.pipeline.run_reported(input, until).await;
+        (result.map_err(|error| self.late(error, until)), report)
+    }
+
+    fn late(&self, error: KernelError, until: Timestamp) -> KernelError {
+        let fenced = matches!(error.kind(), KernelErrorKind::Hung | KernelErrorKind::Crashed);
+        if !fenced || self.clock.now() < until {
+            return error;
+        }
+        let (phase, kernel) = (error.phase(), error.kernel_id().cloned());
+        let late = KernelError::new(KernelErrorKind::DeadlineExceeded, phase);
+        match kernel {
+            Some(kernel) => late.in_kernel(&kernel),
+            None => late,
+        }
+        .with_source(error)
     }
 
     /// Rounds that the repeated stages have made so far.

@@ -226,7 +226,7 @@ async fn every_caller_of_many_tasks_is_answered_over_panics_and_kills() {
         let callers: Vec<_> = (0..8)
             .map(|_| {
                 let kernel = kernel.clone();
-                tokio::spawn(async move {
+                kit::spawn(async move {
                     let mut refused = 0_u64;
                     for turn in 0..300 {
                         let work = if turn % 31 == 7 { Do::PanicUntil(1) } else { Do::Double(turn) };

@@ -508,7 +508,7 @@ mod production {
 }
 
 /// The snippets between `// book: <name>` and `// end`, without their indentation, in order; the parts of one snippet
-/// (`name-use`, `name-…`) joined by an empty line.
+/// (`name-use`, `name-...`) joined by an empty line.
 fn snippets_of_this_file() -> Vec<String> {
     let mut snippets = Vec::new();
     let mut open: Option<Vec<&str>> = None;

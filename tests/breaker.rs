@@ -113,7 +113,7 @@ async fn half_open_admits_exactly_its_probes_under_concurrency() {
         let callers: Vec<_> = (0..16)
             .map(|_| {
                 let (kernel, door) = (kernel.clone(), Arc::clone(&door));
-                tokio::spawn(async move { kernel.try_call(Do::Wait(door), NONE).ok() })
+                kit::spawn(async move { kernel.try_call(Do::Wait(door), NONE).ok() })
             })
             .collect();
         let mut admitted = Vec::new();
@@ -219,7 +219,11 @@ async fn a_probe_that_hangs_opens_it_at_the_half_open_limit_and_its_late_outcome
 #[tokio::test]
 async fn a_late_failure_of_an_older_generation_changes_nothing() {
     let (runtime, hand, kernel) = guarded(2, 1).await;
+    let door = Latch::new();
+    let first = kernel.try_call(Do::Wait(Arc::clone(&door)), NONE).unwrap();
     let replies: Vec<_> = (0..6).map(|_| kernel.try_call(FAIL, NONE).unwrap()).collect();
+    door.open();
+    soon(first).await.unwrap();
     for reply in replies {
         soon(reply).await.unwrap_err();
     }
@@ -245,10 +249,7 @@ async fn it_is_isolated_closed_disabled_and_reset_by_hand() {
     }
     soon(kernel.call(Do::Double(1), NONE)).await.unwrap();
     assert!(!runtime.breaker("a/c", BreakerCommand::Close).await);
-    let to = |fact: &Fact| match fact {
-        Fact::Breaker(moved) => Some(moved.to),
-        _ => None,
-    };
+    let to = |fact: &Fact| if let Fact::Breaker(moved) = fact { Some(moved.to) } else { None };
     for wanted in [BreakerMode::Isolated, BreakerMode::Closed, BreakerMode::Disabled] {
         let event = soon(events.find("a/b", |fact| to(fact).is_some())).await.unwrap();
         assert_eq!(to(&event.fact), Some(wanted));

@@ -140,6 +140,26 @@ fn a_file_that_is_not_there_is_a_failure_that_names_it() {
 }
 
 #[test]
+fn a_ranking_that_does_not_converge_in_its_rounds_is_a_failure() {
+    let text = job("").replace("limit = 200", "limit = 2");
+    let output = run(&[file("cli-rounds.toml", text).to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("not done within the limit of rounds"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_deadline_of_the_job_file_counts_and_the_command_line_goes_first() {
+    let text = format!("[job]\ndeadline = \"50ms\"\n{}", job("hang_limit = \"10s\""));
+    let path = file("cli-deadline.toml", text);
+    let path = path.to_str().unwrap();
+    let output = run(&[path, "--inject", "hang=1", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert_eq!(document(&output)["error"]["kind"], "deadline_exceeded");
+    let output = run(&[path, "--deadline", "10m"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
 fn a_deadline_that_is_over_runs_nothing() {
     let output = run(&["--deadline", "0s", "--format", "json"]);
     assert_eq!(output.status.code(), Some(1));

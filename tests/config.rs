@@ -174,6 +174,21 @@ fn zero_nan_and_nonsense_settings_are_refused_by_line_and_field() {
 }
 
 #[test]
+fn a_kernel_that_blocks_cannot_be_placed_inline() {
+    let said = refused("kernel = \"graph/load\"", "kernel = \"graph/load\"\nplacement = \"inline\"");
+    let expected = "job.toml:7:1: `stage[0].placement`: `graph/load` reads files and blocks its thread";
+    assert!(said.starts_with(expected), "{said}");
+}
+
+#[test]
+fn a_job_of_too_many_stages_is_refused() {
+    let stages: String =
+        (0..65).map(|n| format!("[[stage]]\nkernel = \"a/b\"\nname = \"a/{n}\"\n")).collect();
+    let said = plan(&stages).unwrap_err().to_string();
+    assert!(said.contains("a job has at most 64 stages"), "{said}");
+}
+
+#[test]
 fn what_is_no_job_is_refused_by_line() {
     assert!(
         refused("name = \"test\"", "name =").starts_with("job.toml:2:"),

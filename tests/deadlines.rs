@@ -51,9 +51,9 @@ async fn what_a_kernel_calls_ends_with_the_request_it_is_called_for() {
             KernelSpec::new("a/outer", move || Asks { other: Some(other.clone()), seen: Arc::clone(&log) });
         let outer = runtime.spawn(if inline { outer.inline() } else { outer }).await.unwrap();
         let door = Latch::new();
-        let call = outer.try_call(Do::Wait(Arc::clone(&door)), ms(100)).unwrap();
+        let call = outer.try_call(Do::Wait(Arc::clone(&door)), ms(50)).unwrap();
         door.arrived(1).await;
-        hand.advance(ms(100));
+        hand.advance(ms(50));
         assert_eq!(kind(soon(call).await), KernelErrorKind::DeadlineExceeded);
         assert_eq!(soon(inner.call(Do::Double(1), NONE)).await.unwrap(), 2, "the inner one is free again");
         assert_eq!(inner.accounts().failed, 1);
@@ -153,7 +153,7 @@ async fn without_queue_time_the_budget_starts_when_the_request_is_taken() {
     let busy = kernel.try_call(Do::Wait(Arc::clone(&first)), NONE).unwrap();
     first.arrived(1).await;
     let (other, door) = (kernel.clone(), Arc::clone(&second));
-    let waits = tokio::spawn(async move { other.execute(Do::Wait(door)).await });
+    let waits = kit::spawn(async move { other.execute(Do::Wait(door)).await });
     soon(async { while kit::status(&runtime, "a/b").await.waiting == 0 {} }).await;
     hand.advance(ms(5_000));
     first.open();

@@ -187,7 +187,7 @@ async fn a_first_start_that_fails_is_a_spawn_error_and_the_name_is_free_again() 
         Puppet
     });
     let other = runtime.clone();
-    let spawning = tokio::spawn(async move { other.spawn(hangs.start_limit(ms(100))).await.map(drop) });
+    let spawning = kit::spawn(async move { other.spawn(hangs.start_limit(ms(100))).await.map(drop) });
     door.arrived(1).await;
     let taken = runtime.spawn(puppet("a/b")).await.unwrap_err();
     assert!(matches!(taken, SpawnError::NameTaken(_)));
@@ -212,7 +212,7 @@ async fn a_dropped_spawn_or_stop_still_frees_the_name() {
         Err(KernelError::permanent("no device"))
     });
     let other = runtime.clone();
-    let spawning = tokio::spawn(async move { other.spawn(fails).await.map(drop) });
+    let spawning = kit::spawn(async move { other.spawn(fails).await.map(drop) });
     door.arrived(1).await;
     spawning.abort();
     door.open();
@@ -228,7 +228,7 @@ async fn a_dropped_spawn_or_stop_still_frees_the_name() {
     let reply = kernel.try_call(Do::Block(Arc::clone(&busy)), NONE).unwrap();
     busy.arrived(1).await;
     let other = runtime.clone();
-    let stopping = tokio::spawn(async move { other.stop("a/b", false).await });
+    let stopping = kit::spawn(async move { other.stop("a/b", false).await });
     while status(&runtime, "a/b").await.state != KernelState::Stopping {
         tokio::task::yield_now().await;
     }

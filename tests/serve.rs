@@ -159,6 +159,26 @@ fn without_a_node_health_ends_with_4() {
 }
 
 #[test]
+fn what_is_no_node_is_a_failure() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let foreign = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut asked = BufReader::new(stream.try_clone().unwrap());
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            asked.read_line(&mut line).unwrap();
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+    });
+    let output = health(&address, &[]);
+    foreign.join().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("is no rustkernel node"));
+}
+
+#[test]
 fn a_node_whose_kernel_is_isolated_is_live_and_not_ready() {
     let job = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("serve-isolated.toml");
     std::fs::write(

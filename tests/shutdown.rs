@@ -29,7 +29,7 @@ async fn a_drain_finishes_what_waits_and_refuses_the_new() {
     replies.extend((0..5).map(|value| kernel.try_call(Do::Double(value), NONE).unwrap()));
     door.arrived(1).await;
     let other = runtime.clone();
-    let stopping = tokio::spawn(async move { other.stop("a/b", true).await });
+    let stopping = kit::spawn(async move { other.stop("a/b", true).await });
     soon(async { while status(&runtime, "a/b").await.state != KernelState::Draining {} }).await;
     assert_eq!(kind(kernel.call(Do::Double(1), NONE).await), KernelErrorKind::Draining);
     door.open();
@@ -51,7 +51,7 @@ async fn a_stop_finishes_the_running_request_and_answers_the_waiting_ones() {
     let waiting = kernel.try_call(Do::Double(1), NONE).unwrap();
     door.arrived(1).await;
     let other = runtime.clone();
-    let stopping = tokio::spawn(async move { other.stop("a/b", false).await });
+    let stopping = kit::spawn(async move { other.stop("a/b", false).await });
     soon(async { while status(&runtime, "a/b").await.state != KernelState::Stopping {} }).await;
     door.open();
     soon(running).await.unwrap();
@@ -68,7 +68,7 @@ async fn a_stop_kills_what_does_not_end_within_its_grace() {
     let running = kernel.try_call(Do::Block(Arc::clone(&door)), NONE).unwrap();
     door.arrived(1).await;
     let other = runtime.clone();
-    let stopping = tokio::spawn(async move { other.stop("a/b", true).await });
+    let stopping = kit::spawn(async move { other.stop("a/b", true).await });
     soon(async { while status(&runtime, "a/b").await.state != KernelState::Draining {} }).await;
     hand.advance(ms(100));
     soon(async { while status(&runtime, "a/b").await.state != KernelState::Stopping {} }).await;
@@ -90,7 +90,7 @@ async fn a_drain_ends_when_its_kernel_is_isolated_on_the_way() {
     let behind = kernel.try_call(Do::Double(1), NONE).unwrap();
     door.arrived(1).await;
     let other = runtime.clone();
-    let stopping = tokio::spawn(async move { other.stop("a/b", true).await });
+    let stopping = kit::spawn(async move { other.stop("a/b", true).await });
     soon(async { while status(&runtime, "a/b").await.state != KernelState::Draining {} }).await;
     door.open();
     soon(first).await.unwrap();
@@ -109,7 +109,7 @@ async fn a_shutdown_ends_when_a_kernel_is_isolated_on_the_way() {
     let poison = kernel.try_call(Do::Panic, NONE).unwrap();
     door.arrived(1).await;
     let other = runtime.clone();
-    let ending = tokio::spawn(async move { other.shutdown(ms(60_000)).await });
+    let ending = kit::spawn(async move { other.shutdown(ms(60_000)).await });
     soon(async {
         while runtime.state() != RuntimeState::Draining {
             tokio::task::yield_now().await
@@ -138,7 +138,7 @@ async fn a_drain_ends_when_the_last_waiting_caller_leaves() {
     })
     .await;
     let other = runtime.clone();
-    let stopping = tokio::spawn(async move { other.stop("a/b", true).await });
+    let stopping = kit::spawn(async move { other.stop("a/b", true).await });
     soon(async { while status(&runtime, "a/b").await.state != KernelState::Draining {} }).await;
     drop(waits);
     assert!(soon(stopping).await.unwrap());
@@ -163,7 +163,7 @@ async fn a_shutdown_drains_stops_in_reverse_order_and_says_so() {
     let behind = second.try_call(Do::Double(1), NONE).unwrap();
     door.arrived(1).await;
     let other = runtime.clone();
-    let ending = tokio::spawn(async move { other.shutdown(ms(10_000)).await });
+    let ending = kit::spawn(async move { other.shutdown(ms(10_000)).await });
     soon(async {
         while runtime.state() != RuntimeState::Draining {
             tokio::task::yield_now().await
@@ -195,13 +195,15 @@ async fn a_shutdown_whose_grace_is_over_answers_what_still_waits() {
     let behind = kernel.try_call(Do::Double(1), NONE).unwrap();
     door.arrived(1).await;
     let other = runtime.clone();
-    let ending = tokio::spawn(async move { other.shutdown(ms(100)).await });
+    let ending = kit::spawn(async move { other.shutdown(ms(100)).await });
     soon(async {
         while runtime.state() != RuntimeState::Draining {
             tokio::task::yield_now().await
         }
     })
     .await;
+    // Whoever asks after the shutdown is answered after it has begun.
+    status(&runtime, "a/b").await;
     hand.advance(ms(100));
     soon(async { while status(&runtime, "a/b").await.state != KernelState::Stopping {} }).await;
     hand.advance(ms(50));

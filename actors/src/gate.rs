@@ -18,7 +18,7 @@
 //! Word: bits 0..3 mode, 3..35 count, 35..64 generation. A permit carries its generation, and an outcome of another
 //! generation changes nothing.
 
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::Duration;
 
 use rustkernel_core::error::{BreakerScope, Rejection, RejectionCause};
@@ -179,7 +179,9 @@ impl Gate {
 
     /// Publishes what the actor decided. `count` is the number of probe slots for half-open and 0 otherwise.
     pub(crate) fn publish(&self, mode: Mode, count: u32, generation: u64) {
-        self.word.store(Word::new(mode, count, generation).0, Release);
+        // A swap, so that it has its place among the exchanges of the outcomes in loom's models too: they do not order a
+        // plain store against them.
+        self.word.swap(Word::new(mode, count, generation).0, AcqRel);
     }
 
     /// Whether every outcome has to be timed and reported.

@@ -20,7 +20,6 @@ pub(crate) struct Links {
     breaker: OnceLock<ActorRef<BreakerMsg>>,
     recovery: OnceLock<ActorRef<RecoveryMsg>>,
     shut_down: AtomicBool,
-    draining: AtomicBool,
 }
 
 impl Links {
@@ -31,7 +30,6 @@ impl Links {
             breaker: OnceLock::new(),
             recovery: OnceLock::new(),
             shut_down: AtomicBool::new(false),
-            draining: AtomicBool::new(false),
         }
     }
 
@@ -39,15 +37,6 @@ impl Links {
     pub(crate) fn connect(&self, breaker: ActorRef<BreakerMsg>, recovery: ActorRef<RecoveryMsg>) {
         let fresh = self.breaker.set(breaker).is_ok() && self.recovery.set(recovery).is_ok();
         debug_assert!(fresh, "a runtime connects its actors once");
-    }
-
-    /// A shutdown is under way.
-    pub(crate) fn mark_draining(&self) {
-        self.draining.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
     }
 
     /// The recovery actor is about to end because it was asked to.

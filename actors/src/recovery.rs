@@ -324,6 +324,10 @@ impl Recovery {
 
     async fn hung(&mut self, slot: u32, epoch: u64, myself: &Myself) {
         let Some(child) = self.children.get_mut(&slot).filter(|child| child.epoch == epoch) else { return };
+        if matches!(child.phase, Phase::Waiting { .. } | Phase::Isolated) {
+            // Its thread noticed the fence, and its end came first: the failure has been decided about.
+            return;
+        }
         if let Some(actor) = child.actor.take() {
             actor.kill();
         }
@@ -544,7 +548,6 @@ impl Recovery {
         if self.shutdown.is_some() {
             return;
         }
-        self.links.mark_draining();
         let alarm = Arc::new(child::ChildAlarm::shutdown(&self.links));
         self.links.schedule_after(grace, &alarm, 0);
         self.shutdown = Some(Shutdown { draining: true, report: ShutdownReport::default(), done, alarm });

@@ -206,10 +206,7 @@ impl Runtime {
     /// What the runtime as a whole is doing.
     #[must_use]
     pub fn state(&self) -> RuntimeState {
-        match *self.inner.state.borrow() {
-            RuntimeState::Running if self.inner.links.is_draining() => RuntimeState::Draining,
-            state => state,
-        }
+        *self.inner.state.borrow()
     }
 
     /// Waits until the runtime has stopped or given up.

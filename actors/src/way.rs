@@ -54,7 +54,7 @@ pub(crate) struct Flow {
 /// A loop or a branch that a value is in.
 pub(crate) enum Frame {
     /// A loop, with the rounds that may still follow.
-    Round { left: u32, below: Option<Arc<Frame>> },
+    Round { left: u32, below: Option<Arc<Self>> },
     /// Part `index` of a scatter, to be brought to where its parts meet.
     Part { index: usize, gather: Arc<dyn Any + Send + Sync> },
 }

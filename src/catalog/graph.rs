@@ -16,6 +16,7 @@ pub(super) const ENTRIES: [CatalogEntry; 3] = [
         takes: EdgeListSource::schema,
         gives: Graph::schema,
         converges: false,
+        blocks: true,
         prepare: load,
     },
     CatalogEntry {
@@ -23,6 +24,7 @@ pub(super) const ENTRIES: [CatalogEntry; 3] = [
         takes: PageRankState::schema,
         gives: PageRankState::schema,
         converges: true,
+        blocks: false,
         prepare: page_rank,
     },
     CatalogEntry {
@@ -30,6 +32,7 @@ pub(super) const ENTRIES: [CatalogEntry; 3] = [
         takes: PageRankState::schema,
         gives: Ranking::schema,
         converges: false,
+        blocks: false,
         prepare: top_k,
     },
 ];

@@ -113,6 +113,12 @@ pub enum ConfigFault {
         /// What.
         takes: String,
     },
+    /// A kernel that blocks its thread, placed where others have to run.
+    #[error("`{kernel}` reads files and blocks its thread: it cannot be placed inline")]
+    Blocking {
+        /// The kernel.
+        kernel: String,
+    },
     /// A repeated stage whose kernel does not say when it is done.
     #[error("`{kernel}` cannot be repeated: it does not know when it has converged")]
     Unrepeatable {

@@ -148,6 +148,15 @@ pub(crate) fn kind<T: std::fmt::Debug>(result: Result<T>) -> KernelErrorKind {
     result.unwrap_err().kind().clone()
 }
 
+/// A task of the test's own.
+#[allow(clippy::disallowed_methods, reason = "a test owns its tasks")]
+pub(crate) fn spawn<F>(task: F) -> tokio::task::JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    tokio::spawn(task)
+}
+
 /// Waits for something that has to happen, and fails the test instead of hanging it.
 pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
     let limit = Duration::from_secs(20);

@@ -2,7 +2,7 @@
 //!
 //! A pure machine behind the slot's lock: time comes in, decisions go out, and no user code runs in it. It is the one
 //! arbiter of *who answers*: whoever takes an entry out of the ledger ([`finish`](Ledger::finish),
-//! [`expire`](Ledger::expire), [`cancel`](Ledger::cancel), [`close`](Ledger::close), …) answers it, after the lock is released. Hence the
+//! [`expire`](Ledger::expire), [`cancel`](Ledger::cancel), [`close`](Ledger::close), ...) answers it, after the lock is released. Hence the
 //! law of accounting: `accepted = answered + failed + waiting + running`, at any moment.
 //!
 //! | event | waiting entry | running entry |
@@ -547,3 +547,8 @@ impl ServiceTime {
         Duration::from_nanos(self.nanos.saturating_mul(ahead as u64))
     }
 }
+
+#[cfg(all(test, rustkernel_loom))]
+mod loom_models;
+#[cfg(test)]
+mod tests;
