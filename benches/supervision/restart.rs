@@ -28,10 +28,6 @@ pub(crate) fn run(report: &mut Report) {
         let panics = report.scale(200);
         let (_supervisor, [kernel, without_breaker]) = runtime.block_on(fragile_kernels());
         let current = runtime.block_on(supervised_actor());
-        let target = match flavour {
-            Flavour::MultiThread => Target::Ratio(1.5),
-            Flavour::CurrentThread => Target::None,
-        };
         report.run(Group {
             name: format!("restart: panic to good answer, {}", flavour.name()),
             unit: "us",
@@ -44,7 +40,7 @@ pub(crate) fn run(report: &mut Report) {
                     Side::new("inline kernel", || {
                         runtime.block_on(runtime.spawn(panic_kernels(kernel.clone(), panics))).unwrap()
                     }),
-                    target,
+                    Target::Ratio(1.5),
                 ),
                 (
                     Side::new("inline kernel without a breaker", || {
