@@ -41,10 +41,6 @@ fn times(report: &mut Report, flavour: Flavour) {
     let (actor, _) = runtime.block_on(Actor::spawn(None, EchoActor, ())).unwrap();
     for (callers, without, with) in TARGETS {
         let calls = report.scale(if callers == 1 { 32_768 } else { 131_072 }) / callers;
-        let target = |limit| match flavour {
-            Flavour::MultiThread => Target::Ratio(limit),
-            Flavour::CurrentThread => Target::None,
-        };
         let kernel_side = |name, deadline: Deadline| {
             let (runtime, echo) = (&runtime, &echo);
             Side::new(name, move || {
@@ -59,8 +55,8 @@ fn times(report: &mut Report, flavour: Flavour) {
             rounds: 31,
             baseline: Side::new("tokio mpsc + oneshot", bare),
             contenders: vec![
-                (kernel_side("inline kernel, no deadline", Deadline::None), target(without)),
-                (kernel_side("inline kernel, deadline", Deadline::Within(DEADLINE)), target(with)),
+                (kernel_side("inline kernel, no deadline", Deadline::None), Target::Ratio(without)),
+                (kernel_side("inline kernel, deadline", Deadline::Within(DEADLINE)), Target::Ratio(with)),
                 (Side::new("ractor call", ractor), Target::None),
             ],
         });

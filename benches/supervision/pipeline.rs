@@ -25,10 +25,6 @@ pub(crate) fn run(report: &mut Report) {
         let tasks = bare_chain(&runtime);
         let (_supervisor, kernels) = runtime.block_on(kernel_chain());
         let (actors, cells) = runtime.block_on(actor_chain());
-        let target = match flavour {
-            Flavour::MultiThread => Target::Ratio(1.8),
-            Flavour::CurrentThread => Target::None,
-        };
         let kernel_side = |name, deadline: Deadline| {
             let (runtime, kernels) = (&runtime, &kernels);
             Side::new(name, move || {
@@ -44,7 +40,7 @@ pub(crate) fn run(report: &mut Report) {
             }),
             contenders: vec![
                 (kernel_side("inline kernels, no deadline", Deadline::None), Target::None),
-                (kernel_side("inline kernels, deadline", Deadline::Within(DEADLINE)), target),
+                (kernel_side("inline kernels, deadline", Deadline::Within(DEADLINE)), Target::Ratio(1.8)),
                 (
                     Side::new("ractor, reply port handed on", || {
                         drive(&runtime, CALLERS, calls, || run_actors(actors.clone(), calls))

@@ -26,12 +26,8 @@ pub(crate) fn run(report: &mut Report) {
     for flavour in Flavour::BOTH {
         let runtime = flavour.runtime();
         let panics = report.scale(200);
-        let (_supervisor, kernel) = runtime.block_on(fragile_kernel());
+        let (_supervisor, [kernel, without_breaker]) = runtime.block_on(fragile_kernels());
         let current = runtime.block_on(supervised_actor());
-        let target = match flavour {
-            Flavour::MultiThread => Target::Ratio(1.5),
-            Flavour::CurrentThread => Target::None,
-        };
         report.run(Group {
             name: format!("restart: panic to good answer, {}", flavour.name()),
             unit: "us",
@@ -39,12 +35,21 @@ pub(crate) fn run(report: &mut Report) {
             baseline: Side::new("hand-written ractor supervisor", || {
                 runtime.block_on(runtime.spawn(panic_actors(current.clone(), panics))).unwrap()
             }),
-            contenders: vec![(
-                Side::new("inline kernel", || {
-                    runtime.block_on(runtime.spawn(panic_kernels(kernel.clone(), panics))).unwrap()
-                }),
-                target,
-            )],
+            contenders: vec![
+                (
+                    Side::new("inline kernel", || {
+                        runtime.block_on(runtime.spawn(panic_kernels(kernel.clone(), panics))).unwrap()
+                    }),
+                    Target::Ratio(1.5),
+                ),
+                (
+                    Side::new("inline kernel without a breaker", || {
+                        let panics = panic_kernels(without_breaker.clone(), panics);
+                        runtime.block_on(runtime.spawn(panics)).unwrap()
+                    }),
+                    Target::None,
+                ),
+            ],
         });
     }
 }
@@ -93,16 +98,20 @@ impl Kernel for Fragile {
     }
 }
 
-async fn fragile_kernel() -> (Runtime, KernelRef<u64, u64>) {
+/// Two kernels of one runtime: one with every default, one without a breaker.
+async fn fragile_kernels() -> (Runtime, [KernelRef<u64, u64>; 2]) {
     let supervisor = Runtime::builder().build().await.unwrap();
     let policy =
         RecoveryPolicy { restart_delay: Duration::ZERO, max_restarts: u32::MAX, ..RecoveryPolicy::default() };
-    let spec = KernelSpec::new("bench/fragile", || Fragile)
-        .inline()
-        .recovery(policy)
-        .restart_window(Duration::from_millis(1));
-    let kernel = supervisor.spawn(spec).await.unwrap();
-    (supervisor, kernel)
+    let spec = |name| {
+        KernelSpec::new(name, || Fragile)
+            .inline()
+            .recovery(policy.clone())
+            .restart_window(Duration::from_millis(1))
+    };
+    let kernel = supervisor.spawn(spec("bench/fragile")).await.unwrap();
+    let without = supervisor.spawn(spec("bench/fragile-without-breaker").breaker(None)).await.unwrap();
+    (supervisor, [kernel, without])
 }
 
 /// Where the hand-written supervisor publishes its child.

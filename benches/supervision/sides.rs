@@ -13,7 +13,8 @@ pub(crate) type Payload = [u8; 64];
 /// The queue's bound on both sides; a kernel's default.
 pub(crate) const CAPACITY: usize = 1024;
 
-/// The tokio runtimes that are compared. The first one carries the targets.
+/// The tokio runtimes that are compared. Two workers are what programs run on; the current thread shows the cost of the path alone, for
+/// with two workers it also counts how often a side happens to wake the other one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flavour {
     MultiThread,
