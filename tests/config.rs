@@ -228,7 +228,6 @@ fn the_command_ends_with_78_and_names_the_file() {
 
 #[test]
 fn only_a_kernel_that_keeps_state_can_be_checkpointed() {
-    let text = "[[stage]]\nkernel = \"graph/load\"\ncheckpointed = true\n";
-    let error = refused(text);
+    let error = refused("kernel = \"graph/top_k\"", "kernel = \"graph/top_k\"\ncheckpointed = true");
     assert!(error.contains("cannot be checkpointed"), "{error}");
 }

@@ -53,10 +53,22 @@ pub(crate) struct Permit(u32);
 pub(crate) enum Report {
     /// The consecutive failures reached the threshold; the gate is tripping.
     Tripped { generation: u64 },
-    /// A probe ended. After a failure the gate is tripping.
-    Probe { generation: u64, outcome: Outcome, took: Duration },
+    /// A probe ended. After a failure the gate is tripping. `more` when further probes are let in whatever is decided.
+    Probe { generation: u64, outcome: Outcome, took: Duration, more: bool },
     /// A call ended, and the configuration has a window that wants every outcome.
     Sample { generation: u64, outcome: Outcome, took: Duration },
+}
+
+impl Report {
+    /// Whether the next caller could meet another state than after the actor's decision. Only then does an answer wait for it.
+    pub(crate) fn is_urgent(&self) -> bool {
+        match self {
+            Self::Tripped { .. } => true,
+            Self::Probe { outcome, more, .. } => *outcome != Outcome::Success || !more,
+            // A good call can open a window by its slowness, which surprises nobody; a failed one by its failure.
+            Self::Sample { outcome, .. } => *outcome == Outcome::Failure,
+        }
+    }
 }
 
 /// The gate of one breaker.
@@ -300,7 +312,7 @@ pub(crate) const fn same_generation(machine: u64, gate: u64) -> bool {
 /// A good probe keeps its slot, so that good ones and those in flight never exceed the slots together; a probe that says
 /// nothing gives it back.
 fn in_half_open(word: Word, outcome: Outcome, took: Duration) -> (Word, Option<Report>) {
-    let report = Some(Report::Probe { generation: word.generation(), outcome, took });
+    let report = Some(Report::Probe { generation: word.generation(), outcome, took, more: word.count() > 0 });
     match outcome {
         Outcome::Success => (word, report),
         Outcome::Neutral | Outcome::Inconclusive => (word.with_count(word.count().saturating_add(1)), report),

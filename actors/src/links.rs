@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use ractor::ActorRef;
 
-use rustkernel_core::resilience::Outcome;
-
 use crate::breaker::BreakerMsg;
 use crate::gate::Report;
 use crate::operator::Operator;
@@ -57,8 +55,7 @@ impl Links {
 
     /// Tells the breaker actor about an outcome and waits for its decision.
     pub(crate) async fn breaker_decide(&self, slot: u32, report: Report) {
-        if matches!(report, Report::Sample { outcome: Outcome::Success, .. }) {
-            // A good call of a windowed breaker: nothing that a caller could be surprised by follows from it.
+        if !report.is_urgent() {
             return self.breaker_report(slot, report);
         }
         let (decided, decision) = tokio::sync::oneshot::channel();

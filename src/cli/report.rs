@@ -157,8 +157,15 @@ impl Report {
     }
 
     fn write_supervision(&self, out: &mut String) -> fmt::Result {
-        let Counts { restarts, failures, dead_letters, abandoned_threads: _, breakers_opened, isolated } =
-            &self.counts;
+        let Counts {
+            restarts,
+            restored,
+            failures,
+            dead_letters,
+            abandoned_threads: _,
+            breakers_opened,
+            isolated,
+        } = &self.counts;
         write!(out, "supervision: {restarts} restarts")?;
         if !failures.is_empty() {
             let causes: Vec<String> =
@@ -166,6 +173,9 @@ impl Report {
             write!(out, " ({})", causes.join(", "))?;
         }
         writeln!(out, ", {} retries, {dead_letters} dead letters", self.retries())?;
+        if *restored > 0 {
+            writeln!(out, "             {restored} restarts went on from a checkpoint")?;
+        }
         if self.blocked_threads > 0 {
             writeln!(out, "             {} threads were left behind and still block", self.blocked_threads)?;
         }
