@@ -13,6 +13,7 @@
 //! abandoned.
 
 mod child;
+mod ending;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -25,6 +26,7 @@ use rustkernel_core::restart::{RestartDecision, RestartMachine};
 use tokio::sync::oneshot;
 
 pub use child::{KernelState, KernelStatus};
+pub use ending::ShutdownReport;
 
 use crate::breaker::BreakerMsg;
 use crate::cause::Cause;
@@ -35,6 +37,7 @@ use crate::links::Links;
 use crate::operator::Fact;
 use crate::slot::Supervised;
 use child::{Child, Phase};
+use ending::Shutdown;
 
 pub(crate) enum RecoveryMsg {
     /// Start supervising a kernel. `started` is told when its first incarnation serves, or failed to start.
@@ -96,17 +99,6 @@ pub(crate) enum RecoveryMsg {
 
 impl Message for RecoveryMsg {}
 
-/// How a runtime's shutdown went.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ShutdownReport {
-    /// Kernels that ended by themselves.
-    pub stopped: usize,
-    /// Kernels that had to be killed because their grace time was over.
-    pub killed: usize,
-    /// Threads that still block and were left behind.
-    pub abandoned_threads: usize,
-}
-
 /// What it takes to supervise one kernel.
 pub(crate) struct ChildPlan {
     pub(crate) kernel: Arc<dyn Supervised>,
@@ -134,15 +126,6 @@ pub(crate) struct Recovery {
     children: BTreeMap<u32, Child>,
     actors: HashMap<ActorId, u32>,
     shutdown: Option<Shutdown>,
-}
-
-/// A shutdown under way: first every slot drains, then the kernels stop one by one.
-struct Shutdown {
-    draining: bool,
-    report: ShutdownReport,
-    /// Everybody who asked.
-    done: Vec<oneshot::Sender<ShutdownReport>>,
-    alarm: Arc<child::ChildAlarm>,
 }
 
 type Myself = ActorRef<RecoveryMsg>;
@@ -482,118 +465,6 @@ impl Recovery {
         for child in self.children.values_mut() {
             child.plan.kernel.close(DownReason::SupervisorGone);
             child.tell_started(Err(Cause::Killed));
-        }
-    }
-}
-
-impl Recovery {
-    fn stop(&mut self, slot: u32, drain: bool, done: oneshot::Sender<()>, myself: &Myself) {
-        let Some(child) = self.children.get_mut(&slot) else {
-            // Unknown here means stopped already.
-            let _ = done.send(());
-            return;
-        };
-        child.stopped.push(done);
-        // One that has no incarnation, in its restart delay for example, gets none any more.
-        let lives = matches!(child.phase, Phase::Starting | Phase::Serving);
-        if drain && lives && !child.plan.kernel.is_idle() {
-            child.draining = true;
-            child.plan.kernel.drain();
-            if child.phase == Phase::Serving {
-                child.set_alarm(child.plan.shutdown, &self.links);
-            }
-        } else {
-            self.begin_stop(slot, myself);
-        }
-    }
-
-    /// Tells a kernel to end after its current request.
-    fn begin_stop(&mut self, slot: u32, myself: &Myself) {
-        let Some(child) = self.children.get_mut(&slot) else { return };
-        if child.is_stopping() {
-            return;
-        }
-        child.plan.machine.on_stop();
-        child.plan.kernel.drain();
-        child.plan.kernel.stop();
-        child.set_phase(Phase::Stopping, &self.links);
-        let thread_lives = child.lane.as_ref().is_some_and(|lane| !lane.has_ended());
-        if child.actor.is_some() || thread_lives {
-            child.set_alarm(child.plan.shutdown, &self.links);
-        } else {
-            self.stopped(slot, false, myself);
-        }
-    }
-
-    fn stopped(&mut self, slot: u32, killed: bool, myself: &Myself) {
-        let Some(mut child) = self.remove(slot) else { return };
-        child.plan.kernel.close(DownReason::Stopped);
-        self.links.operator.tell(Some(child.plan.kernel.id()), Fact::Stopped);
-        for done in child.stopped.drain(..) {
-            // Who asked may be gone.
-            let _ = done.send(());
-        }
-        child.tell_started(Err(Cause::Killed));
-        drop_child(child);
-        if let Some(shutdown) = &mut self.shutdown {
-            if killed {
-                shutdown.report.killed += 1;
-            } else {
-                shutdown.report.stopped += 1;
-            }
-        }
-        self.continue_shutdown(myself);
-    }
-
-    fn shut_down(&mut self, grace: Duration, done: oneshot::Sender<ShutdownReport>, myself: &Myself) {
-        if let Some(shutdown) = &mut self.shutdown {
-            shutdown.done.push(done);
-            return;
-        }
-        let alarm = Arc::new(child::ChildAlarm::shutdown(&self.links));
-        self.links.schedule_after(grace, &alarm, 0);
-        self.shutdown =
-            Some(Shutdown { draining: true, report: ShutdownReport::default(), done: vec![done], alarm });
-        for child in self.children.values() {
-            child.plan.kernel.drain();
-        }
-        self.drained(myself);
-    }
-
-    /// Some slot says it is empty. When all are that should be, the stopping begins.
-    fn drained(&mut self, myself: &Myself) {
-        let idle = |child: &&Child| child.draining && child.plan.kernel.is_idle();
-        let ready: Vec<u32> = self.children.values().filter(idle).map(|child| child.slot).collect();
-        for slot in ready {
-            self.begin_stop(slot, myself);
-        }
-        if self.children.values().all(|child| child.plan.kernel.is_idle()) {
-            self.stop_draining(myself);
-        }
-    }
-
-    fn stop_draining(&mut self, myself: &Myself) {
-        let Some(shutdown) = self.shutdown.as_mut().filter(|shutdown| shutdown.draining) else { return };
-        shutdown.draining = false;
-        self.continue_shutdown(myself);
-    }
-
-    /// Stops the youngest kernel that is left; reports when there is none.
-    fn continue_shutdown(&mut self, myself: &Myself) {
-        if self.shutdown.as_ref().is_none_or(|shutdown| shutdown.draining) {
-            return;
-        }
-        if let Some(slot) = self.children.last_key_value().map(|(slot, _)| *slot) {
-            self.begin_stop(slot, myself);
-        } else if let Some(Shutdown { mut report, done, alarm, .. }) = self.shutdown.take() {
-            drop(alarm);
-            report.abandoned_threads = self.abandoned.alive();
-            self.links.mark_shut_down();
-            for done in done {
-                // Who asked may be gone.
-                let _ = done.send(report);
-            }
-            myself.stop(Some("shut down".into()));
         }
     }
 }
