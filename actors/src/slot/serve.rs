@@ -332,7 +332,8 @@ impl<I: Payload, O: Payload> Slot<I, O> {
             return Some(entry);
         }
         let sleeper = state.ledger.rerun(entry, at);
-        let arm = at.and_then(|at| arm(&mut state.ledger, at));
+        // The alarm may have rung while the entry was out of the books.
+        let arm = arm(&mut state.ledger, at.unwrap_or(header.deadline).min(header.deadline));
         drop(state);
         self.schedule(arm);
         wake(sleeper);
