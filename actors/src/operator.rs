@@ -146,6 +146,9 @@ impl Operator {
             | Fact::Breaker(_)
             | Fact::Health(_) => tracing::debug!(kernel = kernel.map(KernelId::as_str), ?fact, "supervision"),
         }
+        if self.0.hooks.is_empty() && self.0.events.receiver_count() == 0 {
+            return;
+        }
         let event = Event { at: self.0.clock.now(), kernel: kernel.cloned(), fact };
         for hook in &self.0.hooks {
             if catch_unwind(AssertUnwindSafe(|| hook(&event))).is_err() {
