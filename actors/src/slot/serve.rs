@@ -229,7 +229,8 @@ where
         }
         // It is left again where the future waits, or by `serve` when it has been dropped.
         this.incarnation.enter(this.since);
-        if this.request.is_cancelled() || this.incarnation.fence.is_raised() {
+        // Before its first poll it has just been taken, and was not cancelled then.
+        if this.incarnation.fence.is_raised() || (this.waited && this.request.is_cancelled()) {
             return Poll::Ready(None);
         }
         if let Poll::Ready(result) = this.future.as_mut().poll(cx) {
