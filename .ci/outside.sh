@@ -17,7 +17,7 @@ edition = "2024"
 
 [dependencies]
 rustkernel = { path = "$root", default-features = false }
-ractor = { version = "=0.16.5", features = ["cluster", "monitors", "output-port-v2"] }
+ractor = { version = "0.16.5", features = ["cluster", "monitors", "output-port-v2"] }
 tokio = { version = "1", features = ["macros", "rt"] }
 
 [profile.dev]

@@ -64,10 +64,17 @@ fn log_to_stderr(default: &str) {
     let _ = logs.try_init();
 }
 
-/// Writes a result to stdout. A reader that has gone away ends nothing.
-fn print(text: &str) {
+/// Writes a result to stdout. A reader that has gone away ends nothing; a result that cannot be written is a failure.
+#[must_use]
+fn print(text: &str, exit: Exit) -> Exit {
     let mut stdout = io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            say(format_args!("error: the result cannot be written: {error}"));
+            Exit::Failure
+        }
+        _ => exit,
+    }
 }
 
 /// Writes a line to stderr.

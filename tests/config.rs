@@ -231,3 +231,9 @@ fn only_a_kernel_that_keeps_state_can_be_checkpointed() {
     let error = refused("kernel = \"graph/top_k\"", "kernel = \"graph/top_k\"\ncheckpointed = true");
     assert!(error.contains("cannot be checkpointed"), "{error}");
 }
+
+#[test]
+fn a_limit_of_zero_is_refused_by_its_field() {
+    let error = refused("kernel = \"graph/load\"", "kernel = \"graph/load\"\nsettings = { max_edges = 0 }");
+    assert!(error.contains("max_edges") && error.contains("at least 1"), "{error}");
+}

@@ -534,3 +534,35 @@ async fn a_dead_letter_whose_encoding_panics_takes_nothing_along() {
         assert_eq!(runtime.dead_letters().0, letters);
     }
 }
+
+/// Panics when it runs and again when it is dropped by that panic.
+struct Bitter;
+
+impl Kernel for Bitter {
+    type Input = Do;
+    type Output = u64;
+
+    async fn execute(&mut self, input: &Do, cx: &mut Context<'_>) -> Result<u64> {
+        assert!(!matches!(input, Do::Panic), "told to panic");
+        Ok(cx.incarnation())
+    }
+}
+
+impl Drop for Bitter {
+    fn drop(&mut self) {
+        panic!("and again");
+    }
+}
+
+/// Two panics at once ended the process.
+#[tokio::test]
+async fn a_kernel_that_panics_in_its_drop_too_is_restarted() {
+    for inline in [true, false] {
+        let (runtime, _hand) = runtime().await;
+        let spec = KernelSpec::new("a/bitter", || Bitter).recovery(at_once(5)).breaker(None);
+        let spec = if inline { spec.inline() } else { spec };
+        let kernel = runtime.spawn(spec).await.unwrap();
+        soon(kernel.call(Do::Panic, NONE)).await.unwrap_err();
+        assert_eq!(soon(kernel.call(Do::Incarnation, NONE)).await.unwrap(), 2);
+    }
+}

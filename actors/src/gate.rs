@@ -196,6 +196,14 @@ impl Gate {
         self.word.swap(Word::new(mode, count, generation).0, AcqRel);
     }
 
+    /// Takes a permit back whose request was refused at the door: nobody has to be told.
+    pub(crate) fn give_back(&self, permit: Permit) {
+        if permit.is_probe() {
+            // The report would be about a probe that the breaker actor has never heard of.
+            let _unheard = self.observe_slowly(permit, Outcome::Inconclusive, Duration::ZERO);
+        }
+    }
+
     /// Whether every outcome has to be timed and reported.
     pub(crate) fn samples(&self) -> bool {
         self.samples
@@ -277,7 +285,8 @@ impl Gate {
         let sample = self.samples.then_some(Report::Sample { generation, outcome, took });
         match outcome {
             Outcome::Success => (word.with_count(0), sample),
-            Outcome::Neutral | Outcome::Inconclusive => (word, sample),
+            // It says nothing about the kernel, and a refusal must not cost a message.
+            Outcome::Neutral | Outcome::Inconclusive => (word, None),
             Outcome::Failure => {
                 let failures = word.count().saturating_add(1);
                 if failures >= self.failure_threshold {

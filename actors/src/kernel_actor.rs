@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 
 use crate::cause::panic_message;
 use crate::checkpoint::Checkpointer;
+use crate::contain::Contained;
 use crate::lane::{Abandoned, EndOfLane, Lane, block_on};
 use crate::recovery::RecoveryMsg;
 use crate::slot::{Ending, Incarnation, Slot, serve};
@@ -51,6 +52,8 @@ type LaunchFuture<'a> = Pin<Box<dyn Future<Output = Result<Launched, SpawnErr>> 
 /// Starts incarnations, whatever the kernel's type and placement.
 pub(crate) trait Launch: Send + Sync {
     fn launch(&self, incarnation: Arc<Incarnation>, supervisor: ActorCell) -> LaunchFuture<'_>;
+    /// Whether each incarnation takes a thread.
+    fn takes_a_thread(&self) -> bool;
 }
 
 /// A started incarnation.
@@ -77,6 +80,10 @@ impl<K: Kernel> Launch for Inline<K> {
             Ok(Launched { actor: actor.get_cell(), lane: None })
         })
     }
+
+    fn takes_a_thread(&self) -> bool {
+        false
+    }
 }
 
 impl<K: LocalKernel> Launch for Threaded<K> {
@@ -93,6 +100,10 @@ impl<K: LocalKernel> Launch for Threaded<K> {
             let (actor, _) = Actor::spawn_linked(None, actor, (), supervisor).await?;
             Ok(Launched { actor: actor.get_cell(), lane: Some(lane) })
         })
+    }
+
+    fn takes_a_thread(&self) -> bool {
+        true
     }
 }
 
@@ -192,22 +203,24 @@ impl<K: LocalKernel> ThreadActor<K> {
 /// One life: make the kernel, restore it, prove it, serve.
 async fn live<K: LocalKernel>(recipe: &Recipe<K>, incarnation: &Incarnation) -> Result<Ending, KernelError> {
     let slot = &*recipe.slot;
-    let mut kernel = (recipe.factory)()?;
+    // Dropped last, contained: after a panic of its own it may panic again.
+    let mut kernel = Contained::new((recipe.factory)()?);
+    let Some(kernel) = kernel.get() else { return Ok(Ending::Fenced) };
     let checkpoint =
         recipe.checkpointer.as_ref().and_then(|checkpointer| Some((checkpointer, slot.checkpoint()?)));
     let restored = checkpoint.is_some();
     if let Some((checkpointer, frame)) = checkpoint {
-        checkpointer.restore(&mut kernel, &frame).await?;
+        checkpointer.restore(kernel, &frame).await?;
     }
     if let Some(canary) = &recipe.canary {
-        prove(&mut kernel, canary, incarnation, slot).await?;
+        prove(kernel, canary, incarnation, slot).await?;
     }
     if !slot.serving(incarnation) {
         return Ok(Ending::Fenced);
     }
     incarnation.set_served(restored);
     slot.links.to_recovery(RecoveryMsg::Ready { slot: slot.index, epoch: incarnation.epoch, restored });
-    Ok(serve(slot, incarnation, &mut kernel, recipe.checkpointer.as_ref()).await)
+    Ok(serve(slot, incarnation, kernel, recipe.checkpointer.as_ref()).await)
 }
 
 /// Runs the canary; a wrong answer is a failed start.

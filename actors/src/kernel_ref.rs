@@ -14,6 +14,7 @@ use rustkernel_core::error::{DownReason, KernelError};
 use rustkernel_core::resilience::{HealthCheckResult, HealthProbeConfig, HealthTarget, ambient_deadline};
 use rustkernel_core::traits::Payload;
 
+use crate::gate::Mode;
 use crate::slot::{Accounts, Life, Shared, Slot, Supervised, Timing};
 use crate::way::{Cell, Way};
 
@@ -78,7 +79,7 @@ impl<I: Payload, O: Payload> KernelRef<I, O> {
         let parent = ambient_deadline();
         if deadline == Deadline::None && parent.is_none() {
             let never = Header::new(0, Timestamp::NEVER);
-            return Timing { header: never, budget: Duration::MAX, now: Timestamp::ZERO };
+            return Timing { header: never, budget: Duration::MAX, now: Timestamp::ZERO, begun: false };
         }
         let now = self.slot.clock().now();
         let deadline = match deadline {
@@ -86,7 +87,7 @@ impl<I: Payload, O: Payload> KernelRef<I, O> {
             Deadline::Within(span) => rules.effective_deadline(parent, Some(span), now),
             Deadline::At(at) => rules.effective_deadline(parent, Some(at - now), now),
         };
-        Timing { header: Header::new(0, deadline), budget: Duration::MAX, now }
+        Timing { header: Header::new(0, deadline), budget: Duration::MAX, now, begun: false }
     }
 
     fn default_timing(&self) -> Timing {
@@ -95,12 +96,12 @@ impl<I: Payload, O: Payload> KernelRef<I, O> {
         let now = self.slot.clock().now();
         if rules.include_queue_time {
             let deadline = rules.effective_deadline(parent, None, now);
-            return Timing { header: Header::new(0, deadline), budget: Duration::MAX, now };
+            return Timing { header: Header::new(0, deadline), budget: Duration::MAX, now, begun: false };
         }
         // The parent's deadline stands; the call's own time starts when an incarnation takes it.
         let parent = parent.filter(|_| rules.propagate_deadline);
         let budget = if parent.is_some() { rules.max_timeout } else { rules.default_timeout };
-        Timing { header: Header::new(0, parent.unwrap_or(Timestamp::NEVER)), budget, now }
+        Timing { header: Header::new(0, parent.unwrap_or(Timestamp::NEVER)), budget, now, begun: false }
     }
 }
 
@@ -111,14 +112,20 @@ impl<I: Payload, O: Payload> HealthTarget for KernelRef<I, O> {
     }
 }
 
-/// A kernel's health as its slot shows it. A thread that has been blocking for `patience` is unhealthy.
+/// A kernel's health as its slot shows it. Where no watchdog ends an execution, a thread that has been blocking for `patience` is
+/// unhealthy. An open breaker degrades the kernel; whether the node should take traffic is another question.
 pub(crate) fn health_of(slot: &dyn Supervised, now: Timestamp, patience: Duration) -> HealthCheckResult {
     let snapshot = slot.snapshot();
-    let blocked = snapshot.blocked_since.filter(|since| since.as_nanos() > 1).map(|since| now - since);
+    let unwatched = snapshot.blocked_since.filter(|since| !snapshot.watched && since.as_nanos() > 1);
+    let blocked = unwatched.map(|since| now - since).filter(|blocked| *blocked >= patience);
     match snapshot.life {
-        Life::Serving => match blocked.filter(|blocked| *blocked >= patience) {
-            Some(blocked) => HealthCheckResult::unhealthy(format!("has blocked its thread for {blocked:?}")),
-            None => HealthCheckResult::healthy(),
+        Life::Serving => match (blocked, slot.gate().mode()) {
+            (Some(blocked), _) => {
+                HealthCheckResult::unhealthy(format!("has blocked its thread for {blocked:?}"))
+            }
+            (None, Mode::Open | Mode::Tripping) => HealthCheckResult::degraded("its breaker is open"),
+            (None, Mode::Isolated) => HealthCheckResult::degraded("its breaker is held open"),
+            (None, Mode::Closed | Mode::HalfOpen | Mode::Disabled) => HealthCheckResult::healthy(),
         },
         Life::Starting => HealthCheckResult::degraded("an incarnation is being made"),
         Life::Waiting(_) => HealthCheckResult::degraded("restarting after a failure"),

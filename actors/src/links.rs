@@ -17,6 +17,8 @@ use crate::timer::{Alarm, Timer};
 pub(crate) struct Links {
     pub(crate) timer: Timer,
     pub(crate) operator: Operator,
+    /// Makes the jitter of this runtime another than its replicas'.
+    pub(crate) seed: u64,
     breaker: OnceLock<ActorRef<BreakerMsg>>,
     recovery: OnceLock<ActorRef<RecoveryMsg>>,
     shut_down: AtomicBool,
@@ -27,6 +29,7 @@ impl Links {
         Self {
             timer,
             operator,
+            seed: fastrand::u64(..),
             breaker: OnceLock::new(),
             recovery: OnceLock::new(),
             shut_down: AtomicBool::new(false),

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,13 +12,14 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::cause::Cause;
+use crate::contain::contain;
 
 /// Events a slow subscriber may fall behind before it loses the oldest ones.
 const EVENT_CAPACITY: usize = 4096;
 /// Dead letters kept; the oldest goes first.
 const DEAD_LETTER_CAPACITY: usize = 1024;
 /// Encoded input kept with a dead letter, in bytes; a longer one is left out.
-const DEAD_LETTER_INPUT_BYTES: usize = 64 * 1024;
+pub(crate) const DEAD_LETTER_INPUT_BYTES: usize = 64 * 1024;
 
 /// One fact about a kernel, reported once.
 #[derive(Clone, Debug)]
@@ -151,9 +151,7 @@ impl Operator {
         }
         let event = Event { at: self.0.clock.now(), kernel: kernel.cloned(), fact };
         for hook in &self.0.hooks {
-            if catch_unwind(AssertUnwindSafe(|| hook(&event))).is_err() {
-                tracing::error!("a hook panicked; supervision goes on");
-            }
+            contain("a hook", || hook(&event));
         }
         // An error means that nobody subscribes.
         let _ = self.0.events.send(event);

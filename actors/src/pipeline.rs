@@ -69,7 +69,7 @@ impl<T: Send + 'static> Pipeline<T, T> {
     /// share the deadline and the retry budget.
     ///
     /// A chain that is not done after `limit` rounds fails as [`Permanent`](rustkernel_core::resilience::ErrorKind); one without a kernel
-    /// in it fails as invalid input.
+    /// in it, a scatter's workers not counted, fails as invalid input.
     #[must_use]
     pub fn repeat_until(self, limit: u32, done: impl Fn(&T) -> bool + Send + Sync + 'static) -> Self {
         Self::of(Arc::new(Repeat::new(self.stage, limit, Arc::new(done))), self.clock, self.retry_budget)

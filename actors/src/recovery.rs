@@ -159,7 +159,8 @@ impl Actor for RecoveryActor {
         match message {
             RecoveryMsg::Spawn { slot, plan, started } => {
                 if state.shutdown.is_some() {
-                    // Dropping `started` says that it is too late.
+                    // Dropping `started` says that it is too late. The slot could be found by its name already.
+                    plan.kernel.close(DownReason::SupervisorGone);
                     state.links.to_breaker(BreakerMsg::Remove { slot });
                     return Ok(());
                 }
@@ -344,9 +345,11 @@ impl Recovery {
                 child.tell_started(Err(cause));
                 drop_child(child);
             }
+            // A shutdown may have waited for this one only.
+            self.drained(myself);
             return;
         }
-        if self.abandoned.alive() >= self.abandoned_limit {
+        if child.plan.launcher.takes_a_thread() && self.abandoned.alive() >= self.abandoned_limit {
             child.plan.machine.hold();
             child.plan.kernel.close(DownReason::AbandonedThreads);
             child.set_phase(Phase::Isolated, &self.links);
@@ -433,6 +436,9 @@ impl Recovery {
     }
 
     async fn resume(&mut self, slot: u32, myself: &Myself) -> bool {
+        if self.shutdown.is_some() {
+            return false;
+        }
         let Some(child) = self.children.get_mut(&slot) else { return false };
         if !child.plan.machine.on_resume() {
             return false;
@@ -452,9 +458,11 @@ impl Recovery {
 
     /// Forgets a kernel and frees its name.
     fn remove(&mut self, slot: u32) -> Option<Child> {
-        self.actors.retain(|_, owner| *owner != slot);
         self.links.to_breaker(BreakerMsg::Remove { slot });
         let child = self.children.remove(&slot)?;
+        if let Some(actor) = &child.actor {
+            self.actors.remove(&actor.get_id());
+        }
         (child.plan.free_name)();
         Some(child)
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use ractor::ActorRef;
 use rustkernel_core::KernelId;
 use rustkernel_core::clock::Clock;
+use rustkernel_core::error::DownReason;
 use rustkernel_core::resilience::BreakerMachine;
 use rustkernel_core::traits::{LocalKernel, Payload};
 use tokio::runtime::Handle;
@@ -26,7 +27,7 @@ use crate::lane::Abandoned;
 use crate::links::Links;
 use crate::operator::{DeadLetter, Events};
 use crate::recovery::{ChildPlan, KernelStatus, RecoveryMsg, ShutdownReport};
-use crate::slot::Slot;
+use crate::slot::{Slot, Supervised};
 use crate::spec::{Checked, KernelSpec, SpawnError};
 use health::ProbeLoop;
 use registry::Registry;
@@ -111,6 +112,8 @@ impl Runtime {
         let (started, start) = oneshot::channel();
         let spawn = RecoveryMsg::Spawn { slot: index, plan, started };
         if self.inner.recovery.send_message(spawn).is_err() {
+            // The slot could be found by its name already: whoever called it is answered.
+            slot.close(DownReason::SupervisorGone);
             self.inner.registry.remove(&id, index);
             return Err(SpawnError::RuntimeGone);
         }
@@ -121,6 +124,7 @@ impl Runtime {
             }
             Ok(Err(cause)) => Err(SpawnError::Start { kernel: id, cause }),
             Err(_) => {
+                slot.close(DownReason::SupervisorGone);
                 self.inner.registry.remove(&id, index);
                 Err(SpawnError::RuntimeGone)
             }

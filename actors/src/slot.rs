@@ -74,6 +74,8 @@ pub(crate) struct Timing {
     pub(crate) budget: Duration,
     /// The time, where the header has a deadline to compare it with.
     pub(crate) now: Timestamp,
+    /// Whether an earlier stage of its chain has accepted it: then a drain lets it through.
+    pub(crate) begun: bool,
 }
 
 impl<I: Payload, O: Payload> Slot<I, O> {
@@ -108,10 +110,6 @@ impl<I: Payload, O: Payload> Slot<I, O> {
                 return Err(self.refuse(input, way, kind));
             }
         };
-        if let Some(generation) = permit.probe_generation() {
-            self.links.to_breaker(BreakerMsg::ProbeOut { slot: self.index, generation });
-        }
-        let in_chain = way.is_chain();
         let deadline = timing.header.deadline;
         let remaining = deadline.saturating_since(timing.now);
         // Made before the lock is taken; a refusal takes it apart again.
@@ -120,7 +118,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         let verdict = if remaining.is_zero() {
             Err(KernelErrorKind::DeadlineExceeded)
         } else {
-            state.ledger.may_accept(bytes, in_chain, remaining, timing.now).map_err(KernelErrorKind::from)
+            state.ledger.may_accept(bytes, timing.begun, remaining, timing.now).map_err(KernelErrorKind::from)
         };
         if let Err(kind) = verdict {
             // Only a full slot looks for entries that nobody waits for any more.
@@ -133,7 +131,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
             drop(state);
             let purged = !dead.is_empty();
             self.answer_all(dead, || cancelled(Phase::Queued));
-            self.report(self.gate.observe(permit, Outcome::Inconclusive, Duration::ZERO));
+            self.gate.give_back(permit);
             let Some(Request { input, way, .. }) = Arc::into_inner(request) else {
                 unreachable!("nobody else has it")
             };
@@ -152,6 +150,9 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         let sleeper = state.ledger.accept(Entry { header, request, bytes, convictions: 0 });
         let arm = arm(&mut state.ledger, deadline);
         drop(state);
+        if let Some(generation) = permit.probe_generation() {
+            self.links.to_breaker(BreakerMsg::ProbeOut { slot: self.index, generation });
+        }
         wake(sleeper);
         self.schedule(arm);
         Ok(kept)
@@ -235,6 +236,7 @@ impl<I: Payload, O: Payload> Alarm for Slot<I, O> {
     /// Deadlines, re-runs and hangs of this slot. Runs on the timer's thread, whatever the kernels do.
     fn ring(&self, now: Timestamp, token: u64) {
         let mut state = self.lock();
+        state.ledger.scheduled.retain(|at| at.as_nanos() != token);
         if state.ledger.armed.as_nanos() != token {
             return;
         }
@@ -256,12 +258,18 @@ impl<I: Payload, O: Payload> Alarm for Slot<I, O> {
     }
 }
 
-/// Moves the slot's alarm to `at` if that is earlier. Returns what to schedule once the lock is released.
+/// Moves the slot's alarm to `at` if that is earlier. Returns what to schedule once the lock is released: nothing, if the timer
+/// holds that point already.
 fn arm<R: Clone>(ledger: &mut Ledger<R>, at: Timestamp) -> Option<Timestamp> {
-    (at < ledger.armed).then(|| {
-        ledger.armed = at;
-        at
-    })
+    if at >= ledger.armed {
+        return None;
+    }
+    ledger.armed = at;
+    let known = ledger.scheduled.contains(&at);
+    if !known {
+        ledger.scheduled.push(at);
+    }
+    (!known).then_some(at)
 }
 
 impl From<Refusal> for KernelErrorKind {

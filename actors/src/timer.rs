@@ -13,12 +13,13 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
 use rustkernel_core::clock::{Clock, ManualClock, Timestamp};
+
+use crate::contain::contain;
 
 /// Something that wants to be told when a point in time is reached.
 pub(crate) trait Alarm: Send + Sync {
@@ -155,9 +156,7 @@ impl Entry {
     /// An alarm may drop a user's payload, whose `Drop` may panic; that must not end the timer.
     fn ring(&self, now: Timestamp) {
         let Some(alarm) = self.alarm.upgrade() else { return };
-        if catch_unwind(AssertUnwindSafe(|| alarm.ring(now, self.token))).is_err() {
-            tracing::error!("an alarm panicked; the timer goes on");
-        }
+        contain("an alarm", || alarm.ring(now, self.token));
     }
 }
 

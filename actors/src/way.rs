@@ -49,6 +49,8 @@ pub(crate) struct Flow {
     pub(crate) chain: Arc<dyn Chain>,
     /// The loops and branches it is in, innermost first.
     pub(crate) frames: Option<Arc<Frame>>,
+    /// Whether a stage has accepted it: it is old work then, which a drain lets through.
+    pub(crate) begun: bool,
 }
 
 /// A loop or a branch that a value is in.
@@ -86,11 +88,6 @@ impl<O> Way<O> {
         }
     }
 
-    /// Whether the request is on its way through a chain.
-    pub(crate) fn is_chain(&self) -> bool {
-        matches!(self, Self::Chain(_))
-    }
-
     /// Raised when nobody waits for the answer any more.
     pub(crate) fn signal(&self) -> &Signal {
         match self {
@@ -125,7 +122,7 @@ impl<O> Onward<O> {
             recorder.record(mark, &header, result.is_err());
         }
         let (chain, frames) = (Arc::clone(&self.chain), self.frames.clone());
-        self.next.resume(Flow { header, now, chain, frames }, result);
+        self.next.resume(Flow { header, now, chain, frames, begun: true }, result);
     }
 }
 

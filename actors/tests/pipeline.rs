@@ -1,6 +1,7 @@
 //! Chains of kernels: values, deadlines, budgets and cancellation on their way through the slots.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test owns its tasks")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -211,4 +212,73 @@ async fn a_chain_survives_the_crashes_of_its_stages() {
     assert_eq!(result.unwrap(), 10);
     assert_eq!((report.stages[0].calls, report.stages[0].reruns), (10, 20));
     assert_eq!(runtime.status().await[0].restarts, 20);
+}
+
+/// The part that outlived its gather wrote into results that were gone, and its panic took an innocent kernel down.
+#[tokio::test]
+async fn a_part_that_finishes_after_the_first_failure_harms_nobody() {
+    let runtime = runtime().await;
+    let fails = kernel(&runtime, "part/fails", |_, _| Err(KernelError::permanent("no"))).await;
+    let (open, door) = std::sync::mpsc::channel::<()>();
+    let door = Arc::new(std::sync::Mutex::new(door));
+    let slow = kernel(&runtime, "part/slow", move |n, _| {
+        door.lock().unwrap().recv().unwrap();
+        Ok(n)
+    })
+    .await;
+    let chain = Pipeline::<u64, _>::start().fan_out([&slow, &fails]);
+    assert!(chain.run(1, Deadline::None).await.is_err());
+    open.send(()).unwrap();
+    open.send(()).unwrap();
+    assert_eq!(slow.call(2, Deadline::None).await.unwrap(), 2);
+    let status = runtime.status().await;
+    assert!(status.iter().all(|kernel| kernel.incarnation == 1), "{status:#?}");
+}
+
+#[tokio::test]
+async fn a_loop_around_a_scatter_alone_is_refused_because_it_may_split_into_nothing() {
+    let runtime = runtime().await;
+    let echo = kernel(&runtime, "part/echo", |n, _| Ok(n)).await;
+    let chain =
+        Pipeline::<Vec<u64>, _>::start().scatter(|parts| parts, [&echo]).repeat_until(u32::MAX, |_| false);
+    let error = chain.run(vec![], Deadline::None).await.unwrap_err();
+    assert!(error.to_string().contains("needs a kernel"), "{error}");
+}
+
+#[tokio::test]
+async fn a_drain_lets_chains_through_and_takes_no_new_ones() {
+    let runtime = runtime().await;
+    let (open, door) = std::sync::mpsc::channel::<()>();
+    let door = Arc::new(std::sync::Mutex::new(door));
+    let first = kernel(&runtime, "chain/first", move |n, _| {
+        door.lock().unwrap().recv().unwrap();
+        Ok(n + 1)
+    })
+    .await;
+    let second = kernel(&runtime, "chain/second", |n, _| Ok(n * 10)).await;
+    let chain = Pipeline::from(&first).then(&second).then(&second);
+    let begun = tokio::spawn({
+        let chain = chain.clone();
+        async move { chain.run(1, Deadline::None).await }
+    });
+    while first.accounts().accepted == 0 {
+        tokio::task::yield_now().await;
+    }
+    let shutdown = tokio::spawn({
+        let runtime = runtime.clone();
+        async move { runtime.shutdown(Duration::from_secs(60)).await }
+    });
+    let refused = loop {
+        match first.try_call(5, Deadline::None) {
+            Ok(reply) => drop(reply),
+            Err(refused) => break refused,
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(*refused.error.kind(), KernelErrorKind::Draining);
+    let error = chain.run(1, Deadline::None).await.unwrap_err();
+    assert_eq!(*error.kind(), KernelErrorKind::Draining);
+    open.send(()).unwrap();
+    assert_eq!(begun.await.unwrap().unwrap(), 200);
+    assert_eq!(shutdown.await.unwrap().unwrap().killed, 0);
 }

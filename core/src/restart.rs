@@ -86,6 +86,10 @@ impl RestartMachine {
         refuse_without_target("recovery.strategy", policy.strategy)?;
         if let Some(escalation) = policy.escalation {
             refuse_without_target("recovery.escalation", escalation)?;
+            if escalation == RecoveryStrategy::RestartKernel {
+                let rule = "cannot be RestartKernel: what escalates has been restarted already";
+                return Err(InvalidConfig { field: "recovery.escalation", rule });
+            }
             if escalation == policy.strategy {
                 return Err(InvalidConfig {
                     field: "recovery.escalation",

@@ -44,6 +44,9 @@ pub(super) const ENTRIES: [CatalogEntry; 3] = [
 
 fn load(settings: &Settings<'_>) -> Result<Prepared, SettingsError> {
     let limits: EdgeListLimits = settings.read()?;
+    if let Some(field) = limits.zero() {
+        return Err(SettingsError::Value { field, source: "must be at least 1".into() });
+    }
     Ok(Box::new(move |site| {
         let limits = limits.clone();
         Box::pin(async move {

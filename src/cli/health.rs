@@ -53,23 +53,23 @@ fn ask(address: SocketAddr) -> Result<HealthDocument, HealthError> {
 
 fn tell(document: &HealthDocument, args: &HealthArgs) -> Result<Exit, HealthError> {
     let Some(name) = &args.component else {
-        print(&match args.format {
+        let text = match args.format {
             Format::Human => table(document, args.addr),
             Format::Json => line(document),
-        });
+        };
         let good = document.status == HealthStatus::Healthy && document.ready;
-        return Ok(if good { Exit::Done } else { Exit::NotReady });
+        return Ok(print(&text, if good { Exit::Done } else { Exit::NotReady }));
     };
     let Some(component) = document.components.iter().find(|component| component.name == *name) else {
         let known: Vec<String> =
             document.components.iter().map(|component| format!("`{}`", component.name)).collect();
         return Err(HealthError::UnknownComponent { name: name.clone(), known: known.join(", ") });
     };
-    print(&match args.format {
+    let text = match args.format {
         Format::Human => row(component, component.name.len()),
         Format::Json => line(&ComponentDocument { schema: HEALTH_SCHEMA, component }),
-    });
-    Ok(if component.status == HealthStatus::Healthy { Exit::Done } else { Exit::NotReady })
+    };
+    Ok(print(&text, if component.status == HealthStatus::Healthy { Exit::Done } else { Exit::NotReady }))
 }
 
 fn table(document: &HealthDocument, address: SocketAddr) -> String {

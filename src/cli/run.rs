@@ -100,7 +100,7 @@ async fn drive(plan: Plan, args: RunArgs) -> Result<Exit, RunError> {
             let kernels = runtime.status().await;
             let (counts, blocked_threads) = (tally.counts(), runtime.abandoned_threads());
             let report = Report { name, result, stages, counts, kernels, blocked_threads, names };
-            tell(&report, args.format);
+            let exit = tell(&report, args.format, exit);
             if server.is_some() {
                 signals.next().await;
             }
@@ -137,19 +137,25 @@ fn serve(address: SocketAddr, node: &Arc<Node>) -> Result<HealthServer, RunError
     Ok(server)
 }
 
-fn tell(report: &Report, format: Format) {
-    match (format, &report.result) {
-        (Format::Json, _) => print(&report.json()),
-        (Format::Human, Ok(_)) => print(&report.human()),
-        (Format::Human, Err(_)) if report.is_eventful() => say(report.human().trim_end()),
-        (Format::Human, Err(_)) => {}
-    }
+/// Tells how it went. Says how to exit, which is `exit` unless the result cannot be written.
+fn tell(report: &Report, format: Format, exit: Exit) -> Exit {
+    let exit = match (format, &report.result) {
+        (Format::Json, _) => print(&report.json(), exit),
+        (Format::Human, Ok(_)) => print(&report.human(), exit),
+        (Format::Human, Err(_)) => {
+            if report.is_eventful() {
+                say(report.human().trim_end());
+            }
+            exit
+        }
+    };
     if let Err(error) = &report.result {
         say(format_args!("error: {error}"));
         if let Some(advice) = advice(error) {
             say(format_args!("help: {advice}"));
         }
     }
+    exit
 }
 
 fn health_of(result: &Result<Ranking, KernelError>) -> HealthCheckResult {

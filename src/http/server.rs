@@ -24,7 +24,8 @@ impl HealthServer {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        // The timer too: a server that runs out of descriptors waits on it before it accepts again.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel::<()>();
         thread::Builder::new().name("rustkernel-http".to_owned()).spawn(move || {
             let served = runtime.block_on(async {

@@ -64,7 +64,7 @@ impl<O: Send + 'static> Run<O> {
     /// Sends `input` on its way and waits for what comes out.
     pub(super) fn go<I: Send + 'static>(&self, pipeline: &Pipeline<I, O>, input: I) -> Answer<O> {
         let chain = Arc::clone(&self.0) as Arc<dyn Chain>;
-        let flow = Flow { header: self.0.header, now: self.0.started, chain, frames: None };
+        let flow = Flow { header: self.0.header, now: self.0.started, chain, frames: None, begun: false };
         pipeline.entry().resume(flow, Ok(input));
         Answer(Arc::clone(&self.0))
     }

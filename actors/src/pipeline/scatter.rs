@@ -34,7 +34,8 @@ impl<I: Send + 'static, S: Send + 'static, P: Send + 'static> Stage<I, Vec<P>> f
     }
 
     fn has_kernel(&self) -> bool {
-        !self.workers.is_empty() && self.workers.iter().all(|worker| worker.has_kernel())
+        // It may split a value into no parts at all.
+        false
     }
 }
 
@@ -58,7 +59,7 @@ impl<I: Send + 'static, S: Send + 'static, P: Send + 'static> Next<I> for Spread
         if parts.is_empty() {
             return self.next.resume(flow, Ok(Vec::new()));
         }
-        let (header, count) = (flow.header, parts.len());
+        let (header, begun, count) = (flow.header, flow.begun, parts.len());
         let branch: Arc<dyn Chain> = Arc::new(Branch::of(Arc::clone(&flow.chain)));
         let gather = Arc::new(Gather {
             branch: Arc::clone(&branch),
@@ -76,7 +77,7 @@ impl<I: Send + 'static, S: Send + 'static, P: Send + 'static> Next<I> for Spread
             let header = Header { retry_budget, ..header };
             let frame = Frame::Part { index, gather: Arc::clone(&gather) as _ };
             let chain = Arc::clone(&branch);
-            let flow = Flow { header, now: Timestamp::ZERO, chain, frames: Some(Arc::new(frame)) };
+            let flow = Flow { header, now: Timestamp::ZERO, chain, frames: Some(Arc::new(frame)), begun };
             self.workers[index % self.workers.len()].resume(flow, Ok(part));
         }
     }
@@ -119,6 +120,11 @@ impl<P: Send + 'static> Next<P> for EndOfPart<P> {
 impl<P> Gather<P> {
     fn bring(&self, index: usize, budget: u32, result: Result<P, KernelError>) {
         let mut state = lock(&self.state);
+        if state.whole.is_none() {
+            // Another part has failed: nobody gathers any more.
+            drop(state);
+            return drop(result);
+        }
         state.budget += budget;
         let failure = match result {
             Ok(value) => {

@@ -62,7 +62,7 @@ impl<I: Payload, O: Payload> Next<I> for Submit<I, O> {
         let looked = header.deadline.is_never() || !flow.now.is_zero();
         let now = if looked { flow.now } else { self.slot.clock().now() };
         let mark = flow.chain.recorder().map(|_| Mark::new(&self.slot.id, self.slot.clock()));
-        let timing = Timing { header, budget: Duration::MAX, now };
+        let timing = Timing { header, budget: Duration::MAX, now, begun: flow.begun };
         let way = Way::onward(Arc::clone(&self.next), flow, mark);
         if let Err(refused) = self.slot.submit(input, bytes, timing, way, |_, _| ()) {
             // The chain ends here; the value is dropped after it has, because a payload's `Drop` is user code.

@@ -137,7 +137,7 @@ impl Child {
             waiting: snapshot.waiting,
             waiting_bytes: snapshot.waiting_bytes,
             running_for: snapshot.running_since.filter(|since| !since.is_zero()).map(|since| now - since),
-            blocked_for: snapshot.blocked_since.map(|since| now - since),
+            blocked_for: snapshot.blocked_since.filter(|since| since.as_nanos() > 1).map(|since| now - since),
             checkpoint_bytes: snapshot.checkpoint_bytes,
         }
     }

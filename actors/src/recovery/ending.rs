@@ -120,9 +120,20 @@ impl Recovery {
         for slot in ready {
             self.begin_stop(slot, myself);
         }
-        if self.children.values().all(|child| child.plan.kernel.is_idle()) {
+        if self.is_quiet() {
             self.stop_draining(myself);
         }
+    }
+
+    /// Whether nothing is left anywhere. A chain can hop into a slot that was just looked at; a hop is an acceptance, so two
+    /// looks with none in between are one look at all.
+    fn is_quiet(&self) -> bool {
+        let kernels = || self.children.values().map(|child| &child.plan.kernel);
+        let accepted = || kernels().map(|kernel| kernel.snapshot().accounts.accepted).sum::<u64>();
+        let before = accepted();
+        kernels().all(|kernel| kernel.is_idle())
+            && kernels().all(|kernel| kernel.is_idle())
+            && before == accepted()
     }
 
     pub(super) fn stop_draining(&mut self, myself: &Myself) {

@@ -13,7 +13,7 @@ use super::{Accounts, Incarnation, Life, MutexGuard, Shared, Slot, State, wake};
 use crate::cause::Cause;
 use crate::contain::contain;
 use crate::gate::Gate;
-use crate::operator::Fact;
+use crate::operator::{DEAD_LETTER_INPUT_BYTES, Fact};
 use crate::recovery::RecoveryMsg;
 
 /// A slot without its types, as the actors see it.
@@ -46,6 +46,8 @@ pub(crate) struct SlotSnapshot {
     pub(crate) waiting: usize,
     pub(crate) waiting_bytes: usize,
     pub(crate) running_since: Option<Timestamp>,
+    /// Whether the watchdog ends an execution that takes too long.
+    pub(crate) watched: bool,
     pub(crate) blocked_since: Option<Timestamp>,
     pub(crate) checkpoint_bytes: Option<usize>,
 }
@@ -137,6 +139,7 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
             waiting: state.ledger.waiting(),
             waiting_bytes: state.ledger.bytes(),
             running_since: running.map(|running| running.started),
+            watched: self.rules.watch.hang_limit.is_some(),
             blocked_since: state.incarnation.as_ref().and_then(|incarnation| incarnation.blocked_since()),
             checkpoint_bytes: state.checkpoint.as_ref().map(|checkpoint| checkpoint.len()),
         }
@@ -199,12 +202,13 @@ impl<I: Payload, O: Payload> Slot<I, O> {
             }
         }
         self.lock().ledger.settle(suspect.bytes, false);
-        let Entry { header, request, .. } = suspect;
+        let Entry { header, request, bytes, .. } = suspect;
         let error =
             KernelError::new(kind, Phase::Executing).with_source(cause.to_string()).in_kernel(&self.id);
         if self.rules.idempotent && spent {
-            let input =
-                self.rules.encode.and_then(|encode| contain("a codec", || encode(&request.input).ok())?);
+            // This may be the timer's thread: what would not be kept is not encoded either.
+            let encode = self.rules.encode.filter(|_| bytes <= DEAD_LETTER_INPUT_BYTES);
+            let input = encode.and_then(|encode| contain("a codec", || encode(&request.input).ok())?);
             self.links.operator.bury(&self.id, header.id, header.attempt, &error, input);
         }
         self.conclude(header, request, Outcome::Failure, Err(error));

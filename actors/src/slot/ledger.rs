@@ -155,11 +155,15 @@ pub(crate) struct Ledger<R> {
     pub(crate) running: Option<Running<R>>,
     /// The earliest point the slot's alarm is set to.
     pub(crate) armed: Timestamp,
+    /// Every point that the timer holds for the slot, so that none is scheduled twice.
+    pub(crate) scheduled: Vec<Timestamp>,
     bounds: Bounds,
     queue: VecDeque<Entry<R>>,
     /// Re-runs that wait for their backoff.
     delayed: Vec<(Timestamp, Entry<R>)>,
     bytes: usize,
+    /// An answer has left the books and may still be on its way to the next stage.
+    in_hand: bool,
     /// When the checkpoint that is being taken is hung, while one is.
     upkeep: Option<Timestamp>,
     /// Refusals since the last look for dead entries.
@@ -177,6 +181,8 @@ impl<R: Clone> Ledger<R> {
             accounts: Accounts::default(),
             running: None,
             armed: Timestamp::NEVER,
+            scheduled: Vec::new(),
+            in_hand: false,
             bounds,
             queue: VecDeque::new(),
             delayed: Vec::new(),
@@ -278,6 +284,7 @@ impl<R: Clone> Ledger<R> {
         if let Some(now) = now {
             self.service.learn(now - running.started);
         }
+        self.in_hand = true;
         Some((running.entry, running.started))
     }
 
@@ -489,6 +496,7 @@ impl<R: Clone> Ledger<R> {
     pub(crate) fn fence(&mut self) -> [Option<Waker>; 2] {
         self.epoch += 1;
         self.orders = Orders::Serve;
+        self.in_hand = false;
         self.upkeep = None;
         [self.sleeper.take(), self.running.as_mut().and_then(|running| running.waker.take())]
     }
@@ -529,9 +537,14 @@ impl<R: Clone> Ledger<R> {
         self.bytes
     }
 
-    /// Whether nothing waits and nothing runs.
+    /// The last answer has reached whom it was for.
+    pub(crate) fn answer_arrived(&mut self) {
+        self.in_hand = false;
+    }
+
+    /// Whether nothing waits, nothing runs, and no answer is on its way.
     pub(crate) fn is_idle(&self) -> bool {
-        self.waiting() == 0 && self.running.as_ref().is_none_or(|running| running.settled)
+        !self.in_hand && self.waiting() == 0 && self.running.as_ref().is_none_or(|running| running.settled)
     }
 }
 

@@ -20,6 +20,7 @@ use super::ledger::{Entry, Next, Running};
 use super::{Life, Shared, Slot, arm, wake};
 use crate::cancel::{cancelled, deadline_exceeded};
 use crate::checkpoint::Checkpointer;
+use crate::contain::contain;
 use crate::gate::Report;
 use crate::recovery::RecoveryMsg;
 
@@ -86,8 +87,7 @@ pub(crate) enum Ending {
 }
 
 /// A finished execution whose good answer only has to be handed out.
-struct Done<I, O> {
-    request: Shared<I, O>,
+struct Done<O> {
     answer: O,
     now: Option<Timestamp>,
 }
@@ -124,7 +124,7 @@ pub(crate) async fn serve<K: LocalKernel>(
         incarnation.leave();
         match result {
             Some(result) => {
-                if let Some(settling) = slot.finish(incarnation, header, request, result, &mut done) {
+                if let Some(settling) = slot.finish(incarnation, header, &request, result, &mut done) {
                     settling.decide().await;
                 }
             }
@@ -145,7 +145,7 @@ pub(crate) async fn serve<K: LocalKernel>(
 struct Take<'a, I, O> {
     slot: &'a Slot<I, O>,
     incarnation: &'a Incarnation,
-    done: &'a mut Option<Done<I, O>>,
+    done: &'a mut Option<Done<O>>,
     turns: &'a mut u32,
 }
 
@@ -169,6 +169,7 @@ impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
         **turns -= 1;
         let mut over = Vec::new();
         let mut state = slot.lock();
+        state.ledger.answer_arrived();
         let given = done.take().map(|done| (state.ledger.hand_out(incarnation.epoch, done.now), done));
         let next = state.ledger.next(
             incarnation.epoch,
@@ -183,7 +184,7 @@ impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
         drop(state);
         slot.schedule(arm);
         if let Some((Some(entry), done)) = given {
-            done.request.way.give(entry.header, done.now.unwrap_or_default(), Ok(done.answer));
+            slot.give(entry, done.now.unwrap_or_default(), Ok(done.answer));
         }
         if !over.is_empty() {
             slot.answer_over(over);
@@ -192,11 +193,15 @@ impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
             Next::Run(header, request, since) => Poll::Ready(Taken::Run(header, request, since)),
             Next::Sleep { drained } => {
                 if drained {
+                    slot.lock().ledger.answer_arrived();
                     slot.links.to_recovery(RecoveryMsg::Idle);
                 }
                 Poll::Pending
             }
-            Next::Stop => Poll::Ready(Taken::End(Ending::Stopped)),
+            Next::Stop => {
+                slot.lock().ledger.answer_arrived();
+                Poll::Ready(Taken::End(Ending::Stopped))
+            }
             Next::Fenced => Poll::Ready(Taken::End(Ending::Fenced)),
         }
     }
@@ -274,9 +279,9 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         &self,
         incarnation: &Incarnation,
         header: Header,
-        request: Shared<I, O>,
+        request: &Shared<I, O>,
         result: Result<O, KernelError>,
-        done: &mut Option<Done<I, O>>,
+        done: &mut Option<Done<O>>,
     ) -> Option<Settling<'_, I, O>> {
         let timed = self.is_timed(&header);
         let now = timed.then(|| self.clock().now());
@@ -284,7 +289,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         let result = match result {
             Ok(_) if late => Err(deadline_exceeded(Phase::Reply)),
             Ok(answer) if self.gate.is_quiet(request.permit) => {
-                *done = Some(Done { request, answer, now });
+                *done = Some(Done { answer, now });
                 return None;
             }
             result => result,
@@ -315,7 +320,9 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         }
         let Some(header) = entry.header.rerun() else { return Some(entry) };
         let now = self.clock().now();
-        let mut rng = fastrand::Rng::with_seed(entry.header.id ^ u64::from(entry.header.attempt) << 56);
+        let mut rng = fastrand::Rng::with_seed(
+            self.links.seed ^ entry.header.id ^ u64::from(entry.header.attempt) << 56,
+        );
         let delay = match self.rules.retry.next(
             error.error_kind(),
             entry.header.attempt,
@@ -342,11 +349,11 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     }
 
     /// Gives out an answer that waits in `done`.
-    fn hand_out(&self, incarnation: &Incarnation, done: &mut Option<Done<I, O>>) {
+    fn hand_out(&self, incarnation: &Incarnation, done: &mut Option<Done<O>>) {
         let Some(done) = done.take() else { return };
         let entry = self.lock().ledger.hand_out(incarnation.epoch, done.now);
         if let Some(entry) = entry {
-            done.request.way.give(entry.header, done.now.unwrap_or_default(), Ok(done.answer));
+            self.give(entry, done.now.unwrap_or_default(), Ok(done.answer));
         }
     }
 
@@ -400,6 +407,15 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         self.conclude(entry.header, entry.request, Outcome::Neutral, Err(cancelled(Phase::Executing)));
     }
 
+    /// Gives out an answer that is booked. What the answer sets off, and the drop of the input, is user code in part: its panic is
+    /// not this incarnation's.
+    fn give(&self, entry: Entry<Shared<I, O>>, now: Timestamp, result: Result<O, KernelError>) {
+        contain("giving an answer", move || {
+            entry.request.way.give(entry.header, now, result);
+            drop(entry);
+        });
+    }
+
     fn answer_over(&self, over: Vec<Entry<Shared<I, O>>>) {
         for entry in over {
             let error = if entry.request.is_cancelled() {
@@ -442,11 +458,15 @@ impl<I: Payload, O: Payload> Drop for Settling<'_, I, O> {
             result = Err(deadline_exceeded(Phase::Reply));
         }
         self.slot.lock().ledger.settle(entry.bytes, result.is_ok());
-        entry.request.way.give(
-            entry.header,
-            Timestamp::ZERO,
-            result.map_err(|error| error.in_kernel(&self.slot.id)),
-        );
+        let result = result.map_err(|error| error.in_kernel(&self.slot.id));
+        self.slot.give(entry, Timestamp::ZERO, result);
+        let mut state = self.slot.lock();
+        state.ledger.answer_arrived();
+        let drained = state.ledger.life == Life::Draining && state.ledger.is_idle();
+        drop(state);
+        if drained {
+            self.slot.links.to_recovery(RecoveryMsg::Idle);
+        }
     }
 }
 

@@ -56,6 +56,20 @@ impl Default for EdgeListLimits {
     }
 }
 
+impl EdgeListLimits {
+    /// The first limit that is zero and so would let nothing through.
+    #[must_use]
+    pub fn zero(&self) -> Option<&'static str> {
+        let limits = [
+            ("max_line_bytes", self.max_line_bytes == 0),
+            ("max_bytes", self.max_bytes == 0),
+            ("max_edges", self.max_edges == 0),
+            ("max_nodes", self.max_nodes == 0),
+        ];
+        limits.into_iter().find_map(|(name, zero)| zero.then_some(name))
+    }
+}
+
 /// Reads a whole edge list, plain or gzip, and indexes it. It blocks as long as `input` does.
 ///
 /// # Errors
