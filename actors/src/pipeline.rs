@@ -147,7 +147,7 @@ impl<I: Send + 'static, O: Send + 'static> Pipeline<I, O> {
     ///
     /// # Errors
     /// The first stage's error that was not retried away; it names its kernel. A passed deadline ends the chain
-    /// wherever it is.
+    /// wherever it is; the kernels' own time limits do not apply to it.
     ///
     /// # Cancel safety
     /// Dropping the future cancels the request downstream.

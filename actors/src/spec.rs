@@ -176,7 +176,8 @@ impl<K: LocalKernel> KernelSpec<K> {
         self
     }
 
-    /// Breaker, retry, timeout and recovery at once.
+    /// Breaker, retry, timeout and recovery at once. The health checks of `config` are the runtime's affair: see
+    /// [`RuntimeBuilder::health_check`](crate::RuntimeBuilder::health_check).
     #[must_use]
     pub fn resilience(self, config: ResilienceConfig) -> Self {
         self.breaker(config.circuit_breaker)

@@ -238,7 +238,9 @@ impl KernelError {
                 RetryAdvice::Now
             }
             KernelErrorKind::Rejected(rejection) => {
-                rejection.retry_after.map_or(RetryAdvice::Now, RetryAdvice::After)
+                let held = rejection.cause == RejectionCause::Isolated;
+                let otherwise = if held { RetryAdvice::Never } else { RetryAdvice::Now };
+                rejection.retry_after.map_or(otherwise, RetryAdvice::After)
             }
             KernelErrorKind::Restarting { retry_after } => RetryAdvice::After(*retry_after),
             KernelErrorKind::DeadlineExceeded => RetryAdvice::Now,

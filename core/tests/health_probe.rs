@@ -116,3 +116,15 @@ async fn invalid_settings_leave_every_target_unknown() {
     probe.register("k/a", Always(HealthStatus::Healthy));
     assert_eq!(probe.check("k/a").await, HealthStatus::Unknown);
 }
+
+/// The second of two checks at once counted as overdue, whatever the first one found.
+#[tokio::test]
+async fn two_checks_at_once_of_a_healthy_target_leave_it_healthy() {
+    let probe = HealthProbe::new(HealthProbeConfig::default());
+    probe.register("k/a", Always(HealthStatus::Healthy));
+    assert_eq!(probe.check("k/a").await, HealthStatus::Healthy);
+    for _ in 0..20 {
+        let (first, second) = tokio::join!(probe.check("k/a"), probe.check("k/a"));
+        assert_eq!((first, second), (HealthStatus::Healthy, HealthStatus::Healthy));
+    }
+}

@@ -183,7 +183,10 @@ impl Report {
             writeln!(out, "             breakers opened {breakers_opened} times")?;
         }
         for kernel in isolated {
-            writeln!(out, "             {kernel} used its restart budget up and is isolated")?;
+            writeln!(
+                out,
+                "             {kernel} is isolated: its restart budget is used up, or too many of its threads block"
+            )?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::sync::{Mutex, lock};
 
-/// The times of one run, by kernel, in the order in which they were first reached.
+/// The times of one run, by kernel, in the order of their first answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PipelineReport {
     /// One entry for each kernel on the way.

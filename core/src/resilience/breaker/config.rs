@@ -101,8 +101,8 @@ pub struct RateWindow {
     pub minimum_calls: u32,
     /// Share of failed calls that opens the breaker; above 0, at most 1. A rate at the limit opens. Default 0.5.
     pub failure_ratio: f64,
-    /// Calls that take longer than this are slow; above zero. A slow probe is a bad one, and work still running past
-    /// the limit is counted when it passes it. Default `None`: no call is slow.
+    /// Calls that take longer than this are slow; above zero. A slow probe is a bad one. Whoever uses
+    /// the bare machine can count work that is still running, through `on_slow`; elsewhere it counts when it ends. Default `None`: no call is slow.
     #[serde(with = "span::optional")]
     pub slow_call: Option<Duration>,
     /// Share of slow calls that opens the breaker; above 0, at most 1. Read only with `slow_call`. Default 1.0:

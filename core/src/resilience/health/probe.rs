@@ -95,8 +95,8 @@ impl HealthProbe {
 
     /// Checks a target and returns its state, which the thresholds may keep from what this one check found.
     ///
-    /// A check that takes longer than the timeout is unhealthy at the timeout, at once; so is every further one that
-    /// is asked for while it still runs. An unknown name is [`HealthStatus::Unknown`].
+    /// A check that takes longer than the timeout is unhealthy at the timeout, at once, and stays so while it runs. One that is asked
+    /// for while another is running starts none and returns the present state. An unknown name is [`HealthStatus::Unknown`].
     ///
     /// # Panics
     /// Outside a tokio runtime with its timer enabled.
@@ -112,8 +112,9 @@ impl HealthProbe {
         let now = self.0.clock.now();
         let Some(mut machine) = target.machine() else { return HealthStatus::Unknown };
         match result {
-            Some(result) => machine.on_result(result.status, now),
-            None => machine.on_overdue(),
+            Checked::Found(result) => machine.on_result(result.status, now),
+            Checked::Overdue => machine.on_overdue(),
+            Checked::Busy => machine.status(),
         }
     }
 
@@ -155,10 +156,19 @@ impl Target {
     }
 }
 
-/// One check on a thread of its own; `None` where it gives no answer in time.
-async fn run(target: &Arc<Target>, timeout: Duration) -> Option<HealthCheckResult> {
+/// How a check ended for the one who asked.
+enum Checked {
+    Found(HealthCheckResult),
+    /// It gives no answer in time.
+    Overdue,
+    /// Another one is running.
+    Busy,
+}
+
+/// One check on a thread of its own.
+async fn run(target: &Arc<Target>, timeout: Duration) -> Checked {
     if target.running.swap(true, Ordering::AcqRel) {
-        return None;
+        return Checked::Busy;
     }
     let running = Running(Arc::clone(target));
     let (mut answer, result) = oneshot::channel();
@@ -172,9 +182,12 @@ async fn run(target: &Arc<Target>, timeout: Duration) -> Option<HealthCheckResul
         let _unheard = found.map(|result| answer.send(result));
     });
     if spawned.is_err() {
-        return Some(HealthCheckResult::unhealthy("no thread to run the check on"));
+        return Checked::Found(HealthCheckResult::unhealthy("no thread to run the check on"));
     }
-    tokio::time::timeout(timeout, result).await.ok()?.ok()
+    match tokio::time::timeout(timeout, result).await {
+        Ok(Ok(result)) => Checked::Found(result),
+        Ok(Err(_)) | Err(_) => Checked::Overdue,
+    }
 }
 
 /// Lets the next check start when this one has ended, however it did.
