@@ -4,6 +4,7 @@
 //! while user code runs, and it learns only from the ledger whether its result still counts.
 
 use std::future::{Future, poll_fn};
+use std::mem::needs_drop;
 use std::pin::{Pin, pin};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -410,6 +411,12 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     /// Gives out an answer that is booked. What the answer sets off, and the drop of the input, is user code in part: its panic is
     /// not this incarnation's.
     fn give(&self, entry: Entry<Shared<I, O>>, now: Timestamp, result: Result<O, KernelError>) {
+        let plain = !needs_drop::<I>() && !needs_drop::<O>();
+        if plain && entry.request.way.cell().is_some() {
+            // Nothing of the user's runs: there is nothing to drop, and waking a caller is contained where it happens.
+            entry.request.way.give(entry.header, now, result);
+            return;
+        }
         contain("giving an answer", move || {
             entry.request.way.give(entry.header, now, result);
             drop(entry);
