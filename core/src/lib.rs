@@ -19,6 +19,7 @@ pub mod error;
 pub mod id;
 pub mod resilience;
 pub mod restart;
+pub mod supervision;
 pub mod traits;
 
 pub use error::KernelError;

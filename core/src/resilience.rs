@@ -16,14 +16,14 @@
 
 mod ambient;
 mod breaker;
-mod checked;
+pub(crate) mod checked;
 mod config;
 mod deadline;
 mod error;
 mod health;
 mod recovery;
 mod retry;
-mod span;
+pub(crate) mod span;
 mod timeout;
 
 pub use ambient::{ambient_deadline, with_ambient_deadline};

@@ -23,11 +23,11 @@ macro_rules! checked {
     };
 }
 
-pub(super) use checked;
+pub(crate) use checked;
 
 use super::InvalidConfig;
 
 /// `Ok` where `holds`; otherwise the error that names the field and its rule.
-pub(super) const fn rule(holds: bool, field: &'static str, rule: &'static str) -> Result<(), InvalidConfig> {
+pub(crate) const fn rule(holds: bool, field: &'static str, rule: &'static str) -> Result<(), InvalidConfig> {
     if holds { Ok(()) } else { Err(InvalidConfig { field, rule }) }
 }
