@@ -14,14 +14,16 @@
 
 pub mod clock;
 pub mod codec;
+pub mod device;
 pub mod envelope;
 pub mod error;
 pub mod id;
+pub mod recovery;
 pub mod resilience;
-pub mod restart;
 pub mod supervision;
 pub mod traits;
 
+pub use device::DeviceId;
 pub use error::KernelError;
 pub use id::KernelId;
 
