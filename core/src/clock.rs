@@ -8,13 +8,16 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
 
 /// A point on a [`Clock`]: nanoseconds since the clock's origin.
 ///
 /// Arithmetic saturates: adding [`Duration::MAX`] gives [`Timestamp::NEVER`], and an earlier point minus a later
-/// one is zero.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+/// one is zero. Serialised it is the bare number of nanoseconds, which means nothing to another process's clock.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
@@ -164,6 +167,14 @@ impl ManualClock {
         let before = self.0.fetch_max(target.0, Ordering::AcqRel);
         Timestamp(before.max(target.0))
     }
+}
+
+/// The wall clock, in milliseconds since 1970 (UTC), for records that outlive the process. It jumps, so nothing is decided by it.
+#[must_use]
+#[allow(clippy::disallowed_methods, reason = "the one place that reads the wall clock, for records only")]
+pub fn unix_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -18,13 +18,15 @@ pub struct Header {
     pub attempt: u32,
     /// Re-runs the whole chain may still make, so that depth does not multiply attempts.
     pub retry_budget: u32,
+    /// Whether a degraded path answers: this stage's, and behind it in a chain that of any stage before.
+    pub degraded: bool,
 }
 
 impl Header {
     /// A first attempt with the default retry budget.
     #[must_use]
     pub const fn new(id: u64, deadline: Timestamp) -> Self {
-        Self { id, deadline, attempt: 1, retry_budget: DEFAULT_RETRY_BUDGET }
+        Self { id, deadline, attempt: 1, retry_budget: DEFAULT_RETRY_BUDGET, degraded: false }
     }
 
     /// The header for the next stage: the attempt starts again, what is left of deadline and budget goes on.

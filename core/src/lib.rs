@@ -10,14 +10,20 @@
 //! - [`error`]: the one error type of a kernel call.
 //! - [`envelope`]: what travels with a request through a chain of kernels.
 //! - [`codec`]: how registered payloads and checkpoints become bytes.
+//! - [`log_limit`]: how many log lines one source may write.
+//! - [`excerpt`]: the beginning of a text that is kept.
+//! - [`checkpoint`]: the bytes of one stored checkpoint.
 //! - [`clock`]: the monotonic time that feeds all of them.
 
+pub mod checkpoint;
 pub mod clock;
 pub mod codec;
 pub mod device;
 pub mod envelope;
 pub mod error;
+pub mod excerpt;
 pub mod id;
+pub mod log_limit;
 pub mod recovery;
 pub mod resilience;
 pub mod supervision;

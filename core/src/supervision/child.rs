@@ -45,6 +45,12 @@ pub enum Shutdown {
     Infinity,
 }
 
+impl From<Duration> for Shutdown {
+    fn from(grace: Duration) -> Self {
+        Self::Within(grace)
+    }
+}
+
 impl Default for Shutdown {
     /// 5 s, as in OTP.
     fn default() -> Self {
@@ -185,6 +191,15 @@ impl Child {
     /// Whether anything of it is running.
     pub(super) fn is_alive(&self) -> bool {
         matches!(self.stage, Stage::Starting | Stage::Up | Stage::Stopping { .. })
+    }
+
+    /// Whether it runs, or is going to without being asked to.
+    pub(super) fn is_to_run(&self) -> bool {
+        match self.stage {
+            Stage::Planned | Stage::Starting | Stage::Up | Stage::Delayed { .. } => true,
+            Stage::Stopping { then, .. } => then == Then::Restart && !self.is_temporary(),
+            Stage::Down | Stage::Held => false,
+        }
     }
 
     pub(super) fn is_temporary(&self) -> bool {

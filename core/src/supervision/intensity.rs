@@ -7,12 +7,13 @@ use crate::clock::Timestamp;
 
 /// A sliding window of restarts: `limit` within `period` are allowed, one more is too many.
 ///
-/// A restart of age >= `period` no longer counts. With `u32::MAX` there is no limit and nothing is remembered.
+/// A restart of age >= `period` no longer counts. With `u32::MAX` there is no limit, and only the last 64 are remembered, for
+/// the backoff.
 #[derive(Clone, Debug)]
 pub(super) struct Intensity {
     limit: u32,
     period: Duration,
-    /// Oldest first; at most `limit`.
+    /// Oldest first; at most `limit`, or [`REMEMBERED`] without one.
     recent: VecDeque<Timestamp>,
 }
 
@@ -32,7 +33,10 @@ impl Intensity {
     /// Counts a restart, if one more is allowed.
     pub(super) fn spend(&mut self, now: Timestamp) -> bool {
         let allowed = self.allows(now);
-        if allowed && self.limit != u32::MAX {
+        if allowed {
+            if self.limit == u32::MAX && self.recent.len() >= REMEMBERED {
+                self.recent.pop_front();
+            }
             self.recent.push_back(now);
         }
         allowed
@@ -44,6 +48,9 @@ impl Intensity {
         u32::try_from(live).unwrap_or(u32::MAX)
     }
 }
+
+/// Restarts remembered where there is no limit: more than a backoff has steps.
+const REMEMBERED: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -76,9 +83,9 @@ mod tests {
     }
 
     #[test]
-    fn without_a_limit_nothing_is_remembered() {
+    fn without_a_limit_only_what_a_backoff_needs_is_remembered() {
         let mut intensity = Intensity::new(u32::MAX, Duration::from_secs(1));
         assert!((0..10_000).all(|n| intensity.spend(at(n))));
-        assert_eq!(intensity.recent.len(), 0);
+        assert_eq!(intensity.spent(at(9_999)), 64);
     }
 }

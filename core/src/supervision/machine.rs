@@ -3,18 +3,19 @@
 //! | child's stage | started | start failed | exit | its time comes | stop it |
 //! |---|---|---|---|---|---|
 //! | starting | up | boot: the supervisor ends; asked for: forgotten or down; else failed | as start failed | - | stopping |
-//! | up | - | - | down, forgotten, or failed | - | stopping |
+//! | up | - | - | down, forgotten, or failed; gone if its group is being stopped | - | stopping |
 //! | delayed | - | - | - | starting | down |
 //! | planned | - | - | - | - (its group starts it) | down |
 //! | stopping | - | gone | gone | kill, then let go | - |
-//! | held, down | - | - | - | - | held: stopping; down: - |
+//! | held | - | gone | gone | - | stopping |
+//! | down | - | - | - | - | - |
 //!
 //! *Failed* costs a restart of the intensity and means: delayed (one_for_one, dynamic), or the group is restarted. *Gone* means
 //! planned again (its group restarts), down, or forgotten (temporary and dynamic children).
 //!
 //! A group restart is a [`Plan`]: stop what is alive in it in reverse order, each awaited; wait for the delay; start everything in
-//! order, each awaited. A child that fails while its group is being stopped joins the plan at no cost; one that fails later begins the plan
-//! anew and costs a restart. The boot of a supervisor is a plan that has nothing to stop.
+//! order, each awaited. A child that fails while its group is being stopped joins the plan at no cost; one that fails later begins a
+//! plan anew, from itself on at least, and costs a restart. The boot of a supervisor is a plan that has nothing to stop.
 
 mod admin;
 mod plan;
@@ -172,7 +173,8 @@ impl SupervisorMachine {
             (Stage::Starting, Ask::Supervisor) => self.failed(child, retry_at, now),
             (Stage::Starting, Ask::Add) => self.forget(child),
             (Stage::Starting, Ask::Restart) => self.settle(child),
-            _ => self.gone(child),
+            (Stage::Stopping { .. } | Stage::Held, _) => self.gone(child),
+            (Stage::Down | Stage::Planned | Stage::Up | Stage::Delayed { .. }, _) => {}
         }
         self.advance(now);
     }
@@ -187,9 +189,11 @@ impl SupervisorMachine {
         now: Timestamp,
     ) {
         let Some(entry) = self.living(child, life) else { return };
-        match entry.stage {
+        let (stage, comes_back) = (entry.stage, entry.comes_back_after(exit));
+        match stage {
             Stage::Starting => return self.on_start_failed(child, life, retry_at, now),
-            Stage::Up if entry.comes_back_after(exit) => self.failed(child, retry_at, now),
+            Stage::Up if comes_back => self.failed(child, retry_at, now),
+            Stage::Up if self.is_stopping_group_of(child) => self.gone(child),
             Stage::Up => self.done(child, now),
             // Held: its policy had taken it over, and now it is told to end or ends for good.
             Stage::Stopping { .. } | Stage::Held => self.gone(child),
@@ -198,7 +202,8 @@ impl SupervisorMachine {
         self.advance(now);
     }
 
-    /// The child's own policy has taken it over: it is not the supervisor's to restart until [`resume`](Self::resume).
+    /// The child's own policy has taken it over: it is not the supervisor's to restart until [`resume`](Self::resume). Its life counts
+    /// as present: told to end, or ending for good, it answers with [`on_exit`](Self::on_exit).
     pub fn hold(&mut self, child: ChildKey, now: Timestamp) {
         let Some(entry) = self.children.get(&child) else { return };
         if matches!(entry.stage, Stage::Starting | Stage::Up | Stage::Delayed { .. } | Stage::Planned) {
@@ -207,7 +212,7 @@ impl SupervisorMachine {
         }
     }
 
-    /// Starts a held child, or one in its delay, now. Says whether it does.
+    /// Starts a held child, or one in its delay, now or, if its group is being restarted, in its turn. Says whether it does.
     pub fn resume(&mut self, child: ChildKey, now: Timestamp) -> bool {
         let waits = self
             .children
@@ -215,13 +220,12 @@ impl SupervisorMachine {
             .is_some_and(|entry| matches!(entry.stage, Stage::Held | Stage::Delayed { .. }));
         let resumes = waits && self.mode == Mode::Running;
         if resumes {
-            self.start(child);
-            self.advance(now);
+            self.start_in_turn(child, now);
         }
         resumes
     }
 
-    /// The child's own policy has nothing left: the supervisor ends.
+    /// The child's life has ended, nothing of it is left, and neither has its own policy anything left: the supervisor ends.
     pub fn escalate(&mut self, child: ChildKey, now: Timestamp) {
         if self.children.contains_key(&child) {
             self.set_stage(child, Stage::Down);
@@ -330,6 +334,12 @@ impl SupervisorMachine {
         self.mode == Mode::Running
     }
 
+    /// Whether it is stopping its children, or has ended.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        matches!(self.mode, Mode::Ending(..) | Mode::Ended)
+    }
+
     /// The child, if `life` is its present one.
     fn living(&mut self, child: ChildKey, life: u64) -> Option<&mut Child> {
         self.children.get_mut(&child).filter(|entry| entry.life == life)
@@ -375,12 +385,15 @@ impl SupervisorMachine {
         self.actions.push_back(if killed { Action::Kill { child } } else { Action::Stop { child } });
     }
 
-    /// A child that was told to end has ended.
+    /// A child that was told to end, or whose group is being stopped, has ended.
     fn gone(&mut self, child: ChildKey) {
         let Some(entry) = self.children.get(&child) else { return };
         let then = match entry.stage {
             Stage::Stopping { then, .. } => then,
-            _ => Then::Stay,
+            Stage::Up => Then::Restart,
+            Stage::Down | Stage::Planned | Stage::Starting | Stage::Delayed { .. } | Stage::Held => {
+                Then::Stay
+            }
         };
         let ending = matches!(self.mode, Mode::Ending(..));
         if ending {
@@ -405,9 +418,7 @@ impl SupervisorMachine {
         }
         let others = |machine: &Self| {
             let mut rest = machine.children.iter().filter(|(key, _)| **key != child);
-            rest.any(|(_, other)| {
-                other.spec.rules.significant && !matches!(other.stage, Stage::Down | Stage::Held)
-            })
+            rest.any(|(_, other)| other.spec.rules.significant && other.is_to_run())
         };
         let ends = match self.config.auto_shutdown {
             AutoShutdown::Never => false,
@@ -424,7 +435,7 @@ impl SupervisorMachine {
         if matches!(self.mode, Mode::Ending(..) | Mode::Ended) {
             return self.set_stage(child, Stage::Down);
         }
-        let joins = self.plan.as_ref().is_some_and(|plan| plan.is_stopping() && plan.holds(child));
+        let joins = self.is_stopping_group_of(child);
         if !joins && !self.intensity.spend(now) {
             self.set_stage(child, Stage::Down);
             return self.end(End::Intensity { child }, now);
@@ -436,6 +447,7 @@ impl SupervisorMachine {
         self.restarts += u64::from(!joins);
         self.actions.push_back(Action::Restarting { child, at, in_period });
         match self.config.strategy {
+            _ if joins => self.join_plan(child, at),
             Strategy::OneForOne | Strategy::Dynamic if at <= now => self.start(child),
             Strategy::OneForOne | Strategy::Dynamic => self.set_stage(child, Stage::Delayed { at }),
             Strategy::OneForAll => self.plan_restart(FIRST, child, at),
@@ -445,6 +457,9 @@ impl SupervisorMachine {
 
     fn settle(&mut self, child: ChildKey) {
         self.set_stage(child, Stage::Down);
+        if let Some(entry) = self.children.get_mut(&child) {
+            entry.ask = Ask::Supervisor;
+        }
         self.actions.push_back(Action::Settled { child });
     }
 

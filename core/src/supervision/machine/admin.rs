@@ -17,8 +17,8 @@ pub enum Refusal {
     /// A child of this name is running, starting or held.
     #[error("a child of this name is running already")]
     Running,
-    /// A child of this name is down; restart or delete it.
-    #[error("a child of this name is there already, stopped: restart or delete it")]
+    /// A child of this name is there but does not run: it is down, and can be restarted or deleted, or waits for its restart.
+    #[error("a child of this name is there already, not running: restart or delete it")]
     AlreadyPresent,
     /// The child waits for its restart.
     #[error("the child is about to be restarted")]
@@ -49,25 +49,29 @@ impl SupervisorMachine {
         self.must_run()?;
         self.config.validate_child(&spec.rules)?;
         if let Some(present) = self.names.get(&spec.name).and_then(|key| self.children.get(key)) {
-            let down = present.stage == Stage::Down;
-            return Err(if down { Refusal::AlreadyPresent } else { Refusal::Running });
+            let runs = present.is_alive() || present.stage == Stage::Held;
+            return Err(if runs { Refusal::Running } else { Refusal::AlreadyPresent });
         }
         let max_children = self.config.max_children;
         if self.children.len() >= max_children as usize {
             return Err(Refusal::MaxChildren { max_children });
         }
         let key = self.insert(spec, Stage::Planned, Ask::Add);
-        self.start_unless_planned(key, now);
+        self.start_in_turn(key, now);
         Ok(key)
     }
 
-    /// Ends a child; what waits for its restart is not restarted. One that is down already is as it should be. The child is
+    /// Ends a child; what waits for its restart is not restarted. One that is down already is as it should be, and one whose supervisor
+    /// is ending is stopped in its turn. The child is
     /// [settled](super::Action::Settled), or [forgotten](super::Action::Forget) if it is temporary or dynamic.
     ///
     /// # Errors
     /// [`Refusal::NotFound`].
     pub fn terminate_child(&mut self, name: &str, now: Timestamp) -> Result<ChildKey, Refusal> {
         let (key, stage) = self.find(name)?;
+        if matches!(self.mode, Mode::Ending(..) | Mode::Ended) {
+            return Ok(key);
+        }
         match stage {
             Stage::Down => {}
             Stage::Starting | Stage::Up | Stage::Held => self.stop(key, Then::Stay, now),
@@ -90,8 +94,7 @@ impl SupervisorMachine {
         if let Some(entry) = self.children.get_mut(&key) {
             entry.ask = Ask::Restart;
         }
-        self.set_stage(key, Stage::Planned);
-        self.start_unless_planned(key, now);
+        self.start_in_turn(key, now);
         Ok(key)
     }
 
@@ -100,6 +103,7 @@ impl SupervisorMachine {
     /// # Errors
     /// [`Refusal`] says why not.
     pub fn delete_child(&mut self, name: &str) -> Result<ChildKey, Refusal> {
+        self.must_run()?;
         let key = self.stopped(name)?;
         self.forget(key);
         Ok(key)
@@ -108,15 +112,6 @@ impl SupervisorMachine {
     /// Stops all children, the youngest first, each awaited, and ends.
     pub fn shut_down(&mut self, now: Timestamp) {
         self.end(End::Stopped, now);
-        self.advance(now);
-    }
-
-    fn start_unless_planned(&mut self, key: ChildKey, now: Timestamp) {
-        // In a group that is being restarted its turn comes.
-        let planned = self.plan.as_ref().is_some_and(|plan| plan.holds(key));
-        if !planned {
-            self.start(key);
-        }
         self.advance(now);
     }
 
