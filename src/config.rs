@@ -19,8 +19,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use rustkernel_core::KernelId;
+use rustkernel_core::recovery::{DEFAULT_RESTART_WINDOW, RecoveryMachine, Targets};
 use rustkernel_core::resilience::{CircuitBreakerConfig, RecoveryPolicy, RetryConfig};
-use rustkernel_core::restart::{DEFAULT_RESTART_WINDOW, RestartMachine};
 
 pub use document::Document;
 pub(crate) use document::{list, nearest};
@@ -218,9 +218,10 @@ impl JobConfig {
             check(stage.queue.bytes > 0, &at("queue.bytes"), AT_LEAST_ONE)?;
             check(stage.repeat.is_none_or(|repeat| repeat.limit > 0), &at("repeat.limit"), AT_LEAST_ONE)?;
             // The machine knows which strategies have a target here.
-            RestartMachine::try_new(stage.recovery.clone(), stage.restart_window).map_err(|invalid| {
-                document.at(&at(invalid.field), ConfigFault::Rule { rule: invalid.rule })
-            })?;
+            let recovery = stage.recovery.clone();
+            RecoveryMachine::try_new(recovery, &[], Targets::default(), stage.restart_window).map_err(
+                |invalid| document.at(&at(invalid.field), ConfigFault::Rule { rule: invalid.rule }),
+            )?;
         }
         Ok(())
     }

@@ -2,8 +2,10 @@
 //!
 //! - [`kernels`]: the built-in kernels.
 //! - [`inject`]: faults on purpose, reproducibly.
+//! - [`store`]: checkpoints in files.
 //! - `http`: health endpoints as an axum router (feature `http`).
 //! - `config`, `catalog`, `job`, `cli`: pipelines from a file, and the `rustkernel` command (feature `cli`).
+//! - `webhook`: what an operator has to hear of, posted to an address (feature `webhook`).
 //! - [`actors`] and [`core`]: the runtime, and the policies it acts by.
 
 #[cfg(feature = "cli")]
@@ -18,6 +20,9 @@ pub mod inject;
 #[cfg(feature = "cli")]
 pub mod job;
 pub mod kernels;
+pub mod store;
+#[cfg(feature = "webhook")]
+pub mod webhook;
 
 pub use rustkernel_actors as actors;
 pub use rustkernel_core as core;

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// Why an incarnation ended without having been asked to.
+/// Why an incarnation, a task or a supervisor ended without having been asked to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "kind", content = "message")]
 pub enum Cause {
@@ -17,6 +17,10 @@ pub enum Cause {
     Killed,
     /// Factory, restore or canary failed.
     StartFailed(String),
+    /// A task returned an error.
+    Exited(String),
+    /// A supervisor has ended: its restarts were used up, a child's policy had nothing left, or a significant child ended.
+    GaveUp(String),
 }
 
 impl Cause {
@@ -28,6 +32,8 @@ impl Cause {
             Self::Hung => "hung",
             Self::Killed => "killed",
             Self::StartFailed(_) => "start_failed",
+            Self::Exited(_) => "exited",
+            Self::GaveUp(_) => "gave_up",
         }
     }
 }
@@ -39,6 +45,8 @@ impl fmt::Display for Cause {
             Self::Hung => f.write_str("hung"),
             Self::Killed => f.write_str("killed"),
             Self::StartFailed(reason) => write!(f, "failed to start: {reason}"),
+            Self::Exited(error) => write!(f, "ended with an error: {error}"),
+            Self::GaveUp(reason) => write!(f, "gave up: {reason}"),
         }
     }
 }

@@ -1,55 +1,21 @@
-//! How an incarnation's state gets out and into the next one.
+//! Checkpoints: out of one incarnation, into the next one, and onto a store that outlives the process.
+//!
+//! A [`CheckpointStore`] keeps records by kernel and number and knows nothing of what is in them. What a record is, that it is
+//! whole, and how many are kept, is decided above it. [`MemoryStore`] is the store of tests; whoever writes one runs
+//! [`conformance()`] against it.
 
-use std::fmt;
-use std::future::{Future, ready};
-use std::pin::Pin;
+mod archive;
+mod checkpointer;
+mod conformance;
+mod memory;
+mod pending;
+mod store;
+mod vault;
+mod writer;
 
-use rustkernel_core::KernelError;
-use rustkernel_core::codec;
-use rustkernel_core::traits::CheckpointableKernel;
-
-type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-type Save<K> = fn(&K) -> BoxFuture<'_, Result<Vec<u8>, KernelError>>;
-type Restore<K> = for<'a> fn(&'a mut K, &[u8]) -> BoxFuture<'a, Result<(), KernelError>>;
-
-/// The two directions, captured where the kernel's type is known to be checkpointable.
-pub(crate) struct Checkpointer<K> {
-    save: Save<K>,
-    restore: Restore<K>,
-}
-
-impl<K: CheckpointableKernel> Checkpointer<K> {
-    pub(crate) fn new() -> Self {
-        Self {
-            save: |kernel| {
-                let checkpoint = kernel.checkpoint();
-                Box::pin(async move { codec::encode(&checkpoint.await?).map_err(KernelError::permanent) })
-            },
-            restore: |kernel, frame| match codec::decode(frame) {
-                Ok(checkpoint) => Box::pin(kernel.restore(checkpoint)),
-                Err(error) => Box::pin(ready(Err(KernelError::permanent(error)))),
-            },
-        }
-    }
-}
-
-impl<K> Checkpointer<K> {
-    /// The kernel's state as a frame. Not an `async fn`: its future must not hold a shared reference to a kernel that is only `Send`.
-    pub(crate) fn save<'a>(&self, kernel: &'a K) -> BoxFuture<'a, Result<Vec<u8>, KernelError>> {
-        (self.save)(kernel)
-    }
-
-    pub(crate) fn restore<'a>(
-        &self,
-        kernel: &'a mut K,
-        frame: &[u8],
-    ) -> BoxFuture<'a, Result<(), KernelError>> {
-        (self.restore)(kernel, frame)
-    }
-}
-
-impl<K> fmt::Debug for Checkpointer<K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Checkpointer").finish_non_exhaustive()
-    }
-}
+pub(crate) use archive::RETENTION;
+pub(crate) use checkpointer::{Checkpointer, Frame};
+pub use conformance::conformance;
+pub use memory::MemoryStore;
+pub use store::{CheckpointStore, StoreError};
+pub(crate) use vault::Vault;

@@ -23,10 +23,10 @@ use tokio::sync::oneshot;
 
 use crate::cause::panic_message;
 use crate::checkpoint::Checkpointer;
-use crate::contain::Contained;
+use crate::contain::{Contained, contain};
 use crate::lane::{Abandoned, EndOfLane, Lane, block_on};
 use crate::recovery::RecoveryMsg;
-use crate::slot::{Ending, Incarnation, Slot, serve};
+use crate::slot::{Ending, Incarnation, Kept, Slot, serve};
 
 /// Makes an instance of the kernel.
 pub(crate) type Factory<K> = Arc<dyn Fn() -> Result<K, KernelError> + Send + Sync>;
@@ -44,7 +44,7 @@ pub(crate) struct Recipe<K: LocalKernel> {
     pub(crate) slot: Arc<Slot<K::Input, K::Output>>,
     pub(crate) factory: Factory<K>,
     pub(crate) checkpointer: Option<Checkpointer<K>>,
-    pub(crate) canary: Option<Canary<K>>,
+    pub(crate) canary: Option<Arc<Canary<K>>>,
 }
 
 type LaunchFuture<'a> = Pin<Box<dyn Future<Output = Result<Launched, SpawnErr>> + Send + 'a>>;
@@ -189,10 +189,8 @@ impl<K: LocalKernel> ThreadActor<K> {
             }));
             let end = lived.unwrap_or_else(|panic| Err(panic_message(&*panic)));
             drop(lane);
-            recipe
-                .slot
-                .links
-                .to_recovery(RecoveryMsg::LaneEnded { slot: recipe.slot.index, epoch: incarnation.epoch });
+            let (slot, number) = (recipe.slot.index, incarnation.number);
+            recipe.slot.home.tell(RecoveryMsg::LaneEnded { slot, number });
             // A killed actor does not wait for its thread any more.
             let _ = ended.send(end);
         })?;
@@ -200,27 +198,71 @@ impl<K: LocalKernel> ThreadActor<K> {
     }
 }
 
-/// One life: make the kernel, restore it, prove it, serve.
+/// One life: make the kernel, restore it, prove it, serve; a standby waits in between until it is called.
 async fn live<K: LocalKernel>(recipe: &Recipe<K>, incarnation: &Incarnation) -> Result<Ending, KernelError> {
     let slot = &*recipe.slot;
     // Dropped last, contained: after a panic of its own it may panic again.
     let mut kernel = Contained::new((recipe.factory)()?);
     let Some(kernel) = kernel.get() else { return Ok(Ending::Fenced) };
-    let checkpoint =
-        recipe.checkpointer.as_ref().and_then(|checkpointer| Some((checkpointer, slot.checkpoint()?)));
-    let restored = checkpoint.is_some();
-    if let Some((checkpointer, frame)) = checkpoint {
-        checkpointer.restore(kernel, &frame).await?;
-    }
+    let checkpointer = recipe.checkpointer.as_ref();
+    let mut held = match checkpointer {
+        Some(checkpointer) => {
+            slot.load_checkpoints().await?;
+            restore_newer(slot, checkpointer, kernel, 0).await?
+        }
+        None => 0,
+    };
     if let Some(canary) = &recipe.canary {
         prove(kernel, canary, incarnation, slot).await?;
     }
-    if !slot.serving(incarnation) {
+    let restored = held > 0;
+    let stands_by = incarnation.epoch() == 0;
+    if !stands_by && !slot.serving(incarnation) {
         return Ok(Ending::Fenced);
     }
-    incarnation.set_served(restored);
-    slot.links.to_recovery(RecoveryMsg::Ready { slot: slot.index, epoch: incarnation.epoch, restored });
-    Ok(serve(slot, incarnation, kernel, recipe.checkpointer.as_ref()).await)
+    incarnation.set_ready(restored);
+    slot.home.tell(RecoveryMsg::Ready { slot: slot.index, number: incarnation.number, restored });
+    while stands_by && !incarnation.fence.is_raised() {
+        let called = incarnation.epoch() != 0;
+        if let Some(checkpointer) = checkpointer.filter(|_| called || slot.rules.replicas_follow) {
+            held = restore_newer(slot, checkpointer, kernel, held).await?;
+        }
+        if called {
+            break;
+        }
+        incarnation.rung().await;
+    }
+    if incarnation.fence.is_raised() {
+        return Ok(Ending::Fenced);
+    }
+    Ok(serve(slot, incarnation, kernel, checkpointer).await)
+}
+
+/// Restores the newest checkpoint, if it is newer than the one the kernel `held`. One whose bytes are no good gives way to the one before
+/// it. Returns what the kernel holds now.
+async fn restore_newer<K: LocalKernel>(
+    slot: &Slot<K::Input, K::Output>,
+    checkpointer: &Checkpointer<K>,
+    kernel: &mut K,
+    held: u64,
+) -> Result<u64, KernelError> {
+    while let Some(Kept { sequence, frame }) = slot.newest_checkpoint().filter(|kept| kept.sequence > held) {
+        let restoring = frame.bytes().and_then(|bytes| checkpointer.restore(kernel, &bytes));
+        match restoring {
+            Ok(restoring) => {
+                let restored = restoring.await;
+                if let Err(error) = restored {
+                    // Half-restored, this instance is of no use. Its texts are the user's.
+                    let reason = contain("an error's text", || error.to_string()).unwrap_or_default();
+                    slot.restore_failed(sequence, reason).await?;
+                    return Err(error);
+                }
+                return Ok(sequence);
+            }
+            Err(reason) => slot.fall_back_from(sequence, reason).await?,
+        }
+    }
+    Ok(held)
 }
 
 /// Runs the canary; a wrong answer is a failed start.

@@ -15,8 +15,8 @@ use rustkernel_core::resilience::{HealthCheckResult, HealthProbeConfig, HealthTa
 use rustkernel_core::traits::Payload;
 
 use crate::gate::Mode;
-use crate::slot::{Accounts, Life, Shared, Slot, Supervised, Timing};
-use crate::way::{Cell, Way};
+use crate::slot::{Accounts, Life, Shared, Slot, SlotSnapshot, Supervised, Timing};
+use crate::way::{CallReport, Cell, Way};
 
 /// The stable address of a supervised kernel. A clone is cheap and means the same kernel; it stays valid over
 /// restarts.
@@ -56,13 +56,41 @@ impl<I: Payload, O: Payload> KernelRef<I, O> {
         Call { slot: &self.slot, state: CallState::New(input, self.default_timing()) }.await
     }
 
+    /// [`call`](Self::call), and what became of the request on its way: how many attempts it took, and whether the degraded path
+    /// answered.
+    ///
+    /// # Cancel safety
+    /// As [`call`](Self::call).
+    pub async fn call_reported(
+        &self,
+        input: I,
+        deadline: impl Into<Deadline>,
+    ) -> (Result<O, KernelError>, CallReport) {
+        Reported(Call { slot: &self.slot, state: CallState::New(input, self.timing(deadline.into())) }).await
+    }
+
     /// Hands a request over without waiting for its answer.
     ///
     /// # Errors
     /// A request that is not taken comes back, with the reason.
     pub fn try_call(&self, input: I, deadline: impl Into<Deadline>) -> Result<Reply<I, O>, Refused<I>> {
-        let (bytes, timing) = (input.size_bytes(), self.timing(deadline.into()));
-        match self.slot.submit(input, bytes, timing, Way::to_caller(None), Wait::keep) {
+        self.submit(input, deadline.into(), |_| {})
+    }
+
+    /// [`try_call`](Self::try_call) that says as which request the input is accepted, before it can run. `accepted` is called under the
+    /// slot's lock.
+    pub(crate) fn submit(
+        &self,
+        input: I,
+        deadline: Deadline,
+        accepted: impl FnOnce(u64),
+    ) -> Result<Reply<I, O>, Refused<I>> {
+        let (bytes, timing) = (input.size_bytes(), self.timing(deadline));
+        let keep = |request: &Shared<I, O>, id| {
+            accepted(id);
+            Wait::keep(request, id)
+        };
+        match self.slot.submit(input, bytes, timing, Way::to_caller(None), keep) {
             Ok(wait) => Ok(Reply { slot: Arc::clone(&self.slot), wait }),
             Err(refused) => Err(Refused { input: refused.input, error: refused.error }),
         }
@@ -125,7 +153,7 @@ pub(crate) fn health_of(slot: &dyn Supervised, now: Timestamp, patience: Duratio
             }
             (None, Mode::Open | Mode::Tripping) => HealthCheckResult::degraded("its breaker is open"),
             (None, Mode::Isolated) => HealthCheckResult::degraded("its breaker is held open"),
-            (None, Mode::Closed | Mode::HalfOpen | Mode::Disabled) => HealthCheckResult::healthy(),
+            (None, Mode::Closed | Mode::HalfOpen | Mode::Disabled) => serving_health(&snapshot),
         },
         Life::Starting => HealthCheckResult::degraded("an incarnation is being made"),
         Life::Waiting(_) => HealthCheckResult::degraded("restarting after a failure"),
@@ -138,6 +166,17 @@ pub(crate) fn health_of(slot: &dyn Supervised, now: Timestamp, patience: Duratio
         Life::Down(DownReason::AbandonedThreads) => {
             HealthCheckResult::unhealthy("too many abandoned threads")
         }
+    }
+}
+
+/// The health of a kernel that answers behind a gate that lets calls through.
+fn serving_health(snapshot: &SlotSnapshot) -> HealthCheckResult {
+    if snapshot.degraded {
+        return HealthCheckResult::degraded("its degraded path answers");
+    }
+    match &snapshot.checkpoint_trouble {
+        Some(trouble) => HealthCheckResult::degraded(trouble.clone()),
+        None => HealthCheckResult::healthy(),
     }
 }
 
@@ -163,7 +202,7 @@ impl<I: Payload, O: Payload> Future for Reply<I, O> {
     type Output = Result<O, KernelError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.wait.poll(cx)
+        self.wait.poll(cx).map(|(result, _)| result)
     }
 }
 
@@ -200,7 +239,7 @@ impl<I: Payload, O: Payload> Wait<I, O> {
         Self { request: Arc::clone(request), id, answered: false }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<O, KernelError>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(Result<O, KernelError>, CallReport)> {
         let Some(cell) = self.request.way.cell() else { return Poll::Pending };
         let polled = cell.poll(cx);
         self.answered |= polled.is_ready();
@@ -229,10 +268,8 @@ enum CallState<I, O> {
 // The input is only ever moved out, never pinned.
 impl<I: Payload, O: Payload> Unpin for Call<'_, I, O> {}
 
-impl<I: Payload, O: Payload> Future for Call<'_, I, O> {
-    type Output = Result<O, KernelError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+impl<I: Payload, O: Payload> Call<'_, I, O> {
+    fn poll_reported(&mut self, cx: &mut Context<'_>) -> Poll<(Result<O, KernelError>, CallReport)> {
         if let CallState::Waiting(wait) = &mut self.state {
             return wait.poll(cx);
         }
@@ -245,8 +282,27 @@ impl<I: Payload, O: Payload> Future for Call<'_, I, O> {
                 self.state = CallState::Waiting(wait);
                 Poll::Pending
             }
-            Err(refused) => Poll::Ready(Err(refused.error)),
+            Err(refused) => Poll::Ready((Err(refused.error), CallReport::default())),
         }
+    }
+}
+
+impl<I: Payload, O: Payload> Future for Call<'_, I, O> {
+    type Output = Result<O, KernelError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_reported(cx).map(|(result, _)| result)
+    }
+}
+
+/// A call that tells what became of it.
+struct Reported<'a, I: Payload, O: Payload>(Call<'a, I, O>);
+
+impl<I: Payload, O: Payload> Future for Reported<'_, I, O> {
+    type Output = (Result<O, KernelError>, CallReport);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll_reported(cx)
     }
 }
 

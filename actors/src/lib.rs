@@ -9,37 +9,54 @@
 mod breaker;
 mod cancel;
 mod cause;
-mod checkpoint;
+pub mod checkpoint;
 mod contain;
+mod dead_letter;
 mod gate;
 // Not declared in `gate.rs`: a benchmark includes that file from another folder.
 #[cfg(all(test, rustkernel_loom))]
 #[path = "gate/loom_models.rs"]
 mod gate_loom_models;
+mod history;
+mod home;
 mod kernel_actor;
 mod kernel_ref;
 mod lane;
 mod links;
+mod log;
 mod operator;
 pub mod pipeline;
 mod recovery;
 mod registration;
+mod replay;
 mod request;
 mod runtime;
 mod slot;
 mod spec;
+mod supervisor;
 mod sync;
+mod task;
 mod timer;
 mod way;
 
 pub use breaker::BreakerCommand;
 pub use cause::Cause;
+pub use checkpoint::{CheckpointStore, MemoryStore, StoreError};
+pub use dead_letter::DeadLetter;
+pub use history::{FailureReport, FaultClass, ReportContext};
 pub use kernel_ref::{KernelRef, Refused, Reply};
-pub use operator::{DeadLetter, Event, Events, Fact};
+pub use operator::{Event, Events, Fact};
 pub use pipeline::Pipeline;
-pub use recovery::{KernelState, KernelStatus, ShutdownReport};
+pub use recovery::{
+    Branch, ChildError, ChildPhase, ChildStatus, HandOverError, KernelState, KernelStatus, ShutdownReport,
+    Tree,
+};
 pub use registration::{Registration, register, register_local};
+pub use replay::ReplayError;
 pub use runtime::{KernelHealth, Runtime, RuntimeBuilder, RuntimeHealth, RuntimeState, StartError};
-pub use slot::Accounts;
+pub use slot::{Accounts, Variant};
 pub use spec::{KernelSpec, SpawnError};
+pub use supervisor::{Supervisor, SupervisorRef};
+pub use task::{Task, TaskContext, TaskResult};
 pub use timer::ClockHand;
+pub use way::CallReport;

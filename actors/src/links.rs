@@ -1,15 +1,19 @@
 //! What every slot of a runtime shares: the timer, the operator, and the two actors it reports to.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use ractor::ActorRef;
 
+use rustkernel_core::clock::Timestamp;
+use tokio::sync::oneshot;
+
 use crate::breaker::BreakerMsg;
+use crate::checkpoint::Vault;
 use crate::gate::Report;
+use crate::home::Home;
 use crate::operator::Operator;
-use crate::recovery::RecoveryMsg;
 use crate::timer::{Alarm, Timer};
 
 /// A runtime's shared parts. Reports to an actor that is gone are dropped: its end is noticed elsewhere.
@@ -20,26 +24,37 @@ pub(crate) struct Links {
     /// Makes the jitter of this runtime another than its replicas'.
     pub(crate) seed: u64,
     breaker: OnceLock<ActorRef<BreakerMsg>>,
-    recovery: OnceLock<ActorRef<RecoveryMsg>>,
+    /// The root of the tree.
+    root: Arc<Home>,
+    /// Where checkpoints are kept beyond this process, if anywhere.
+    pub(crate) vault: Option<Arc<Vault>>,
     shut_down: AtomicBool,
+    pub(crate) endings: Endings,
 }
 
 impl Links {
-    pub(crate) fn new(timer: Timer, operator: Operator) -> Self {
+    pub(crate) fn new(timer: Timer, operator: Operator, vault: Option<Vault>) -> Self {
         Self {
             timer,
             operator,
             seed: fastrand::u64(..),
             breaker: OnceLock::new(),
-            recovery: OnceLock::new(),
+            root: Arc::default(),
+            vault: vault.map(Arc::new),
             shut_down: AtomicBool::new(false),
+            endings: Endings::default(),
         }
     }
 
-    /// Connects the actors, once, before the first kernel is spawned.
-    pub(crate) fn connect(&self, breaker: ActorRef<BreakerMsg>, recovery: ActorRef<RecoveryMsg>) {
-        let fresh = self.breaker.set(breaker).is_ok() && self.recovery.set(recovery).is_ok();
+    /// Connects the breaker actor, once, before the first kernel is spawned.
+    pub(crate) fn connect(&self, breaker: ActorRef<BreakerMsg>) {
+        let fresh = self.breaker.set(breaker).is_ok();
         debug_assert!(fresh, "a runtime connects its actors once");
+    }
+
+    /// The root of the tree.
+    pub(crate) fn root(&self) -> &Arc<Home> {
+        &self.root
     }
 
     /// The recovery actor is about to end because it was asked to.
@@ -61,7 +76,7 @@ impl Links {
         if !report.is_urgent() {
             return self.breaker_report(slot, report);
         }
-        let (decided, decision) = tokio::sync::oneshot::channel();
+        let (decided, decision) = oneshot::channel();
         self.to_breaker(BreakerMsg::Report { slot, report, decided: Some(decided) });
         // An error means that the actor is gone, and with it every decision.
         let _ = decision.await;
@@ -79,9 +94,32 @@ impl Links {
         }
     }
 
-    pub(crate) fn to_recovery(&self, message: RecoveryMsg) {
-        if let Some(recovery) = self.recovery.get() {
-            let _ = recovery.send_message(message);
+    /// Ends `span` from now, by the runtime's clock.
+    pub(crate) async fn pause(&self, span: Duration) {
+        let (ring, rung) = oneshot::channel();
+        let alarm = Arc::new(Once(Mutex::new(Some(ring))));
+        self.schedule_after(span, &alarm, 0);
+        // The alarm lives until here, and rings once.
+        let _ = rung.await;
+        drop(alarm);
+    }
+}
+
+struct Once(Mutex<Option<oneshot::Sender<()>>>);
+
+impl Alarm for Once {
+    fn ring(&self, _: Timestamp, _: u64) {
+        let ring = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(ring) = ring {
+            // Who waited may be gone.
+            let _ = ring.send(());
         }
     }
+}
+
+/// How the kernels of a runtime that shuts down have ended.
+#[derive(Debug, Default)]
+pub(crate) struct Endings {
+    pub(crate) stopped: AtomicUsize,
+    pub(crate) killed: AtomicUsize,
 }

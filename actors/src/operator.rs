@@ -1,33 +1,34 @@
-//! What a human is told: events as they happen, and the dead letters.
+//! What a human is told: events as they happen, the failures so far, and the dead letters.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustkernel_core::clock::{Clock, Timestamp};
+use rustkernel_core::envelope::Header;
 use rustkernel_core::resilience::{HealthStatus, Transition};
-use rustkernel_core::{KernelError, KernelId};
-use serde::Serialize;
+use rustkernel_core::{DeviceId, KernelError, KernelId};
 use tokio::sync::broadcast;
 
 use crate::cause::Cause;
 use crate::contain::contain;
+use crate::dead_letter::DeadLetters;
+use crate::history::{FailureReport, History};
+use crate::log::SupervisionLog;
+use crate::slot::Variant;
 
 /// Events a slow subscriber may fall behind before it loses the oldest ones.
 const EVENT_CAPACITY: usize = 4096;
-/// Dead letters kept; the oldest goes first.
-const DEAD_LETTER_CAPACITY: usize = 1024;
-/// Encoded input kept with a dead letter, in bytes; a longer one is left out.
-pub(crate) const DEAD_LETTER_INPUT_BYTES: usize = 64 * 1024;
 
-/// One fact about a kernel, reported once.
+/// One fact about a kernel or another child, reported once.
 #[derive(Clone, Debug)]
 pub struct Event {
     /// When it happened, on the runtime's clock.
     pub at: Timestamp,
-    /// The kernel it happened to; `None` for the runtime itself.
+    /// The kernel it happened to; `None` for other children and for the runtime itself.
     pub kernel: Option<KernelId>,
+    /// The child it happened to, a kernel by its id; `None` for the runtime itself.
+    pub child: Option<Arc<str>>,
     /// What happened.
     pub fact: Fact,
 }
@@ -57,6 +58,36 @@ pub enum Fact {
         /// Restarts in the window, this one included.
         in_window: u32,
     },
+    /// Another life of the kernel has taken over, with the slot's queue: a standby, a recovered kernel, a new version.
+    TookOver {
+        /// The number of the life that serves now.
+        incarnation: u64,
+        /// What it was made from.
+        variant: Variant,
+    },
+    /// A standby is warm.
+    StandbyReady {
+        /// The number of its life.
+        incarnation: u64,
+    },
+    /// A standby ended or could not be made; what serves is not concerned.
+    StandbyFailed {
+        /// The number of its life.
+        incarnation: u64,
+        /// Why.
+        cause: Cause,
+    },
+    /// The degraded path answers.
+    Degraded,
+    /// The kernel has taken over from its degraded path, or from the device it had failed over to.
+    Recovered,
+    /// The kernel moves to its backup device, with its queue and its checkpoint.
+    FailedOver {
+        /// The backup.
+        to: DeviceId,
+    },
+    /// A child did not even end when it was killed, and was left to itself.
+    ChildAbandoned,
     /// The restart budget is used up: nobody serves until [`resume`](crate::Runtime::resume).
     Isolated {
         /// The failure that used it up.
@@ -75,6 +106,8 @@ pub enum Fact {
     },
     /// A request was given up for good.
     DeadLetter {
+        /// The letter's own number.
+        letter: u64,
         /// The request.
         id: u64,
     },
@@ -83,26 +116,17 @@ pub enum Fact {
         /// The kernel's error.
         reason: String,
     },
+    /// A checkpoint could not be restored; the one before it is the newest now.
+    CheckpointRefused {
+        /// Its number.
+        sequence: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The probe loop's view of the kernel changed.
     Health(HealthStatus),
     /// The recovery actor gave up; every kernel is down.
     GaveUp,
-}
-
-/// A request that was given up after it had taken down as many incarnations as it may.
-#[derive(Clone, Debug, Serialize)]
-pub struct DeadLetter {
-    /// The request.
-    pub id: u64,
-    /// The kernel.
-    pub kernel: KernelId,
-    /// The attempt that was the last.
-    pub attempts: u32,
-    /// The last error, as text.
-    pub error: String,
-    /// The input as a codec frame, where the kernel is registered with a codec and it is at most 64 KiB.
-    #[serde(skip)]
-    pub input: Option<Vec<u8>>,
 }
 
 /// A hook that is told every event, in the thread it happens in: it must return soon.
@@ -116,40 +140,50 @@ struct Inner {
     clock: Clock,
     events: broadcast::Sender<Event>,
     hooks: Vec<Hook>,
-    dead: Mutex<DeadLetters>,
-}
-
-#[derive(Default)]
-struct DeadLetters {
-    kept: VecDeque<DeadLetter>,
-    total: u64,
+    log: SupervisionLog,
+    history: Mutex<History>,
+    letters: DeadLetters,
 }
 
 impl Operator {
     pub(crate) fn new(clock: Clock, hooks: Vec<Hook>) -> Self {
         let (events, _) = broadcast::channel(EVENT_CAPACITY);
-        Self(Arc::new(Inner { clock, events, hooks, dead: Mutex::default() }))
+        Self(Arc::new(Inner {
+            clock,
+            events,
+            hooks,
+            log: SupervisionLog::default(),
+            history: Mutex::default(),
+            letters: DeadLetters::default(),
+        }))
     }
 
     pub(crate) fn tell(&self, kernel: Option<&KernelId>, fact: Fact) {
-        match &fact {
-            Fact::Isolated { .. } | Fact::GaveUp | Fact::ThreadAbandoned { .. } => {
-                tracing::error!(kernel = kernel.map(KernelId::as_str), ?fact, "supervision");
-            }
-            Fact::Failed { .. } | Fact::DeadLetter { .. } | Fact::CheckpointFailed { .. } => {
-                tracing::warn!(kernel = kernel.map(KernelId::as_str), ?fact, "supervision");
-            }
-            Fact::Started { .. }
-            | Fact::Restarting { .. }
-            | Fact::Resumed
-            | Fact::Stopped
-            | Fact::Breaker(_)
-            | Fact::Health(_) => tracing::debug!(kernel = kernel.map(KernelId::as_str), ?fact, "supervision"),
+        self.0.log.write(kernel.map(KernelId::as_str), &fact, &self.0.clock);
+        if self.is_heard() {
+            let child = kernel.map(|kernel| kernel.as_str().into());
+            self.publish(Event { at: self.0.clock.now(), kernel: kernel.cloned(), child, fact });
         }
-        if self.0.hooks.is_empty() && self.0.events.receiver_count() == 0 {
-            return;
+    }
+
+    /// Tells a fact about a child of `supervisor`; a failure is written down.
+    pub(crate) fn tell_child(&self, supervisor: &str, child: &str, fact: Fact) {
+        if let Fact::Failed { incarnation, cause } = &fact {
+            let at = self.0.clock.now();
+            self.report(FailureReport::of(supervisor, child, cause, *incarnation, at));
         }
-        let event = Event { at: self.0.clock.now(), kernel: kernel.cloned(), fact };
+        self.0.log.write(Some(child), &fact, &self.0.clock);
+        if self.is_heard() {
+            let kernel = KernelId::new(child).ok();
+            self.publish(Event { at: self.0.clock.now(), kernel, child: Some(child.into()), fact });
+        }
+    }
+
+    fn is_heard(&self) -> bool {
+        !self.0.hooks.is_empty() || self.0.events.receiver_count() > 0
+    }
+
+    fn publish(&self, event: Event) {
         for hook in &self.0.hooks {
             contain("a hook", || hook(&event));
         }
@@ -161,33 +195,42 @@ impl Operator {
         Events(self.0.events.subscribe())
     }
 
+    /// Writes a failure down.
+    pub(crate) fn report(&self, report: FailureReport) {
+        self.failed().record(report);
+    }
+
+    pub(crate) fn history(&self, child: &str) -> Vec<FailureReport> {
+        self.failed().of(child)
+    }
+
+    pub(crate) fn failures(&self) -> Vec<FailureReport> {
+        self.failed().all()
+    }
+
+    pub(crate) fn restore_failures(&self, earlier: Vec<FailureReport>) {
+        self.failed().restore(earlier);
+    }
+
+    /// A request is given up for good. The replay of a letter that fails again is no new letter, and whoever replays it is told.
     pub(crate) fn bury(
         &self,
         kernel: &KernelId,
-        id: u64,
-        attempts: u32,
+        header: &Header,
         error: &KernelError,
         input: Option<Vec<u8>>,
     ) {
-        let input = input.filter(|input| input.len() <= DEAD_LETTER_INPUT_BYTES);
-        let letter = DeadLetter { id, kernel: kernel.clone(), attempts, error: error.to_string(), input };
-        let mut dead = self.dead();
-        dead.total += 1;
-        if dead.kept.len() == DEAD_LETTER_CAPACITY {
-            dead.kept.pop_front();
+        if let Some(letter) = self.0.letters.bury(kernel, header, error, input) {
+            self.tell(Some(kernel), Fact::DeadLetter { letter, id: header.id });
         }
-        dead.kept.push_back(letter);
-        drop(dead);
-        self.tell(Some(kernel), Fact::DeadLetter { id });
     }
 
-    pub(crate) fn dead_letters(&self) -> (u64, Vec<DeadLetter>) {
-        let dead = self.dead();
-        (dead.total, dead.kept.iter().cloned().collect())
+    pub(crate) fn letters(&self) -> &DeadLetters {
+        &self.0.letters
     }
 
-    fn dead(&self) -> MutexGuard<'_, DeadLetters> {
-        self.0.dead.lock().unwrap_or_else(PoisonError::into_inner)
+    fn failed(&self) -> MutexGuard<'_, History> {
+        self.0.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -219,14 +262,14 @@ impl Events {
         }
     }
 
-    /// The next fact about `kernel` that `wanted` accepts; `None` when the runtime is gone.
+    /// The next fact about the kernel or other child of this name that `wanted` accepts; `None` when the runtime is gone.
     ///
     /// # Cancel safety
     /// Events that were skipped before the drop are gone from this subscription.
-    pub async fn find(&mut self, kernel: &str, mut wanted: impl FnMut(&Fact) -> bool) -> Option<Event> {
+    pub async fn find(&mut self, child: &str, mut wanted: impl FnMut(&Fact) -> bool) -> Option<Event> {
         loop {
             let event = self.next().await?;
-            if event.kernel.as_ref().is_some_and(|id| id.as_str() == kernel) && wanted(&event.fact) {
+            if event.child.as_deref() == Some(child) && wanted(&event.fact) {
                 return Some(event);
             }
         }

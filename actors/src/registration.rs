@@ -7,11 +7,11 @@ use rustkernel_core::traits::{LocalKernel, Payload};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::slot::Encode;
+use crate::slot::Codec;
 
 /// A kernel type that has been registered, with or without a codec.
 pub struct Registration<K: LocalKernel> {
-    encode: Option<Encode<K::Input>>,
+    codec: Option<Codec<K::Input>>,
 }
 
 /// Registers a kernel whose input and output can leave the process.
@@ -22,13 +22,13 @@ where
     K::Input: Serialize + DeserializeOwned,
     K::Output: Serialize + DeserializeOwned,
 {
-    Registration { encode: Some(codec::encode::<K::Input>) }
+    Registration { codec: Some(Codec { encode: codec::encode, decode: codec::decode }) }
 }
 
 /// Registers a kernel that stays in this process: its payloads need no codec.
 #[must_use]
 pub fn register_local<K: LocalKernel>() -> Registration<K> {
-    Registration { encode: None }
+    Registration { codec: None }
 }
 
 impl<K: LocalKernel> Registration<K> {
@@ -41,11 +41,11 @@ impl<K: LocalKernel> Registration<K> {
     /// Whether the kernel's payloads can leave the process.
     #[must_use]
     pub fn is_portable(&self) -> bool {
-        self.encode.is_some()
+        self.codec.is_some()
     }
 
-    pub(crate) fn encode_input(&self) -> Option<Encode<K::Input>> {
-        self.encode
+    pub(crate) fn input_codec(&self) -> Option<Codec<K::Input>> {
+        self.codec
     }
 }
 

@@ -2,35 +2,31 @@
 
 mod builder;
 mod health;
+mod records;
 mod registry;
+mod tree;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ractor::ActorRef;
-use rustkernel_core::KernelId;
 use rustkernel_core::clock::Clock;
-use rustkernel_core::error::DownReason;
-use rustkernel_core::resilience::BreakerMachine;
 use rustkernel_core::traits::{LocalKernel, Payload};
-use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
 pub use builder::{RuntimeBuilder, StartError};
 pub use health::{KernelHealth, RuntimeHealth};
 
 use crate::breaker::{BreakerCommand, BreakerMsg};
-use crate::kernel_actor::Recipe;
 use crate::kernel_ref::KernelRef;
-use crate::lane::Abandoned;
 use crate::links::Links;
-use crate::operator::{DeadLetter, Events};
-use crate::recovery::{ChildPlan, KernelStatus, RecoveryMsg, ShutdownReport};
-use crate::slot::{Slot, Supervised};
-use crate::spec::{Checked, KernelSpec, SpawnError};
+use crate::operator::Events;
+use crate::recovery::{Env, HandOverError, KernelStatus, Node, Order, RecoveryMsg, ShutdownReport, Tree};
+use crate::spec::{KernelSpec, SpawnError};
+use crate::supervisor::{Supervisor, SupervisorRef};
 use health::ProbeLoop;
-use registry::Registry;
+pub(crate) use registry::Registry;
 
 /// A supervision runtime on the current tokio runtime. Clones share it.
 ///
@@ -40,14 +36,15 @@ pub struct Runtime {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(crate) struct Inner {
     links: Arc<Links>,
+    pub(crate) env: Env,
+    /// The supervisor that [`Runtime::spawn`] and [`Runtime::supervise`] put children under.
+    pub(crate) root: Arc<Node>,
     recovery: ActorRef<RecoveryMsg>,
     breaker: ActorRef<BreakerMsg>,
-    registry: Arc<Registry>,
-    abandoned: Abandoned,
-    handle: Handle,
-    probes: Arc<ProbeLoop>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) probes: Arc<ProbeLoop>,
     state: watch::Receiver<RuntimeState>,
     /// Weak, so that waiters learn it when the task that publishes the end is gone.
     publish: Weak<watch::Sender<RuntimeState>>,
@@ -73,7 +70,7 @@ impl Runtime {
         RuntimeBuilder::new()
     }
 
-    /// Spawns a supervised kernel and waits until its first incarnation serves.
+    /// Spawns a supervised kernel under the runtime's root and waits until its first incarnation serves.
     ///
     /// # Errors
     /// [`SpawnError`] says what is wrong with the spec, or why the kernel did not start. Nothing is left behind.
@@ -84,51 +81,40 @@ impl Runtime {
         &self,
         spec: KernelSpec<K>,
     ) -> Result<KernelRef<K::Input, K::Output>, SpawnError> {
-        let id = KernelId::new(&spec.id)?;
-        let checked = spec.check().map_err(|source| SpawnError::Config { kernel: id.clone(), source })?;
-        let Checked { rules, machine, factory, launcher, checkpointer, canary, shutdown, start_limit } =
-            checked;
-        let now = self.clock().now();
-        let breaker = rules.breaker.clone().map(|config| BreakerMachine::try_new(config, now)).transpose();
-        let breaker = breaker.map_err(|source| SpawnError::Config { kernel: id.clone(), source })?;
-        let index = self.inner.registry.reserve(&id)?;
-        let slot = Slot::new(id.clone(), index, rules, Arc::clone(&self.inner.links));
-        self.inner.registry.fill(&id, index, &slot);
-        let kernel = Arc::clone(&slot) as Arc<dyn crate::slot::Supervised>;
-        if let Some(machine) = breaker {
-            let machine = Box::new(machine);
-            // A breaker actor that is gone leaves the gate closed; so does its end later on.
-            self.inner.links.to_breaker(BreakerMsg::Register {
-                slot: index,
-                kernel: Arc::clone(&kernel),
-                machine,
-            });
-        }
-        let recipe = Arc::new(Recipe { slot: Arc::clone(&slot), factory, checkpointer, canary });
-        let launcher = launcher(recipe, self.inner.abandoned.clone(), self.inner.handle.clone());
-        let (registry, name) = (Arc::clone(&self.inner.registry), id.clone());
-        let free_name = Box::new(move || registry.remove(&name, index));
-        let plan = ChildPlan { kernel, launcher, machine, shutdown, start_limit, free_name };
-        let (started, start) = oneshot::channel();
-        let spawn = RecoveryMsg::Spawn { slot: index, plan, started };
-        if self.inner.recovery.send_message(spawn).is_err() {
-            // The slot could be found by its name already: whoever called it is answered.
-            slot.close(DownReason::SupervisorGone);
-            self.inner.registry.remove(&id, index);
-            return Err(SpawnError::RuntimeGone);
-        }
-        match start.await {
-            Ok(Ok(())) => {
-                self.inner.probes.look(index, &*slot);
-                Ok(KernelRef { slot })
-            }
-            Ok(Err(cause)) => Err(SpawnError::Start { kernel: id, cause }),
-            Err(_) => {
-                slot.close(DownReason::SupervisorGone);
-                self.inner.registry.remove(&id, index);
-                Err(SpawnError::RuntimeGone)
-            }
-        }
+        self.root().start_kernel(spec).await
+    }
+
+    /// Starts a tree under the runtime's root and waits until all of it is up.
+    ///
+    /// # Errors
+    /// [`SpawnError`] says what is wrong with the tree, before any of it starts, or what did not start. Nothing is left behind.
+    ///
+    /// # Cancel safety
+    /// A dropped start goes on.
+    pub async fn supervise(&self, supervisor: Supervisor) -> Result<SupervisorRef, SpawnError> {
+        self.root().start_supervisor(supervisor).await
+    }
+
+    /// The supervisor at the root, which every runtime has. It restarts its children one by one; unless
+    /// [`RuntimeBuilder::root`] says otherwise it has no intensity of its own, because its kernels have budgets.
+    #[must_use]
+    pub fn root(&self) -> SupervisorRef {
+        SupervisorRef::new(Arc::clone(&self.inner.root), Arc::downgrade(&self.inner))
+    }
+
+    /// The supervisor of this name, if there is one.
+    #[must_use]
+    pub fn supervisor(&self, name: &str) -> Option<SupervisorRef> {
+        let node = self.inner.registry.supervisor(name)?;
+        Some(SupervisorRef::new(node, Arc::downgrade(&self.inner)))
+    }
+
+    /// The whole tree, as its supervisors see it; `None` when the runtime is gone.
+    ///
+    /// # Cancel safety
+    /// A dropped question changes nothing.
+    pub async fn tree(&self) -> Option<Tree> {
+        tree::of(&self.inner.root).await
     }
 
     /// The kernel of this name and these types, if there is one.
@@ -137,22 +123,21 @@ impl Runtime {
         self.inner.registry.slot(id).map(|slot| KernelRef { slot })
     }
 
-    /// How all kernels are, in start order; empty when the runtime is gone.
+    /// How all kernels are, in the order of the tree; empty when the runtime is gone.
     ///
     /// # Cancel safety
     /// A dropped question changes nothing.
     pub async fn status(&self) -> Vec<KernelStatus> {
-        self.ask(|reply| RecoveryMsg::Status { reply }).await.unwrap_or_default()
+        self.tree().await.map(Tree::into_kernels).unwrap_or_default()
     }
 
-    /// Gives an isolated kernel a new incarnation and a full restart budget. `false` for an unknown one and for one that
-    /// needs no resuming.
+    /// Gives an isolated kernel a new incarnation and a full restart budget; one in its restart delay starts now, and a degraded one is
+    /// rebuilt now. `false` for an unknown one and for one that needs no resuming.
     ///
     /// # Cancel safety
     /// A dropped order is carried out.
     pub async fn resume(&self, id: &str) -> bool {
-        let Some(slot) = self.inner.registry.index(id) else { return false };
-        self.ask(|done| RecoveryMsg::Resume { slot, done }).await.unwrap_or(false)
+        self.order(id, |slot, done| Order::Resume { slot, done }).await.unwrap_or(false)
     }
 
     /// Kills the kernel's incarnation, as a failure would end it: its recovery policy applies. `false` if none lives.
@@ -160,8 +145,43 @@ impl Runtime {
     /// # Cancel safety
     /// A dropped order is carried out.
     pub async fn kill(&self, id: &str) -> bool {
-        let Some(slot) = self.inner.registry.index(id) else { return false };
-        self.ask(|done| RecoveryMsg::Kill { slot, done }).await.unwrap_or(false)
+        self.order(id, |slot, done| Order::Kill { slot, done }).await.unwrap_or(false)
+    }
+
+    /// Puts a new version of a kernel behind its name: `spec` has its factory, placement, canary and checkpoints. The new version is made,
+    /// restored and proven while the old one serves; then the old one finishes its request, takes a last checkpoint and makes way. The
+    /// limits, the breaker and the policies stay as they are. If the new version does not start, nothing has changed.
+    ///
+    /// # Errors
+    /// [`HandOverError`] says why the old version still serves.
+    ///
+    /// # Cancel safety
+    /// A dropped order is carried out.
+    pub async fn replace<K: LocalKernel>(&self, spec: KernelSpec<K>) -> Result<(), HandOverError> {
+        let id = spec.id.clone();
+        let Some(named) = self.inner.registry.named(&id) else { return Err(HandOverError::UnknownKernel) };
+        let Some(slot) = self.inner.registry.slot::<K::Input, K::Output>(&id) else {
+            let (takes, gives) = named.kernel.schemas();
+            return Err(HandOverError::Types { takes, gives });
+        };
+        let launcher = spec.check()?.launcher(&slot, &self.inner.env);
+        let replaced = self.order(&id, |slot, done| Order::Replace { slot, launcher, done }).await;
+        replaced.unwrap_or(Err(HandOverError::SupervisorGone))
+    }
+
+    /// Brings a kernel that has failed over back to its own device, as [`replace`](Self::replace) brings a new version.
+    ///
+    /// # Errors
+    /// [`HandOverError`] says why the backup still serves.
+    ///
+    /// # Cancel safety
+    /// A dropped order is carried out.
+    pub async fn fail_back(&self, id: &str) -> Result<(), HandOverError> {
+        if self.inner.registry.named(id).is_none() {
+            return Err(HandOverError::UnknownKernel);
+        }
+        let back = self.order(id, |slot, done| Order::FailBack { slot, done }).await;
+        back.unwrap_or(Err(HandOverError::SupervisorGone))
     }
 
     /// Sets the kernel's breaker by hand. `false` for an unknown kernel and for one without a breaker.
@@ -169,7 +189,7 @@ impl Runtime {
     /// # Cancel safety
     /// A dropped order is carried out.
     pub async fn breaker(&self, id: &str, command: BreakerCommand) -> bool {
-        let Some(slot) = self.inner.registry.index(id) else { return false };
+        let Some(slot) = self.inner.registry.named(id).map(|named| named.index) else { return false };
         let (done, known) = oneshot::channel();
         let sent = self.inner.breaker.send_message(BreakerMsg::Command { slot, command, done });
         sent.is_ok() && known.await.unwrap_or(false)
@@ -181,8 +201,7 @@ impl Runtime {
     /// # Cancel safety
     /// A dropped order is carried out.
     pub async fn stop(&self, id: &str, drain: bool) -> bool {
-        let Some(slot) = self.inner.registry.index(id) else { return false };
-        self.ask(|done| RecoveryMsg::Stop { slot, drain, done }).await.is_some()
+        self.order(id, |slot, done| Order::Stop { slot, drain, done }).await.is_some()
     }
 
     /// Drains everything for at most `grace`, then stops the kernels in reverse start order, each awaited. What still waits is
@@ -200,8 +219,13 @@ impl Runtime {
                 runs
             });
         }
-        let report = self.ask(|done| RecoveryMsg::Shutdown { grace, done }).await?;
+        let order = |done| RecoveryMsg::Order(Order::Shutdown { grace, done });
+        let report = self.inner.root.home.ask(order).await?;
         let mut state = self.inner.state.clone();
+        if let Some(vault) = self.inner.links.vault.clone() {
+            // An error means that the blocking thread is gone, with the async runtime.
+            let _ = tokio::task::spawn_blocking(move || vault.flush(FLUSH_LIMIT)).await;
+        }
         // The sender is the task that sees the recovery actor's end; without it there is nothing to wait for.
         let _ = state.wait_for(|state| matches!(state, RuntimeState::Stopped | RuntimeState::GaveUp)).await;
         Some(report)
@@ -236,16 +260,10 @@ impl Runtime {
         self.inner.links.operator.subscribe()
     }
 
-    /// How many requests were given up for good, and the last 1024 of them, oldest first.
-    #[must_use]
-    pub fn dead_letters(&self) -> (u64, Vec<DeadLetter>) {
-        self.inner.links.operator.dead_letters()
-    }
-
     /// Threads that were left behind and still block.
     #[must_use]
     pub fn abandoned_threads(&self) -> usize {
-        self.inner.abandoned.alive()
+        self.inner.env.abandoned.alive()
     }
 
     /// The runtime's clock.
@@ -254,12 +272,15 @@ impl Runtime {
         self.inner.links.timer.clock()
     }
 
-    async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> RecoveryMsg) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        self.inner.recovery.send_message(message(reply)).ok()?;
-        answer.await.ok()
+    /// Asks the supervisor of a kernel; `None` for an unknown kernel, and when the supervisor is gone.
+    async fn order<T>(&self, id: &str, order: impl FnOnce(u32, oneshot::Sender<T>) -> Order) -> Option<T> {
+        let named = self.inner.registry.named(id)?;
+        named.home.ask(|done| RecoveryMsg::Order(order(named.index, done))).await
     }
 }
+
+/// How long a shutdown waits for the last checkpoints to be stored.
+const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 
 impl Drop for Inner {
     fn drop(&mut self) {

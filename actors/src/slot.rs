@@ -4,10 +4,14 @@
 //! the recovery actor fences, restarts and closes ([`control`]). One lock guards the [`ledger`]; answers are
 //! given and wakers woken after it is released.
 
+mod checkpoints;
 mod control;
+mod incarnation;
 mod ledger;
 mod rules;
 mod serve;
+mod succession;
+mod upkeep;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -20,22 +24,28 @@ use rustkernel_core::error::{KernelError, KernelErrorKind, Phase};
 use rustkernel_core::resilience::Outcome;
 use rustkernel_core::traits::Payload;
 
-pub(crate) use control::Supervised;
+pub(crate) use checkpoints::Kept;
+pub(crate) use control::{SlotSnapshot, Supervised};
+pub(crate) use incarnation::Incarnation;
+pub use incarnation::Variant;
 pub use ledger::Accounts;
 pub(crate) use ledger::{Bounds, Life, Watch};
-pub(crate) use rules::{Encode, Rules};
-pub(crate) use serve::{Ending, Incarnation, serve};
+pub(crate) use rules::{Codec, Rules};
+pub(crate) use serve::{Ending, serve};
 
 use crate::breaker::BreakerMsg;
 use crate::cancel::{cancelled, deadline_exceeded};
 use crate::contain::{contain, wake};
 use crate::gate::{Gate, Report};
+use crate::home::Home;
 use crate::links::Links;
+use crate::recovery::RecoveryMsg;
 use crate::request::Request;
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::timer::Alarm;
 use crate::way::Way;
-use ledger::{Cancelled, Entry, Ledger, Refusal};
+use checkpoints::Checkpoints;
+use ledger::{Cancelled, Entry, Ledger, Pressed, Refusal};
 
 pub(crate) type Shared<I, O> = Arc<Request<I, O>>;
 
@@ -47,6 +57,8 @@ pub(crate) struct Slot<I, O> {
     pub(crate) gate: Gate,
     pub(crate) rules: Rules<I>,
     pub(crate) links: Arc<Links>,
+    /// The supervisor above.
+    pub(crate) home: Arc<Home>,
     me: Weak<Self>,
     state: Mutex<State<I, O>>,
 }
@@ -54,9 +66,13 @@ pub(crate) struct Slot<I, O> {
 struct State<I, O> {
     ledger: Ledger<Shared<I, O>>,
     incarnation: Option<Arc<Incarnation>>,
+    /// Who takes over as soon as the incarnation has nothing in hand, or is gone.
+    successor: Option<Arc<Incarnation>>,
+    /// Made, proven, and waiting for the incarnation to fail.
+    standbys: Vec<Arc<Incarnation>>,
     incarnations: u64,
     requests: u64,
-    checkpoint: Option<Arc<[u8]>>,
+    checkpoints: Checkpoints,
 }
 
 /// A request that the slot did not take, with everything its caller gave.
@@ -79,15 +95,30 @@ pub(crate) struct Timing {
 }
 
 impl<I: Payload, O: Payload> Slot<I, O> {
-    pub(crate) fn new(id: KernelId, index: u32, rules: Rules<I>, links: Arc<Links>) -> Arc<Self> {
-        let ledger = Ledger::new(rules.bounds);
-        let state = State { ledger, incarnation: None, incarnations: 0, requests: 0, checkpoint: None };
+    pub(crate) fn new(
+        id: KernelId,
+        index: u32,
+        rules: Rules<I>,
+        links: Arc<Links>,
+        home: Arc<Home>,
+    ) -> Arc<Self> {
+        let ledger = Ledger::new(rules.bounds).with_relief(rules.has_relief);
+        let state = State {
+            ledger,
+            incarnation: None,
+            successor: None,
+            standbys: Vec::new(),
+            incarnations: 0,
+            requests: 0,
+            checkpoints: Checkpoints::default(),
+        };
         Arc::new_cyclic(|me| Self {
             id,
             index,
             gate: Gate::new(rules.breaker.as_ref()),
             rules,
             links,
+            home,
             me: Weak::clone(me),
             state: Mutex::new(state),
         })
@@ -120,27 +151,10 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         } else {
             state.ledger.may_accept(bytes, timing.begun, remaining, timing.now).map_err(KernelErrorKind::from)
         };
-        if let Err(kind) = verdict {
-            // Only a full slot looks for entries that nobody waits for any more.
-            let full = matches!(kind, KernelErrorKind::Overloaded(_));
-            let dead = if full && state.ledger.may_purge() {
-                state.ledger.purge(|entry| entry.request.is_cancelled())
-            } else {
-                Vec::new()
-            };
-            drop(state);
-            let purged = !dead.is_empty();
-            self.answer_all(dead, || cancelled(Phase::Queued));
-            self.gate.give_back(permit);
-            let Some(Request { input, way, .. }) = Arc::into_inner(request) else {
-                unreachable!("nobody else has it")
-            };
-            return if purged {
-                self.submit(input, bytes, timing, way, keep)
-            } else {
-                Err(self.refuse(input, way, kind))
-            };
-        }
+        let pressed = match verdict {
+            Ok(pressed) => pressed,
+            Err(kind) => return self.turn_away(state, request, bytes, timing, kind, keep),
+        };
         if timing.header.id == 0 {
             state.requests += 1;
             timing.header.id = u64::from(self.index) << INDEX_SHIFT | state.requests;
@@ -155,7 +169,38 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         }
         wake(sleeper);
         self.schedule(arm);
+        if pressed == Pressed(true) {
+            self.home.tell(RecoveryMsg::Pressed { slot: self.index });
+        }
         Ok(kept)
+    }
+
+    /// A request that may not enter. A full slot first looks for entries that nobody waits for any more, and where there are, the request
+    /// tries again.
+    #[cold]
+    fn turn_away<T>(
+        &self,
+        mut state: MutexGuard<'_, State<I, O>>,
+        request: Shared<I, O>,
+        bytes: usize,
+        timing: Timing,
+        kind: KernelErrorKind,
+        keep: impl FnOnce(&Shared<I, O>, u64) -> T,
+    ) -> Result<T, Refused<I, O>> {
+        let full = matches!(kind, KernelErrorKind::Overloaded(_));
+        let dead = if full && state.ledger.may_purge() {
+            state.ledger.purge(|entry| entry.request.is_cancelled())
+        } else {
+            Vec::new()
+        };
+        drop(state);
+        let purged = !dead.is_empty();
+        self.answer_all(dead, || cancelled(Phase::Queued));
+        self.gate.give_back(request.permit);
+        let Some(Request { input, way, .. }) = Arc::into_inner(request) else {
+            unreachable!("nobody else has it")
+        };
+        if purged { self.submit(input, bytes, timing, way, keep) } else { Err(self.refuse(input, way, kind)) }
     }
 
     /// The caller of `header.id` went away.
@@ -183,6 +228,12 @@ impl<I: Payload, O: Payload> Slot<I, O> {
 
     pub(crate) fn clock(&self) -> &Clock {
         self.links.timer.clock()
+    }
+
+    /// A draining slot has nothing left: its supervisor may be waiting for that, and so may the shutdown of all.
+    fn tell_idle(&self) {
+        self.home.tell(RecoveryMsg::Idle { slot: Some(self.index) });
+        self.links.root().tell(RecoveryMsg::Idle { slot: None });
     }
 
     fn lock(&self) -> MutexGuard<'_, State<I, O>> {

@@ -4,23 +4,39 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustkernel_core::KernelId;
 use rustkernel_core::error::KernelError;
+use rustkernel_core::recovery::DEFAULT_RESTART_WINDOW;
 use rustkernel_core::resilience::{
-    CircuitBreakerConfig, InvalidConfig, RecoveryPolicy, ResilienceConfig, RetryConfig, RetryPlan,
+    CircuitBreakerConfig, InvalidConfig, RecoveryPolicy, RecoveryStrategy, ResilienceConfig, RetryConfig,
     TimeoutConfig,
 };
-use rustkernel_core::restart::{DEFAULT_RESTART_WINDOW, RestartMachine};
+use rustkernel_core::supervision::{ChildRules, Refusal, Restart, Shutdown};
 use rustkernel_core::traits::{CheckpointableKernel, Kernel, LocalKernel};
+use rustkernel_core::{DeviceId, KernelId};
 use tokio::runtime::Handle;
 
 use crate::checkpoint::Checkpointer;
 use crate::kernel_actor::{Canary, Factory, Inline, Launch, Recipe, Threaded};
 use crate::lane::Abandoned;
 use crate::registration::Registration;
-use crate::slot::{Bounds, Rules, Watch};
+use crate::slot::{Bounds, Codec, Slot};
 
-type Launcher<K> = fn(Arc<Recipe<K>>, Abandoned, Handle) -> Box<dyn Launch>;
+mod plan;
+
+pub(crate) use plan::Declaring;
+
+type Launcher<K> = fn(Arc<Recipe<K>>, Abandoned, Handle) -> Arc<dyn Launch>;
+
+/// Makes the launcher of a degraded path, whose kernel has a type of its own.
+type Degraded<K> = Box<dyn FnOnce(Way<K>, Placing) -> Arc<dyn Launch> + Send>;
+type Way<K> = Arc<Slot<<K as LocalKernel>::Input, <K as LocalKernel>::Output>>;
+
+/// Where a launcher puts its lives.
+pub(crate) struct Placing {
+    pub(crate) inline: bool,
+    pub(crate) abandoned: Abandoned,
+    pub(crate) handle: Handle,
+}
 
 /// A kernel's name, its factory, and every rule it lives by. Checked as a whole when it is spawned.
 ///
@@ -30,10 +46,18 @@ pub struct KernelSpec<K: LocalKernel> {
     pub(crate) id: String,
     pub(crate) factory: Factory<K>,
     launcher: Launcher<K>,
+    inline: bool,
+    degraded: Option<Degraded<K>>,
+    device: DeviceId,
+    backup: Option<(DeviceId, Factory<K>)>,
+    replicas: usize,
+    replicas_follow: bool,
+    rules: ChildRules,
     checkpointer: Option<Checkpointer<K>>,
-    canary: Option<Canary<K>>,
-    encode: Option<crate::slot::Encode<K::Input>>,
+    canary: Option<Arc<Canary<K>>>,
+    codec: Option<Codec<K::Input>>,
     recovery: RecoveryPolicy,
+    escalations: Vec<RecoveryStrategy>,
     restart_window: Duration,
     breaker: Option<CircuitBreakerConfig>,
     retry: RetryConfig,
@@ -44,7 +68,7 @@ pub struct KernelSpec<K: LocalKernel> {
     hang_limit: Option<Duration>,
     hang_after: Duration,
     checkpoint_every: u32,
-    shutdown: Duration,
+    checkpoint_after: Option<Duration>,
     start_limit: Duration,
 }
 
@@ -63,11 +87,19 @@ impl<K: LocalKernel> KernelSpec<K> {
         Self {
             id: id.into(),
             factory: Arc::new(factory),
-            launcher: |recipe, abandoned, runtime| Box::new(Threaded { recipe, abandoned, runtime }),
+            launcher: |recipe, abandoned, runtime| Arc::new(Threaded { recipe, abandoned, runtime }),
+            inline: false,
+            degraded: None,
+            device: DeviceId::CPU,
+            backup: None,
+            replicas: 0,
+            replicas_follow: false,
+            rules: ChildRules::default(),
             checkpointer: None,
             canary: None,
-            encode: None,
+            codec: None,
             recovery: RecoveryPolicy::default(),
+            escalations: Vec::new(),
             restart_window: DEFAULT_RESTART_WINDOW,
             breaker: Some(CircuitBreakerConfig::default()),
             retry: RetryConfig::default(),
@@ -78,7 +110,7 @@ impl<K: LocalKernel> KernelSpec<K> {
             hang_limit: Some(Duration::from_secs(60)),
             hang_after: Duration::from_millis(100),
             checkpoint_every: 1,
-            shutdown: Duration::from_secs(5),
+            checkpoint_after: None,
             start_limit: Duration::from_secs(30),
         }
     }
@@ -91,13 +123,15 @@ impl<K: LocalKernel> KernelSpec<K> {
     where
         K: Kernel,
     {
-        self.launcher = |recipe, _, _| Box::new(Inline(recipe));
+        self.launcher = |recipe, _, _| Arc::new(Inline(recipe));
+        self.inline = true;
         self.hang_limit = None;
         self
     }
 
-    /// Takes a checkpoint after every request (see [`checkpoint_every`](Self::checkpoint_every)) and gives the newest one to the next
-    /// incarnation.
+    /// Takes checkpoints, after every request unless [`checkpoint_every`](Self::checkpoint_every) or
+    /// [`checkpoint_after`](Self::checkpoint_after) say otherwise, and when the kernel is stopped or hands over; gives the newest one to the
+    /// next incarnation. One that cannot be restored gives way to the one before it.
     #[must_use]
     pub fn checkpointed(mut self) -> Self
     where
@@ -114,6 +148,89 @@ impl<K: LocalKernel> KernelSpec<K> {
         self
     }
 
+    /// A checkpoint this long after the last one, if the kernel has served since; beside those of
+    /// [`checkpoint_every`](Self::checkpoint_every), which may be set to `u32::MAX`. Default none.
+    #[must_use]
+    pub fn checkpoint_after(mut self, span: impl Into<Option<Duration>>) -> Self {
+        self.checkpoint_after = span.into();
+        self
+    }
+
+    /// Keeps `count` standbys: made, restored and proven beforehand, so that one takes over within a scheduling step when
+    /// the kernel fails. Each costs what the kernel costs. The target of
+    /// [`UseReplica`](RecoveryStrategy::UseReplica); at most 16.
+    #[must_use]
+    pub fn replicas(mut self, count: usize) -> Self {
+        self.replicas = count;
+        self
+    }
+
+    /// Standbys restore every checkpoint as it comes. Without it they restore the newest when they take over, which costs nothing before and
+    /// the time of one restore then.
+    #[must_use]
+    pub fn replicas_follow(mut self) -> Self {
+        self.replicas_follow = true;
+        self
+    }
+
+    /// A path that gives less and keeps going: another batch size, another device, a cached answer. It serves while the kernel cannot, by the
+    /// strategy [`Degrade`](RecoveryStrategy::Degrade) or because a request cannot wait for a restart; replies and health say
+    /// so. It is made when it is needed, in the kernel's placement, and keeps no checkpoints.
+    #[must_use]
+    pub fn degraded<D>(mut self, factory: impl Fn() -> D + Send + Sync + 'static) -> Self
+    where
+        D: Kernel<Input = K::Input, Output = K::Output>,
+    {
+        let factory: Factory<D> = Arc::new(move || Ok(factory()));
+        self.degraded = Some(Box::new(move |slot, placing| {
+            let recipe = Arc::new(Recipe { slot, factory, checkpointer: None, canary: None });
+            let Placing { inline, abandoned, handle } = placing;
+            if inline {
+                Arc::new(Inline(recipe))
+            } else {
+                Arc::new(Threaded { recipe, abandoned, runtime: handle })
+            }
+        }));
+        self
+    }
+
+    /// Where the kernel runs; the factory has to put it there. Default the processor.
+    #[must_use]
+    pub fn device(mut self, device: DeviceId) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// The device that the kernel moves to by [`Failover`](RecoveryStrategy::Failover), with its queue and its newest checkpoint, and the
+    /// factory that makes it there. It comes back when it is told to ([`Runtime::fail_back`](crate::Runtime::fail_back)).
+    #[must_use]
+    pub fn backup(mut self, device: DeviceId, factory: impl Fn() -> K + Send + Sync + 'static) -> Self {
+        self.backup = Some((device, Arc::new(move || Ok(factory()))));
+        self
+    }
+
+    /// What follows when the policy's own escalation has not helped, in this order; after the last, the supervisor decides.
+    #[must_use]
+    pub fn escalations(mut self, further: impl IntoIterator<Item = RecoveryStrategy>) -> Self {
+        self.escalations = further.into_iter().collect();
+        self
+    }
+
+    /// A temporary kernel is not started again when it fails; transient and permanent are the same for a kernel, which never ends by
+    /// itself in peace. Default permanent.
+    #[must_use]
+    pub fn restart(mut self, restart: Restart) -> Self {
+        self.rules.restart = restart;
+        self
+    }
+
+    /// Its end may end its supervisor, as the supervisor's auto-shutdown says. Not for permanent kernels.
+    #[must_use]
+    pub fn significant(mut self) -> Self {
+        self.rules.significant = true;
+        self
+    }
+
     /// A known answer that every incarnation has to give before it serves. A wrong one is a failed start.
     #[must_use]
     pub fn canary(
@@ -121,7 +238,7 @@ impl<K: LocalKernel> KernelSpec<K> {
         input: K::Input,
         accepts: impl Fn(&K::Output) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.canary = Some(Canary { input, accepts: Box::new(accepts) });
+        self.canary = Some(Arc::new(Canary { input, accepts: Box::new(accepts) }));
         self
     }
 
@@ -209,10 +326,10 @@ impl<K: LocalKernel> KernelSpec<K> {
         self
     }
 
-    /// How long a stopped incarnation may take to end before it is killed. Default 5 s.
+    /// How it is stopped: a [`Duration`] it may take to end before it is killed, or another [`Shutdown`]. Default 5 s.
     #[must_use]
-    pub fn shutdown(mut self, grace: Duration) -> Self {
-        self.shutdown = grace;
+    pub fn shutdown(mut self, shutdown: impl Into<Shutdown>) -> Self {
+        self.rules.shutdown = shutdown.into();
         self
     }
 
@@ -226,69 +343,9 @@ impl<K: LocalKernel> KernelSpec<K> {
     /// Keeps the inputs of dead letters as bytes, by the codec that the registration captured.
     #[must_use]
     pub fn registered(mut self, registration: &Registration<K>) -> Self {
-        self.encode = registration.encode_input();
+        self.codec = registration.input_codec();
         self
     }
-
-    /// Checks everything.
-    pub(crate) fn check(self) -> Result<Checked<K>, InvalidConfig> {
-        let refuse = |field, rule| Err(InvalidConfig { field, rule });
-        let at_least_one = [
-            ("queue.requests", self.bounds.requests == 0),
-            ("queue.bytes", self.bounds.bytes == 0),
-            ("conviction_limit", self.conviction_limit == 0),
-            ("checkpoint_every", self.checkpoint_every == 0),
-        ];
-        if let Some((field, _)) = at_least_one.into_iter().find(|(_, zero)| *zero) {
-            return refuse(field, "must be at least 1");
-        }
-        let above_zero = [
-            ("hang_limit", self.hang_limit == Some(Duration::ZERO)),
-            ("start_limit", self.start_limit.is_zero()),
-        ];
-        if let Some((field, _)) = above_zero.into_iter().find(|(_, zero)| *zero) {
-            return refuse(field, "must be longer than zero");
-        }
-        self.timeout.validate()?;
-        if let Some(breaker) = &self.breaker {
-            breaker.validate()?;
-        }
-        let retry = RetryPlan::try_new(&self.retry)?;
-        let machine = RestartMachine::try_new(self.recovery, self.restart_window)?;
-        let rules = Rules {
-            bounds: self.bounds,
-            watch: Watch { hang_limit: self.hang_limit, hang_after: self.hang_after },
-            breaker: self.breaker,
-            retry,
-            timeout: self.timeout,
-            idempotent: self.idempotent,
-            conviction_limit: self.conviction_limit,
-            checkpoint_every: self.checkpoint_every,
-            encode: self.encode,
-        };
-        Ok(Checked {
-            rules,
-            machine,
-            factory: self.factory,
-            launcher: self.launcher,
-            checkpointer: self.checkpointer,
-            canary: self.canary,
-            shutdown: self.shutdown,
-            start_limit: self.start_limit,
-        })
-    }
-}
-
-/// A spec whose every field has been checked.
-pub(crate) struct Checked<K: LocalKernel> {
-    pub(crate) rules: Rules<K::Input>,
-    pub(crate) machine: RestartMachine,
-    pub(crate) factory: Factory<K>,
-    pub(crate) launcher: Launcher<K>,
-    pub(crate) checkpointer: Option<Checkpointer<K>>,
-    pub(crate) canary: Option<Canary<K>>,
-    pub(crate) shutdown: Duration,
-    pub(crate) start_limit: Duration,
 }
 
 /// Why a kernel was not spawned. Nothing is left behind.
@@ -318,9 +375,49 @@ pub enum SpawnError {
         /// What went wrong.
         cause: crate::cause::Cause,
     },
+    /// The name of a supervisor or a task breaks its rule.
+    #[error("`{name}` is no name: {rule}")]
+    Name {
+        /// The name, cut to 128 characters.
+        name: String,
+        /// The rule.
+        rule: &'static str,
+    },
+    /// A supervisor's own setting breaks its rule.
+    #[error("supervisor {supervisor}: {source}")]
+    Supervisor {
+        /// The supervisor.
+        supervisor: String,
+        /// The field and its rule.
+        #[source]
+        source: InvalidConfig,
+    },
+    /// A supervisor of this name exists already.
+    #[error("a supervisor named {0} exists already")]
+    SupervisorTaken(String),
+    /// A task or a supervisor did not start.
+    #[error("{child} did not start: {cause}")]
+    Child {
+        /// The child.
+        child: String,
+        /// What went wrong.
+        cause: crate::cause::Cause,
+    },
+    /// The supervisor does not take it.
+    #[error("{child}: {source}")]
+    Refused {
+        /// The child.
+        child: String,
+        /// Why.
+        #[source]
+        source: Refusal,
+    },
     /// The runtime has been shut down or has given up.
     #[error("the runtime is gone")]
     RuntimeGone,
+    /// The supervisor is gone, or is being restarted.
+    #[error("supervisor {0} is not running")]
+    SupervisorGone(String),
 }
 
 impl<K: LocalKernel> fmt::Debug for KernelSpec<K> {

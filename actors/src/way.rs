@@ -10,6 +10,7 @@ use rustkernel_core::clock::Timestamp;
 use rustkernel_core::envelope::Header;
 use rustkernel_core::error::{KernelErrorKind, Phase};
 use rustkernel_core::traits::Signal;
+use serde::Serialize;
 
 use crate::cancel::CancelToken;
 use crate::contain::wake;
@@ -31,6 +32,8 @@ pub(crate) struct Onward<O> {
     chain: Arc<dyn Chain>,
     frames: Option<Arc<Frame>>,
     mark: Option<Box<Mark>>,
+    /// Whether an earlier stage has answered through its degraded path.
+    degraded: bool,
     given: AtomicBool,
 }
 
@@ -75,15 +78,16 @@ impl<O> Way<O> {
 
     /// For the next stage.
     pub(crate) fn onward(next: Arc<dyn Next<O>>, flow: Flow, mark: Option<Box<Mark>>) -> Self {
-        let Flow { chain, frames, .. } = flow;
-        Self::Chain(Onward { next, chain, frames, mark, given: AtomicBool::new(false) })
+        let Flow { header, chain, frames, .. } = flow;
+        let degraded = header.degraded;
+        Self::Chain(Onward { next, chain, frames, mark, degraded, given: AtomicBool::new(false) })
     }
 
     /// Answers. `header` is the one the finished stage worked under, `now` the time if it is known. The slot's ledger gives
     /// each request to exactly one settler, so nobody answers twice.
     pub(crate) fn give(&self, header: Header, now: Timestamp, result: Result<O, KernelError>) {
         match self {
-            Self::Caller(cell, _) => cell.give(result),
+            Self::Caller(cell, _) => cell.give(&header, result),
             Self::Chain(onward) => onward.give(header, now, result),
         }
     }
@@ -115,12 +119,13 @@ impl<O> Way<O> {
 }
 
 impl<O> Onward<O> {
-    fn give(&self, header: Header, now: Timestamp, result: Result<O, KernelError>) {
+    fn give(&self, mut header: Header, now: Timestamp, result: Result<O, KernelError>) {
         let given = self.given.swap(true, Ordering::Relaxed);
         debug_assert!(!given, "a request was answered twice");
         if let (Some(mark), Some(recorder)) = (&self.mark, self.chain.recorder()) {
             recorder.record(mark, &header, result.is_err());
         }
+        header.degraded |= self.degraded;
         let (chain, frames) = (Arc::clone(&self.chain), self.frames.clone());
         self.next.resume(Flow { header, now, chain, frames, begun: true }, result);
     }
@@ -137,13 +142,28 @@ impl<O> Drop for Onward<O> {
     }
 }
 
+/// What became of a request on its way to its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CallReport {
+    /// Attempts it took; the last one gave the answer. 0 for a request that never entered a slot.
+    pub attempts: u32,
+    /// Whether a degraded path gave the answer, or in a chain a part of it.
+    pub degraded: bool,
+}
+
+impl From<&Header> for CallReport {
+    fn from(header: &Header) -> Self {
+        Self { attempts: header.attempt, degraded: header.degraded }
+    }
+}
+
 /// A place that is answered once and read once.
 pub(crate) struct Cell<O>(Mutex<State<O>>);
 
 enum State<O> {
     /// Nobody has polled yet, or the waker of the last poll.
     Waiting(Option<Waker>),
-    Ready(Result<O, KernelError>),
+    Ready(Result<O, KernelError>, CallReport),
     Taken,
 }
 
@@ -153,21 +173,21 @@ impl<O> Cell<O> {
     }
 
     /// Answers, if nobody has.
-    pub(crate) fn give(&self, result: Result<O, KernelError>) {
+    pub(crate) fn give(&self, header: &Header, result: Result<O, KernelError>) {
         let mut state = lock(&self.0);
         if let State::Waiting(waker) = &mut *state {
             let waker = waker.take();
-            *state = State::Ready(result);
+            *state = State::Ready(result, header.into());
             drop(state);
             wake(waker);
         }
     }
 
     /// Takes the answer, or leaves the waker.
-    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<O, KernelError>> {
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<(Result<O, KernelError>, CallReport)> {
         let mut state = lock(&self.0);
         match std::mem::replace(&mut *state, State::Taken) {
-            State::Ready(result) => Poll::Ready(result),
+            State::Ready(result, report) => Poll::Ready((result, report)),
             State::Waiting(Some(waker)) if waker.will_wake(cx.waker()) => {
                 *state = State::Waiting(Some(waker));
                 Poll::Pending

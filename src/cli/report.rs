@@ -51,6 +51,7 @@ struct StageDocument<'a> {
     calls: u64,
     failures: u64,
     reruns: u64,
+    degraded: u64,
     total_seconds: f64,
     slowest_seconds: f64,
 }
@@ -205,12 +206,13 @@ impl<'a> ErrorDocument<'a> {
 
 impl<'a> StageDocument<'a> {
     fn of(stage: &'a StageReport) -> Self {
-        let StageReport { kernel, calls, failures, reruns, total, slowest } = stage;
+        let StageReport { kernel, calls, failures, reruns, degraded, total, slowest } = stage;
         Self {
             kernel,
             calls: *calls,
             failures: *failures,
             reruns: *reruns,
+            degraded: *degraded,
             total_seconds: total.as_secs_f64(),
             slowest_seconds: slowest.as_secs_f64(),
         }

@@ -27,6 +27,8 @@ pub struct StageReport {
     pub failures: u64,
     /// Re-runs of those requests.
     pub reruns: u64,
+    /// Calls that the degraded path answered.
+    pub degraded: u64,
     /// Time from handing over to the answer, queue and re-runs included, over all calls.
     pub total: Duration,
     /// The longest call.
@@ -49,6 +51,7 @@ impl Recorder {
                 calls: 0,
                 failures: 0,
                 reruns: 0,
+                degraded: 0,
                 total: Duration::ZERO,
                 slowest: Duration::ZERO,
             });
@@ -58,6 +61,7 @@ impl Recorder {
         stage.calls += 1;
         stage.failures += u64::from(failed);
         stage.reruns += u64::from(reruns);
+        stage.degraded += u64::from(header.degraded);
         stage.total += took;
         stage.slowest = stage.slowest.max(took);
     }

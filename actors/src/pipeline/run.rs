@@ -99,7 +99,7 @@ impl<O: Send + 'static> Next<O> for Finish<O> {
         let run = chain.downcast_ref::<Shared<O>>();
         debug_assert!(run.is_some(), "a chain ends in the run that began it");
         if let Some(run) = run {
-            run.answer.give(result);
+            run.answer.give(&flow.header, result);
         }
     }
 }
@@ -111,7 +111,7 @@ impl<O: Send> Future for Answer<O> {
     type Output = Result<O, KernelError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.answer.poll(cx)
+        self.0.answer.poll(cx).map(|(result, _)| result)
     }
 }
 

@@ -1,18 +1,23 @@
-//! How kernels end on purpose: one stopped or drained, or all of them, in order.
+//! How the whole tree ends on purpose.
 //!
-//! A shutdown first lets every slot drain, for at most its grace, so that chains get through; then it stops the kernels in
-//! reverse start order, each awaited.
+//! A shutdown first lets every slot drain, for at most its grace, so that chains get through; then the root stops its children in reverse
+//! start order, each awaited, and so does every supervisor below.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use rustkernel_core::clock::Timestamp;
 use rustkernel_core::error::DownReason;
+use rustkernel_core::supervision::End;
 use tokio::sync::oneshot;
 
-use super::child::{Child, ChildAlarm, Phase};
-use super::{Myself, Recovery, drop_child};
+use super::message::ChildError;
+use super::{Myself, Recovery, RecoveryMsg};
 use crate::cause::Cause;
+use crate::home::Home;
 use crate::operator::Fact;
+use crate::timer::Alarm;
 
 /// How a runtime's shutdown went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,139 +30,131 @@ pub struct ShutdownReport {
     pub abandoned_threads: usize,
 }
 
-/// A shutdown under way: first every slot drains, then the kernels stop one by one.
+/// A shutdown under way: first every slot drains, then the children stop one by one.
 pub(super) struct Shutdown {
     draining: bool,
-    report: ShutdownReport,
+    /// What had ended before it began.
+    before: (usize, usize),
     /// Everybody who asked.
     done: Vec<oneshot::Sender<ShutdownReport>>,
-    alarm: Arc<ChildAlarm>,
+    _alarm: Arc<ShutdownAlarm>,
+}
+
+struct ShutdownAlarm(std::sync::Weak<Home>);
+
+impl Alarm for ShutdownAlarm {
+    fn ring(&self, _: Timestamp, _: u64) {
+        if let Some(home) = self.0.upgrade() {
+            home.tell(RecoveryMsg::ShutdownOver);
+        }
+    }
 }
 
 impl Recovery {
-    pub(super) fn stop(&mut self, slot: u32, drain: bool, done: oneshot::Sender<()>, myself: &Myself) {
-        let Some(child) = self.children.get_mut(&slot) else {
-            // Unknown here means stopped already.
-            let _ = done.send(());
-            return;
-        };
-        child.stopped.push(done);
-        // One that has no incarnation, in its restart delay for example, gets none any more.
-        let lives = matches!(child.phase, Phase::Starting | Phase::Serving);
-        if drain && lives && !child.plan.kernel.is_idle() {
-            child.draining = true;
-            child.plan.kernel.drain();
-            if child.phase == Phase::Serving {
-                child.set_alarm(child.plan.shutdown, &self.links);
-            }
-        } else {
-            self.begin_stop(slot, myself);
-        }
-    }
-
-    /// Tells a kernel to end after its current request.
-    pub(super) fn begin_stop(&mut self, slot: u32, myself: &Myself) {
-        let Some(child) = self.children.get_mut(&slot) else { return };
-        if child.is_stopping() {
-            return;
-        }
-        child.plan.machine.on_stop();
-        child.plan.kernel.drain();
-        child.plan.kernel.stop();
-        child.set_phase(Phase::Stopping, &self.links);
-        let thread_lives = child.lane.as_ref().is_some_and(|lane| !lane.has_ended());
-        if child.actor.is_some() || thread_lives {
-            child.set_alarm(child.plan.shutdown, &self.links);
-        } else {
-            self.stopped(slot, false, myself);
-        }
-    }
-
-    pub(super) fn stopped(&mut self, slot: u32, killed: bool, myself: &Myself) {
-        let Some(mut child) = self.remove(slot) else { return };
-        child.plan.kernel.close(DownReason::Stopped);
-        self.links.operator.tell(Some(child.plan.kernel.id()), Fact::Stopped);
-        for done in child.stopped.drain(..) {
-            // Who asked may be gone.
-            let _ = done.send(());
-        }
-        child.tell_started(Err(Cause::Killed));
-        drop_child(child);
-        if let Some(shutdown) = &mut self.shutdown {
-            if killed {
-                shutdown.report.killed += 1;
-            } else {
-                shutdown.report.stopped += 1;
-            }
-        }
-        self.continue_shutdown(myself);
-    }
-
-    pub(super) fn shut_down(
-        &mut self,
-        grace: Duration,
-        done: oneshot::Sender<ShutdownReport>,
-        myself: &Myself,
-    ) {
+    pub(super) fn shut_down(&mut self, grace: Duration, done: oneshot::Sender<ShutdownReport>) {
         if let Some(shutdown) = &mut self.shutdown {
             shutdown.done.push(done);
             return;
         }
-        let alarm = Arc::new(ChildAlarm::shutdown(&self.links));
-        self.links.schedule_after(grace, &alarm, 0);
-        self.shutdown =
-            Some(Shutdown { draining: true, report: ShutdownReport::default(), done: vec![done], alarm });
-        for child in self.children.values() {
-            child.plan.kernel.drain();
+        let alarm = Arc::new(ShutdownAlarm(Arc::downgrade(&self.node.home)));
+        self.env.links.schedule_after(grace, &alarm, 0);
+        let before = self.endings();
+        self.shutdown = Some(Shutdown { draining: true, before, done: vec![done], _alarm: alarm });
+        for plan in self.node.kernels() {
+            plan.kernel.drain();
         }
-        self.drained(myself);
+        self.idle(None, self.now());
     }
 
-    /// Some slot says it is empty. When all are that should be, the stopping begins.
-    pub(super) fn drained(&mut self, myself: &Myself) {
-        let idle = |child: &&Child| child.draining && child.plan.kernel.is_idle();
-        let ready: Vec<u32> = self.children.values().filter(idle).map(|child| child.slot).collect();
-        for slot in ready {
-            self.begin_stop(slot, myself);
+    /// Some slot says it is empty. A kernel that was to be drained is stopped; when all slots of a tree that shuts down are empty, the
+    /// stopping begins.
+    pub(super) fn idle(&mut self, slot: Option<u32>, now: Timestamp) {
+        if let Some(key) = slot.and_then(|slot| self.slots.get(&slot).copied()) {
+            let drained =
+                self.kernel(key).is_some_and(|kernel| kernel.draining && kernel.plan.kernel.is_idle());
+            if drained {
+                let name = self.children.get(&key).map(|child| Arc::clone(child.declared.name()));
+                name.into_iter().for_each(|name| self.stop_now(&name));
+            }
         }
-        if self.is_quiet() {
-            self.stop_draining(myself);
+        if self.shutdown.as_ref().is_some_and(|shutdown| shutdown.draining) && self.is_quiet() {
+            self.stop_draining(now);
         }
     }
 
     /// Whether nothing is left anywhere. A chain can hop into a slot that was just looked at; a hop is an acceptance, so two
     /// looks with none in between are one look at all.
     fn is_quiet(&self) -> bool {
-        let kernels = || self.children.values().map(|child| &child.plan.kernel);
-        let accepted = || kernels().map(|kernel| kernel.snapshot().accounts.accepted).sum::<u64>();
-        let before = accepted();
-        kernels().all(|kernel| kernel.is_idle())
-            && kernels().all(|kernel| kernel.is_idle())
-            && before == accepted()
+        let kernels = self.node.kernels();
+        let quiet = || kernels.iter().all(|plan| plan.kernel.is_idle());
+        let accepted = || kernels.iter().map(|plan| plan.kernel.snapshot().accounts.accepted).sum::<u64>();
+        quiet() && {
+            let before = accepted();
+            quiet() && quiet() && before == accepted()
+        }
     }
 
-    pub(super) fn stop_draining(&mut self, myself: &Myself) {
+    pub(super) fn stop_draining(&mut self, now: Timestamp) {
         let Some(shutdown) = self.shutdown.as_mut().filter(|shutdown| shutdown.draining) else { return };
         shutdown.draining = false;
-        self.continue_shutdown(myself);
+        self.machine.shut_down(now);
     }
 
-    /// Stops the youngest kernel that is left; reports when there is none.
-    pub(super) fn continue_shutdown(&mut self, myself: &Myself) {
-        if self.shutdown.as_ref().is_none_or(|shutdown| shutdown.draining) {
+    /// A root that ends without having been asked to has given up: nobody is left to restart anything, and nothing waits any longer.
+    pub(super) fn give_up_if_ending(&mut self) {
+        let is_root = self.above.is_none();
+        if !is_root || self.end_is_told || self.shutdown.is_some() || !self.machine.is_ending() {
             return;
         }
-        if let Some(slot) = self.children.last_key_value().map(|(slot, _)| *slot) {
-            self.begin_stop(slot, myself);
-        } else if let Some(Shutdown { mut report, done, alarm, .. }) = self.shutdown.take() {
-            drop(alarm);
-            report.abandoned_threads = self.abandoned.alive();
-            self.links.mark_shut_down();
-            for done in done {
-                // Who asked may be gone.
-                let _ = done.send(report);
-            }
-            myself.stop(Some("shut down".into()));
+        self.end_is_told = true;
+        self.env.links.operator.tell(None, Fact::GaveUp);
+        for plan in self.node.kernels() {
+            plan.kernel.close(DownReason::SupervisorGone);
         }
+    }
+
+    /// The root's last child is gone: because it was shut down, or because it gave up.
+    pub(super) fn end_of_root(&mut self, end: End, myself: &Myself) {
+        let links = Arc::clone(&self.env.links);
+        let Some(Shutdown { before, done, .. }) = self.shutdown.take().filter(|_| end == End::Stopped) else {
+            self.answer_all(&Cause::Killed);
+            myself.stop(Some("gave up".into()));
+            return;
+        };
+        self.end_is_told = true;
+        self.answer_all(&Cause::Killed);
+        links.mark_shut_down();
+        let now = self.endings();
+        let report = ShutdownReport {
+            stopped: now.0 - before.0,
+            killed: now.1 - before.1,
+            abandoned_threads: self.env.abandoned.alive(),
+        };
+        let left: Vec<_> = self.children.drain().collect();
+        for (key, child) in left {
+            self.node.remove_guest(key);
+            child.declared.close(DownReason::Stopped);
+            child.declared.free_names();
+            crate::contain::contain("dropping a child's spec", || drop(child));
+        }
+        for done in done {
+            // Who asked may be gone.
+            let _ = done.send(report);
+        }
+        myself.stop(Some("shut down".into()));
+    }
+
+    fn answer_all(&mut self, cause: &Cause) {
+        for child in self.children.values_mut() {
+            for started in child.started.drain(..) {
+                let _ = started.send(Err(ChildError::Failed(cause.clone())));
+            }
+            child.tell_stopped();
+        }
+    }
+
+    fn endings(&self) -> (usize, usize) {
+        let endings = &self.env.links.endings;
+        (endings.stopped.load(Ordering::Relaxed), endings.killed.load(Ordering::Relaxed))
     }
 }

@@ -1,21 +1,23 @@
 //! How a runtime is made.
 
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use ractor::Actor;
 use rustkernel_core::resilience::{HealthCheckConfig, InvalidConfig};
+use rustkernel_core::supervision::SupervisorConfig;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::health::ProbeLoop;
-use super::registry::{CloseOnDrop, Registry};
+use super::registry::{CloseOnDrop, ROOT, Registry};
 use super::{Inner, Runtime, RuntimeState};
 use crate::breaker::BreakerActor;
+use crate::checkpoint::{CheckpointStore, RETENTION, Vault};
 use crate::lane::Abandoned;
 use crate::links::Links;
-use crate::operator::{Event, Hook, Operator};
-use crate::recovery::RecoveryActor;
+use crate::operator::{Event, Fact, Hook, Operator};
+use crate::recovery::{Env, Node, RecoveryActor};
 use crate::timer::{ClockHand, Timer};
 
 /// Settings of a [`Runtime`]. Defaults: no hooks, at most 64 abandoned threads, the default health checks.
@@ -23,6 +25,9 @@ pub struct RuntimeBuilder {
     hooks: Vec<Hook>,
     abandoned_limit: usize,
     health_check: HealthCheckConfig,
+    root: SupervisorConfig,
+    store: Option<Arc<dyn CheckpointStore>>,
+    retention: usize,
 }
 
 /// Why a runtime did not start. Nothing is left behind.
@@ -40,6 +45,9 @@ pub enum StartError {
     /// The timer's thread could not be started.
     #[error("the timer's thread could not be started")]
     Timer(#[source] std::io::Error),
+    /// The thread that writes checkpoints could not be started.
+    #[error("the checkpoint thread could not be started")]
+    Checkpoints(#[source] std::io::Error),
     /// A setting breaks its rule.
     #[error(transparent)]
     Config(#[from] InvalidConfig),
@@ -50,7 +58,16 @@ pub enum StartError {
 
 impl RuntimeBuilder {
     pub(super) fn new() -> Self {
-        Self { hooks: Vec::new(), abandoned_limit: 64, health_check: HealthCheckConfig::default() }
+        // Its kernels have budgets of their own, and escalations that do not take the whole runtime down.
+        let root = SupervisorConfig { intensity: u32::MAX, ..SupervisorConfig::default() };
+        Self {
+            hooks: Vec::new(),
+            abandoned_limit: 64,
+            health_check: HealthCheckConfig::default(),
+            root,
+            store: None,
+            retention: RETENTION,
+        }
     }
 
     /// Calls `hook` for every event, in the thread it happens in; it must return soon.
@@ -72,6 +89,30 @@ impl RuntimeBuilder {
     #[must_use]
     pub fn health_check(mut self, config: HealthCheckConfig) -> Self {
         self.health_check = config;
+        self
+    }
+
+    /// Keeps the checkpoints of all kernels in `store`, too, so that they survive this process: a kernel that is spawned goes on from the
+    /// newest valid one. They are written on a thread of their own, the newest of each kernel first; a kernel does not wait for
+    /// that. What the store does not take is told and shown in health.
+    #[must_use]
+    pub fn checkpoint_store(mut self, store: Arc<dyn CheckpointStore>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Checkpoints that the store keeps of each kernel; at least 1. Default 3: the newest may be damaged.
+    #[must_use]
+    pub fn checkpoint_retention(mut self, checkpoints: usize) -> Self {
+        self.retention = checkpoints;
+        self
+    }
+
+    /// How the root treats its children. Default one_for_one without a limit of restarts: kernels have budgets of their own. When the root
+    /// gives up, the runtime does.
+    #[must_use]
+    pub fn root(mut self, config: SupervisorConfig) -> Self {
+        self.root = config;
         self
     }
 
@@ -108,43 +149,59 @@ impl RuntimeBuilder {
             return Err(InvalidConfig { field: "abandoned_thread_limit", rule: "must be at least 1" }.into());
         }
         self.health_check.validate()?;
+        self.root.validate()?;
+        if self.retention == 0 {
+            return Err(InvalidConfig { field: "checkpoint_retention", rule: "must be at least 1" }.into());
+        }
         let handle = Handle::try_current().map_err(StartError::NoTokio)?;
         let operator = Operator::new(timer.clock().clone(), self.hooks);
-        let links = Arc::new(Links::new(timer, operator));
+        let registry = Arc::new(Registry::default());
+        let vault = self.store.map(|store| {
+            let (names, told) = (Arc::downgrade(&registry), operator.clone());
+            Vault::open(store, self.retention, move |kernel, _, saved| {
+                let trouble = saved.err().map(|error| error.to_string());
+                if let Some(reason) = trouble.clone() {
+                    told.tell(Some(kernel), Fact::CheckpointFailed { reason });
+                }
+                if let Some(kernel) = names.upgrade().and_then(|names| names.kernel(kernel)) {
+                    kernel.checkpoint_stored(trouble);
+                }
+            })
+        });
+        let vault = vault.transpose().map_err(StartError::Checkpoints)?;
+        let links = Arc::new(Links::new(timer, operator, vault));
         let abandoned = Abandoned::default();
         let breaker = BreakerActor { links: Arc::downgrade(&links), clock: links.timer.clock().clone() };
         let (breaker, breaker_ended) =
             Actor::spawn(None, breaker, ()).await.map_err(|error| StartError::Actor(error.into()))?;
+        let home = Arc::clone(links.root());
+        let root = Node::new(ROOT.into(), self.root, home, Vec::new(), Box::new(|| {}));
+        let (booted, boot) = oneshot::channel();
         let recovery = RecoveryActor {
             links: Arc::downgrade(&links),
             abandoned: abandoned.clone(),
             abandoned_limit: self.abandoned_limit,
+            handle: handle.clone(),
+            node: Arc::clone(&root),
+            above: None,
+            booted: Mutex::new(Some(booted)),
         };
+        links.connect(breaker.clone());
         let (recovery, ended) =
             Actor::spawn(None, recovery, ()).await.map_err(|error| StartError::Actor(error.into()))?;
-        links.connect(breaker.clone(), recovery.clone());
+        // It has no children to begin with; an error means that it is gone, which is noticed below.
+        let _ = boot.await;
         let without_breaker = recovery.clone();
         handle.spawn(async move {
             // Its gates would stay as they are for ever: better to be down and say so.
             let _ = breaker_ended.await;
             without_breaker.stop(Some("the breaker actor is gone".into()));
         });
-        let registry = Arc::new(Registry::default());
         let (state, publish) = watch_over(ended, Arc::clone(&registry), &links, &handle);
         let probes = ProbeLoop::start(self.health_check, &registry, &links)?;
-        Ok(Runtime {
-            inner: Arc::new(Inner {
-                links,
-                recovery,
-                breaker,
-                registry,
-                abandoned,
-                handle,
-                probes,
-                state,
-                publish,
-            }),
-        })
+        let env = Env { links: Arc::clone(&links), abandoned, abandoned_limit: self.abandoned_limit, handle };
+        let inner = Inner { links, env, root, recovery, breaker, registry, probes, state, publish };
+        Ok(Runtime { inner: Arc::new(inner) })
     }
 }
 

@@ -23,7 +23,7 @@ use crate::operator::Fact;
 use crate::slot::Supervised;
 use crate::timer::Alarm;
 
-pub(super) struct ProbeLoop {
+pub(crate) struct ProbeLoop {
     config: HealthCheckConfig,
     registry: Arc<Registry>,
     links: Weak<Links>,
@@ -79,7 +79,7 @@ impl ProbeLoop {
     }
 
     /// Looks at one kernel now.
-    pub(super) fn look(&self, index: u32, kernel: &dyn Supervised) {
+    pub(crate) fn look(&self, index: u32, kernel: &dyn Supervised) {
         let Some(links) = self.links.upgrade() else { return };
         let now = links.timer.clock().now();
         let result = health_of(kernel, now, self.config.probe.timeout);

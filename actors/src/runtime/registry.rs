@@ -9,25 +9,33 @@ use rustkernel_core::KernelId;
 use rustkernel_core::error::DownReason;
 use rustkernel_core::traits::Payload;
 
+use crate::home::Home;
+use crate::recovery::Node;
 use crate::slot::{Slot, Supervised};
 use crate::spec::SpawnError;
 
+/// The name of the supervisor that a runtime brings.
+pub(crate) const ROOT: &str = "root";
+
 #[derive(Default)]
-pub(super) struct Registry {
+pub(crate) struct Registry {
     names: Mutex<HashMap<KernelId, Option<Named>>>,
+    supervisors: Mutex<HashMap<String, Option<Arc<Node>>>>,
     next: AtomicU32,
 }
 
 #[derive(Clone)]
-pub(super) struct Named {
-    pub(super) index: u32,
-    pub(super) kernel: Arc<dyn Supervised>,
+pub(crate) struct Named {
+    pub(crate) index: u32,
+    pub(crate) kernel: Arc<dyn Supervised>,
+    /// The supervisor above it.
+    pub(crate) home: Arc<Home>,
     slot: Arc<dyn Any + Send + Sync>,
 }
 
 impl Registry {
     /// Takes the name and a slot number.
-    pub(super) fn reserve(&self, id: &KernelId) -> Result<u32, SpawnError> {
+    pub(crate) fn reserve(&self, id: &KernelId) -> Result<u32, SpawnError> {
         let mut names = self.lock();
         if names.contains_key(id) {
             return Err(SpawnError::NameTaken(id.clone()));
@@ -37,13 +45,18 @@ impl Registry {
     }
 
     /// Puts the slot under its reserved name.
-    pub(super) fn fill<I: Payload, O: Payload>(&self, id: &KernelId, index: u32, slot: &Arc<Slot<I, O>>) {
-        let named = Named { index, kernel: Arc::clone(slot) as _, slot: Arc::clone(slot) as _ };
+    pub(crate) fn fill<I: Payload, O: Payload>(&self, id: &KernelId, index: u32, slot: &Arc<Slot<I, O>>) {
+        let named = Named {
+            index,
+            kernel: Arc::clone(slot) as _,
+            home: Arc::clone(&slot.home),
+            slot: Arc::clone(slot) as _,
+        };
         self.lock().insert(id.clone(), Some(named));
     }
 
     /// Frees the name, if it is still that of slot `index`.
-    pub(super) fn remove(&self, id: &KernelId, index: u32) {
+    pub(crate) fn remove(&self, id: &KernelId, index: u32) {
         let mut names = self.lock();
         let is_own =
             names.get(id).is_some_and(|named| named.as_ref().is_none_or(|named| named.index == index));
@@ -52,11 +65,7 @@ impl Registry {
         drop(removed);
     }
 
-    pub(super) fn index(&self, id: &str) -> Option<u32> {
-        self.named(id).map(|named| named.index)
-    }
-
-    pub(super) fn slot<I, O>(&self, id: &str) -> Option<Arc<Slot<I, O>>>
+    pub(crate) fn slot<I, O>(&self, id: &str) -> Option<Arc<Slot<I, O>>>
     where
         I: Send + Sync + 'static,
         O: Send + Sync + 'static,
@@ -64,16 +73,50 @@ impl Registry {
         self.named(id)?.slot.downcast::<Slot<I, O>>().ok()
     }
 
+    /// The kernel of this name.
+    pub(crate) fn kernel(&self, id: &KernelId) -> Option<Arc<dyn Supervised>> {
+        self.lock().get(id)?.as_ref().map(|named| Arc::clone(&named.kernel))
+    }
+
+    /// Takes a supervisor's name.
+    pub(crate) fn reserve_supervisor(&self, name: &str) -> Result<(), SpawnError> {
+        let mut supervisors = self.lock_supervisors();
+        if supervisors.contains_key(name) || name == ROOT {
+            return Err(SpawnError::SupervisorTaken(name.to_owned()));
+        }
+        supervisors.insert(name.to_owned(), None);
+        Ok(())
+    }
+
+    /// Puts the supervisor under its reserved name.
+    pub(crate) fn fill_supervisor(&self, name: &str, node: &Arc<Node>) {
+        self.lock_supervisors().insert(name.to_owned(), Some(Arc::clone(node)));
+    }
+
+    /// Frees a supervisor's name.
+    pub(crate) fn remove_supervisor(&self, name: &str) {
+        let removed = self.lock_supervisors().remove(name);
+        drop(removed);
+    }
+
+    pub(crate) fn supervisor(&self, name: &str) -> Option<Arc<Node>> {
+        self.lock_supervisors().get(name).cloned().flatten()
+    }
+
     /// All kernels, in start order.
-    pub(super) fn all(&self) -> Vec<Named> {
+    pub(crate) fn all(&self) -> Vec<Named> {
         let mut all: Vec<Named> = self.lock().values().flatten().cloned().collect();
         all.sort_by_key(|named| named.index);
         all
     }
 
-    fn named(&self, id: &str) -> Option<Named> {
+    pub(crate) fn named(&self, id: &str) -> Option<Named> {
         let id = KernelId::new(id).ok()?;
         self.lock().get(&id).cloned().flatten()
+    }
+
+    fn lock_supervisors(&self) -> MutexGuard<'_, HashMap<String, Option<Arc<Node>>>> {
+        self.supervisors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<KernelId, Option<Named>>> {
@@ -83,7 +126,7 @@ impl Registry {
 
 /// Answers whatever still waits when nobody is left to supervise. Held by the task that watches the recovery actor, so that the end of
 /// the async runtime itself, which drops the task, closes the slots too.
-pub(super) struct CloseOnDrop(pub(super) Arc<Registry>);
+pub(crate) struct CloseOnDrop(pub(crate) Arc<Registry>);
 
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {

@@ -4,27 +4,49 @@ use std::sync::Arc;
 
 use rustkernel_core::KernelId;
 use rustkernel_core::clock::Timestamp;
+use rustkernel_core::envelope::Deadline;
 use rustkernel_core::error::{DownReason, KernelError, KernelErrorKind, Phase};
 use rustkernel_core::resilience::Outcome;
 use rustkernel_core::traits::Payload;
 
 use super::ledger::{Entry, Running};
-use super::{Accounts, Incarnation, Life, MutexGuard, Shared, Slot, State, wake};
+use super::{Accounts, Incarnation, Life, MutexGuard, Shared, Slot, State, Variant, wake};
 use crate::cause::Cause;
 use crate::contain::contain;
+use crate::dead_letter::{DeadLetter, INPUT_BYTES, Replay};
 use crate::gate::Gate;
-use crate::operator::{DEAD_LETTER_INPUT_BYTES, Fact};
 use crate::recovery::RecoveryMsg;
+use crate::replay::{Replaying, replay_in};
 
 /// A slot without its types, as the actors see it.
 pub(crate) trait Supervised: Send + Sync {
     fn id(&self) -> &KernelId;
     fn gate(&self) -> &Gate;
     /// A new epoch and the incarnation that owns it. The slot accepts; nothing runs before the incarnation serves.
-    fn begin(&self) -> Arc<Incarnation>;
+    fn begin(&self, variant: Variant) -> Arc<Incarnation>;
+    /// A life without an epoch, to be made ready before it takes over.
+    fn prepare(&self, variant: Variant) -> Arc<Incarnation>;
+    /// A prepared life is warm: it takes over when [`promote_standby`](Self::promote_standby) says so.
+    fn add_standby(&self, standby: &Arc<Incarnation>);
+    /// A prepared life is wanted no more, as a standby or as a successor.
+    fn forget_prepared(&self, number: u64);
+    /// A warm standby takes over now; which one, if there is any.
+    fn promote_standby(&self) -> Option<u64>;
+    /// A prepared life takes over as soon as the present one has nothing in hand.
+    fn hand_over(&self, successor: &Arc<Incarnation>);
+    /// What became of storing a checkpoint: what is wrong, or nothing.
+    fn checkpoint_stored(&self, trouble: Option<String>);
+    /// The schema names of input and output.
+    fn schemas(&self) -> (String, String);
+    /// The number of the life that serves, or is being made to.
+    fn present(&self) -> Option<u64>;
+    /// When the first of the requests that wait has to be answered.
+    fn earliest_deadline(&self) -> Timestamp;
     /// The incarnation of `epoch` is gone. Voids the epoch and resolves what it had in hand. `false` for an older epoch.
     fn bury(&self, epoch: u64, cause: &Cause) -> bool;
-    /// Nobody serves before `at`.
+    /// The present incarnation is gone, whichever it is.
+    fn bury_present(&self, cause: &Cause);
+    /// Nobody serves before `at`, unless somebody takes over sooner.
     fn wait_until(&self, at: Timestamp);
     /// Nobody serves: answers everything that waits, and everything that comes, with `Down`.
     fn close(&self, reason: DownReason);
@@ -36,10 +58,12 @@ pub(crate) trait Supervised: Send + Sync {
     /// The incarnation ends after its current request; what waits stays, to be answered by [`close`](Self::close).
     fn stop(&self);
     fn snapshot(&self) -> SlotSnapshot;
+    /// Runs a dead letter of this kernel again.
+    fn replay(self: Arc<Self>, letter: DeadLetter, replay: Replay, deadline: Deadline) -> Replaying;
 }
 
 /// What a slot shows of itself.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SlotSnapshot {
     pub(crate) life: Life,
     pub(crate) accounts: Accounts,
@@ -49,7 +73,15 @@ pub(crate) struct SlotSnapshot {
     /// Whether the watchdog ends an execution that takes too long.
     pub(crate) watched: bool,
     pub(crate) blocked_since: Option<Timestamp>,
+    pub(crate) checkpoint: Option<u64>,
     pub(crate) checkpoint_bytes: Option<usize>,
+    /// Whether the degraded path serves.
+    pub(crate) degraded: bool,
+    pub(crate) standbys: usize,
+    /// The number of the last life that began.
+    pub(crate) incarnation: u64,
+    /// What is wrong with the checkpoints.
+    pub(crate) checkpoint_trouble: Option<String>,
 }
 
 impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
@@ -61,34 +93,87 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
         &self.gate
     }
 
-    fn begin(&self) -> Arc<Incarnation> {
+    fn begin(&self, variant: Variant) -> Arc<Incarnation> {
         let mut state = self.lock();
         let wakers = state.ledger.fence();
         if state.ledger.life != Life::Draining {
             state.ledger.life = Life::Starting;
         }
         state.incarnations += 1;
-        let incarnation = Arc::new(Incarnation::new(state.ledger.epoch, state.incarnations));
+        let incarnation = Arc::new(Incarnation::new(state.ledger.epoch, state.incarnations, variant));
         state.incarnation = Some(Arc::clone(&incarnation));
         drop(state);
         wake(wakers.into_iter().flatten());
         incarnation
     }
 
+    fn prepare(&self, variant: Variant) -> Arc<Incarnation> {
+        self.prepare_life(variant)
+    }
+
+    fn add_standby(&self, standby: &Arc<Incarnation>) {
+        self.lock().standbys.push(Arc::clone(standby));
+    }
+
+    fn forget_prepared(&self, number: u64) {
+        let mut state = self.lock();
+        state.standbys.retain(|standby| standby.number != number);
+        if state.successor.as_ref().is_some_and(|successor| successor.number == number) {
+            state.successor = None;
+        }
+    }
+
+    fn promote_standby(&self) -> Option<u64> {
+        self.promote_first_standby()
+    }
+
+    fn hand_over(&self, successor: &Arc<Incarnation>) {
+        self.succeed(successor);
+    }
+
+    fn checkpoint_stored(&self, trouble: Option<String>) {
+        self.lock().checkpoints.note_stored(trouble);
+    }
+
+    fn schemas(&self) -> (String, String) {
+        (I::schema(), O::schema())
+    }
+
+    fn present(&self) -> Option<u64> {
+        self.lock().incarnation.as_ref().map(|incarnation| incarnation.number)
+    }
+
+    fn earliest_deadline(&self) -> Timestamp {
+        self.lock().ledger.earliest_deadline()
+    }
+
     fn bury(&self, epoch: u64, cause: &Cause) -> bool {
-        let state = self.lock();
+        let mut state = self.lock();
         if state.ledger.epoch != epoch {
             return false;
         }
+        let successor = state.successor.take();
         let suspect = unsettled(void(state));
+        if let Some(successor) = successor {
+            self.succeed(&successor);
+        }
         let kind = match cause {
             Cause::Hung => KernelErrorKind::Hung,
-            Cause::Panicked(_) | Cause::Killed | Cause::StartFailed(_) => KernelErrorKind::Crashed,
+            Cause::Panicked(_)
+            | Cause::Killed
+            | Cause::StartFailed(_)
+            | Cause::Exited(_)
+            | Cause::GaveUp(_) => KernelErrorKind::Crashed,
         };
         if let Some(suspect) = suspect {
             self.resolve(suspect, kind, cause);
         }
         true
+    }
+
+    fn bury_present(&self, cause: &Cause) {
+        let epoch = self.lock().ledger.epoch;
+        self.bury(epoch, cause);
     }
 
     fn wait_until(&self, at: Timestamp) {
@@ -141,8 +226,20 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
             running_since: running.map(|running| running.started),
             watched: self.rules.watch.hang_limit.is_some(),
             blocked_since: state.incarnation.as_ref().and_then(|incarnation| incarnation.blocked_since()),
-            checkpoint_bytes: state.checkpoint.as_ref().map(|checkpoint| checkpoint.len()),
+            checkpoint: state.checkpoints.newest().map(|kept| kept.sequence),
+            checkpoint_bytes: state.checkpoints.newest().and_then(|kept| kept.frame.known_len()),
+            degraded: state
+                .incarnation
+                .as_ref()
+                .is_some_and(|incarnation| incarnation.variant == Variant::Degraded),
+            standbys: state.standbys.len(),
+            incarnation: state.incarnations,
+            checkpoint_trouble: state.checkpoints.trouble().map(str::to_owned),
         }
+    }
+
+    fn replay(self: Arc<Self>, letter: DeadLetter, replay: Replay, deadline: Deadline) -> Replaying {
+        replay_in(self, letter, replay, deadline)
     }
 }
 
@@ -150,7 +247,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     /// The incarnation is made and proven: it may take requests. `false` if it has been fenced meanwhile.
     pub(crate) fn serving(&self, incarnation: &Incarnation) -> bool {
         let mut state = self.lock();
-        if state.ledger.epoch != incarnation.epoch {
+        if state.ledger.epoch != incarnation.epoch() {
             return false;
         }
         if state.ledger.life == Life::Starting {
@@ -159,29 +256,17 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         true
     }
 
-    /// The newest checkpoint.
-    pub(crate) fn checkpoint(&self) -> Option<Arc<[u8]>> {
-        self.lock().checkpoint.clone()
-    }
-
-    /// Keeps a checkpoint of the current incarnation. A failed one leaves the previous one in place.
-    pub(super) fn keep(&self, checkpoint: Result<Vec<u8>, KernelError>) {
-        match checkpoint {
-            Ok(frame) => self.lock().checkpoint = Some(Arc::from(frame)),
-            Err(error) => {
-                self.links
-                    .operator
-                    .tell(Some(&self.id), Fact::CheckpointFailed { reason: error.to_string() });
-            }
-        }
-    }
-
     /// Fences the incarnation whose execution hangs: its request is resolved, its late answer is void, and recovery is told.
     pub(super) fn fence_hung(&self, state: MutexGuard<'_, State<I, O>>) {
-        let epoch = state.ledger.epoch;
+        let number = state.incarnation.as_ref().map_or(0, |incarnation| incarnation.number);
+        let mut state = state;
+        let successor = state.successor.take();
         let suspect = unsettled(void(state));
         // Told before the answer: whoever has the answer and asks for the status sees the failure in it.
-        self.links.to_recovery(RecoveryMsg::Hung { slot: self.index, epoch });
+        self.home.tell(RecoveryMsg::Hung { slot: self.index, number });
+        if let Some(successor) = successor {
+            self.succeed(&successor);
+        }
         if let Some(suspect) = suspect {
             self.resolve(suspect, KernelErrorKind::Hung, &Cause::Hung);
         }
@@ -207,9 +292,9 @@ impl<I: Payload, O: Payload> Slot<I, O> {
             KernelError::new(kind, Phase::Executing).with_source(cause.to_string()).in_kernel(&self.id);
         if self.rules.idempotent && spent {
             // This may be the timer's thread: what would not be kept is not encoded either.
-            let encode = self.rules.encode.filter(|_| bytes <= DEAD_LETTER_INPUT_BYTES);
-            let input = encode.and_then(|encode| contain("a codec", || encode(&request.input).ok())?);
-            self.links.operator.bury(&self.id, header.id, header.attempt, &error, input);
+            let codec = self.rules.codec.filter(|_| bytes <= INPUT_BYTES);
+            let input = codec.and_then(|codec| contain("a codec", || (codec.encode)(&request.input).ok())?);
+            self.links.operator.bury(&self.id, &header, &error, input);
         }
         self.conclude(header, request, Outcome::Failure, Err(error));
     }
@@ -246,7 +331,7 @@ fn void<I, O>(mut state: MutexGuard<'_, State<I, O>>) -> Option<Running<Shared<I
     let incarnation = state.incarnation.take();
     drop(state);
     if let Some(incarnation) = incarnation {
-        incarnation.fence.raise();
+        incarnation.dismiss();
     }
     wake(wakers.into_iter().flatten());
     running

@@ -107,6 +107,10 @@ pub(crate) enum Refusal {
     Down(DownReason),
 }
 
+/// Whether a request that may enter needs somebody who answers sooner than the next incarnation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pressed(pub(crate) bool);
+
 /// What [`Ledger::next`] gives an incarnation.
 #[derive(Debug)]
 pub(crate) enum Next<R> {
@@ -166,6 +170,10 @@ pub(crate) struct Ledger<R> {
     in_hand: bool,
     /// When the checkpoint that is being taken is hung, while one is.
     upkeep: Option<Timestamp>,
+    /// When a sleeping incarnation wants to be woken, whether there is work or not.
+    pub(crate) look_at: Timestamp,
+    /// Whether somebody can answer while no incarnation is there: a standby or a degraded path.
+    has_relief: bool,
     /// Refusals since the last look for dead entries.
     refusals: usize,
     sleeper: Option<Waker>,
@@ -188,25 +196,44 @@ impl<R: Clone> Ledger<R> {
             delayed: Vec::new(),
             bytes: 0,
             upkeep: None,
+            look_at: Timestamp::NEVER,
+            has_relief: false,
             refusals: usize::MAX - 1,
             sleeper: None,
             service: ServiceTime::default(),
         }
     }
 
-    /// Whether a request of `bytes` may enter. One that is on its way through a chain may enter a draining slot: it is old work. `remaining` is the time it has left, [`Duration::MAX`] without a deadline;
-    /// `now` is read only where a restart's end has to be compared.
+    /// The same slot with somebody who can answer while no incarnation is there.
+    pub(crate) fn with_relief(self, has_relief: bool) -> Self {
+        Self { has_relief, ..self }
+    }
+
+    /// When the first of the requests that wait, or run unanswered, has to be answered.
+    pub(crate) fn earliest_deadline(&self) -> Timestamp {
+        let delayed = self.delayed.iter().map(|(_, entry)| entry);
+        let waiting = self.queue.iter().chain(delayed).map(|entry| entry.header.deadline);
+        waiting.min().unwrap_or(Timestamp::NEVER)
+    }
+
+    /// Whether a request of `bytes` may enter, and whether it needs somebody who answers sooner than the next incarnation. One that is
+    /// on its way through a chain may enter a draining slot: it is old work. `remaining` is the time it has left,
+    /// [`Duration::MAX`] without a deadline; `now` is read only where a restart's end has to be compared.
     pub(crate) fn may_accept(
         &self,
         bytes: usize,
         in_chain: bool,
         remaining: Duration,
         now: Timestamp,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Pressed, Refusal> {
+        let mut pressed = Pressed(false);
         match self.life {
             Life::Starting | Life::Serving => {}
             Life::Waiting(until) if until.saturating_since(now) >= remaining => {
-                return Err(Refusal::Restarting(until.saturating_since(now)));
+                if !self.has_relief {
+                    return Err(Refusal::Restarting(until.saturating_since(now)));
+                }
+                pressed = Pressed(true);
             }
             Life::Waiting(_) => {}
             Life::Draining if in_chain => {}
@@ -222,7 +249,7 @@ impl<R: Clone> Ledger<R> {
         if remaining < self.service.of(self.queue.len()) {
             return Err(Refusal::Limit(Limit::Time));
         }
-        Ok(())
+        Ok(pressed)
     }
 
     /// Enters a request that [`may_accept`](Self::may_accept) let in under the same lock. Returns the sleeper to wake.
@@ -353,7 +380,8 @@ impl<R: Clone> Ledger<R> {
         // A re-run that is due again and a drain whose last request just expired both concern a sleeping incarnation.
         let waker = if overdue.is_some() {
             self.running.as_mut().and_then(|running| running.waker.take())
-        } else if released || !expired.is_empty() {
+        } else if released || !expired.is_empty() || self.look_at <= now {
+            self.look_at = Timestamp::NEVER;
             self.sleeper.take()
         } else {
             None
@@ -420,7 +448,8 @@ impl<R: Clone> Ledger<R> {
         let delayed = self.delayed.iter().map(|(at, entry)| entry.header.deadline.min(*at));
         let running = self.running.iter().filter(|_| !fences).map(|running| running.check_at);
         let upkeep = self.upkeep.iter().filter(|_| !fences).copied();
-        queued.chain(delayed).chain(running).chain(upkeep).min().unwrap_or(Timestamp::NEVER)
+        let look = std::iter::once(self.look_at);
+        queued.chain(delayed).chain(running).chain(upkeep).chain(look).min().unwrap_or(Timestamp::NEVER)
     }
 
     /// The caller of request `id` went away: settles it, wherever it is.
@@ -498,6 +527,7 @@ impl<R: Clone> Ledger<R> {
         self.orders = Orders::Serve;
         self.in_hand = false;
         self.upkeep = None;
+        self.look_at = Timestamp::NEVER;
         [self.sleeper.take(), self.running.as_mut().and_then(|running| running.waker.take())]
     }
 

@@ -1,14 +1,27 @@
 //! What a slot was told about its kernel.
 
 use std::fmt;
+use std::time::Duration;
 
 use rustkernel_core::codec::CodecError;
 use rustkernel_core::resilience::{CircuitBreakerConfig, RetryPlan, TimeoutConfig};
 
 use super::{Bounds, Watch};
 
-/// How a registered input becomes bytes, for a dead letter.
-pub(crate) type Encode<I> = fn(&I) -> Result<Vec<u8>, CodecError>;
+/// How a registered input becomes bytes, for a dead letter, and an input again.
+pub(crate) struct Codec<I> {
+    pub(crate) encode: fn(&I) -> Result<Vec<u8>, CodecError>,
+    pub(crate) decode: fn(&[u8]) -> Result<I, CodecError>,
+}
+
+// Derived, they would ask the same of the input.
+impl<I> Copy for Codec<I> {}
+
+impl<I> Clone for Codec<I> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
 
 /// The slot's part of a `KernelSpec`, validated.
 pub(crate) struct Rules<I> {
@@ -23,7 +36,13 @@ pub(crate) struct Rules<I> {
     pub(crate) conviction_limit: u32,
     /// A checkpoint after every so many requests.
     pub(crate) checkpoint_every: u32,
-    pub(crate) encode: Option<Encode<I>>,
+    /// A checkpoint this long after the last one, if the kernel has served since.
+    pub(crate) checkpoint_after: Option<Duration>,
+    /// Whether standbys take every checkpoint as it comes, instead of the newest when they take over.
+    pub(crate) replicas_follow: bool,
+    /// Whether a standby or a degraded path can answer while no incarnation is there.
+    pub(crate) has_relief: bool,
+    pub(crate) codec: Option<Codec<I>>,
 }
 
 impl<I> fmt::Debug for Rules<I> {

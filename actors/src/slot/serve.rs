@@ -3,11 +3,9 @@
 //! The same loop runs inside the kernel actor (inline kernels) and on a thread of its own. It never holds the slot's lock
 //! while user code runs, and it learns only from the ledger whether its result still counts.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::mem::needs_drop;
 use std::pin::{Pin, pin};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
@@ -15,73 +13,21 @@ use rustkernel_core::clock::Timestamp;
 use rustkernel_core::envelope::Header;
 use rustkernel_core::error::{KernelError, Phase};
 use rustkernel_core::resilience::{Classify, Outcome, RetryDecision, with_ambient_deadline};
-use rustkernel_core::traits::{Context, LocalKernel, Payload, Signal};
+use rustkernel_core::traits::{Context, LocalKernel, Payload};
 
+use super::incarnation::{Incarnation, Variant};
 use super::ledger::{Entry, Next, Running};
+use super::upkeep::Upkeep;
 use super::{Life, Shared, Slot, arm, wake};
 use crate::cancel::{cancelled, deadline_exceeded};
 use crate::checkpoint::Checkpointer;
 use crate::contain::contain;
 use crate::gate::Report;
-use crate::recovery::RecoveryMsg;
-
-/// One life of a kernel, numbered by its epoch.
-#[derive(Debug)]
-pub(crate) struct Incarnation {
-    /// Everything the incarnation does carries this; after a fence it is void.
-    pub(crate) epoch: u64,
-    /// The number of this life, from 1.
-    pub(crate) number: u64,
-    /// Raised when the incarnation has been fenced.
-    pub(crate) fence: Signal,
-    /// Since when user code blocks the thread, in clock nanoseconds; 0 while it does not.
-    blocked_since: AtomicU64,
-    /// Set when it serves: whether it was restored.
-    served: OnceLock<bool>,
-}
-
-impl Incarnation {
-    pub(crate) fn new(epoch: u64, number: u64) -> Self {
-        Self {
-            epoch,
-            number,
-            fence: Signal::new(),
-            blocked_since: AtomicU64::new(0),
-            served: OnceLock::new(),
-        }
-    }
-
-    pub(crate) fn blocked_since(&self) -> Option<Timestamp> {
-        match self.blocked_since.load(Ordering::Acquire) {
-            0 => None,
-            nanos => Some(Timestamp::from_nanos(nanos)),
-        }
-    }
-
-    /// It serves.
-    pub(crate) fn set_served(&self, restored: bool) {
-        // An incarnation begins to serve once.
-        let _ = self.served.set(restored);
-    }
-
-    /// Whether it was restored, if it has ever served.
-    pub(crate) fn served(&self) -> Option<bool> {
-        self.served.get().copied()
-    }
-
-    fn enter(&self, now: Timestamp) {
-        self.blocked_since.store(now.as_nanos().max(1), Ordering::Release);
-    }
-
-    fn leave(&self) {
-        self.blocked_since.store(0, Ordering::Release);
-    }
-}
 
 /// Why [`serve`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// Told to stop, or drained.
+    /// Told to stop, drained, or handed over to a successor.
     Stopped,
     /// Another incarnation has taken over.
     Fenced,
@@ -105,13 +51,35 @@ pub(crate) async fn serve<K: LocalKernel>(
     checkpointer: Option<&Checkpointer<K>>,
 ) -> Ending {
     let mut done = None;
-    let mut since_checkpoint = 0;
+    let mut upkeep = Upkeep::new(slot, checkpointer);
     let mut turns = TURNS;
     loop {
+        let due = upkeep.due();
         let (header, request, since) =
-            match (Take { slot, incarnation, done: &mut done, turns: &mut turns }).await {
+            match (Take { slot, incarnation, done: &mut done, turns: &mut turns, due }).await {
                 Taken::Run(header, request, since) => (header, request, since),
-                Taken::End(ending) => return ending,
+                Taken::Checkpoint => {
+                    if upkeep.take(incarnation, kernel).await {
+                        continue;
+                    }
+                    return Ending::Fenced;
+                }
+                Taken::HandOver => {
+                    if upkeep.is_dirty() && !upkeep.take(incarnation, kernel).await {
+                        return Ending::Fenced;
+                    }
+                    if slot.hand_over_now(incarnation) {
+                        return Ending::Stopped;
+                    }
+                    // The successor is gone again; so this one goes on.
+                    continue;
+                }
+                Taken::End(ending) => {
+                    if ending == Ending::Stopped && upkeep.is_dirty() {
+                        upkeep.take(incarnation, kernel).await;
+                    }
+                    return ending;
+                }
             };
         let result = {
             let stops = [request.way.signal(), &incarnation.fence];
@@ -131,13 +99,9 @@ pub(crate) async fn serve<K: LocalKernel>(
             }
             None => slot.abandon(incarnation),
         }
-        since_checkpoint += 1;
-        if let Some(checkpointer) = checkpointer.filter(|_| since_checkpoint >= slot.rules.checkpoint_every) {
+        if upkeep.served() {
             slot.hand_out(incarnation, &mut done);
-            since_checkpoint = 0;
-            if let Some(saved) = slot.upkeep(incarnation, checkpointer.save(kernel)).await {
-                slot.keep(saved);
-            }
+            upkeep.take(incarnation, kernel).await;
         }
     }
 }
@@ -148,10 +112,16 @@ struct Take<'a, I, O> {
     incarnation: &'a Incarnation,
     done: &'a mut Option<Done<O>>,
     turns: &'a mut u32,
+    /// When the next checkpoint is due, if the kernel has changed since the last one.
+    due: Option<Timestamp>,
 }
 
 enum Taken<I, O> {
     Run(Header, Shared<I, O>, Timestamp),
+    /// It is time for a checkpoint.
+    Checkpoint,
+    /// A successor is waiting to take over, and nothing is in hand.
+    HandOver,
     End(Ending),
 }
 
@@ -159,7 +129,7 @@ impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
     type Output = Taken<I, O>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let Self { slot, incarnation, done, turns } = self.get_mut();
+        let Self { slot, incarnation, done, turns, due } = self.get_mut();
         if **turns == 0 {
             // Others on this worker want to run too; the answer may not wait for them.
             slot.hand_out(incarnation, done);
@@ -171,16 +141,32 @@ impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
         let mut over = Vec::new();
         let mut state = slot.lock();
         state.ledger.answer_arrived();
-        let given = done.take().map(|done| (state.ledger.hand_out(incarnation.epoch, done.now), done));
+        let epoch = incarnation.epoch();
+        let given = done.take().map(|done| (state.ledger.hand_out(epoch, done.now), done));
+        let hands_over = state.successor.is_some() && state.ledger.epoch == epoch;
+        let is_due = due.is_some_and(|due| due <= slot.clock().now());
+        if hands_over || is_due {
+            drop(state);
+            if let Some((Some(entry), done)) = given {
+                slot.give(entry, done.now.unwrap_or_default(), Ok(done.answer));
+            }
+            return Poll::Ready(if hands_over { Taken::HandOver } else { Taken::Checkpoint });
+        }
         let next = state.ledger.next(
-            incarnation.epoch,
+            epoch,
             cx.waker(),
             &slot.rules.watch,
-            |entry| slot.start(entry),
+            |entry| slot.start(entry, incarnation),
             |entry, now| entry.header.is_expired(now) || entry.request.is_cancelled(),
             &mut over,
         );
-        let check_at = state.ledger.running.as_ref().map_or(Timestamp::NEVER, |running| running.check_at);
+        let check_at = match &state.ledger.running {
+            Some(running) => running.check_at,
+            None => {
+                state.ledger.look_at = due.unwrap_or(Timestamp::NEVER);
+                state.ledger.look_at
+            }
+        };
         let arm = arm(&mut state.ledger, check_at);
         drop(state);
         slot.schedule(arm);
@@ -195,7 +181,7 @@ impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
             Next::Sleep { drained } => {
                 if drained {
                     slot.lock().ledger.answer_arrived();
-                    slot.links.to_recovery(RecoveryMsg::Idle);
+                    slot.tell_idle();
                 }
                 Poll::Pending
             }
@@ -260,7 +246,8 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     }
 
     /// Starts an entry's clocks. Reads the time only if somebody needs it.
-    fn start(&self, entry: &mut Entry<Shared<I, O>>) -> Timestamp {
+    fn start(&self, entry: &mut Entry<Shared<I, O>>, incarnation: &Incarnation) -> Timestamp {
+        entry.header.degraded = incarnation.variant == Variant::Degraded;
         let budget = entry.request.budget;
         let has_budget = budget != Duration::MAX;
         if !has_budget && !self.is_timed(&entry.header) {
@@ -295,7 +282,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
             }
             result => result,
         };
-        let (entry, started) = self.lock().ledger.finish(incarnation.epoch, now)?;
+        let (entry, started) = self.lock().ledger.finish(incarnation.epoch(), now)?;
         let took = now.map_or(Duration::ZERO, |now| now - started);
         match result {
             Err(error) => {
@@ -352,40 +339,16 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     /// Gives out an answer that waits in `done`.
     fn hand_out(&self, incarnation: &Incarnation, done: &mut Option<Done<O>>) {
         let Some(done) = done.take() else { return };
-        let entry = self.lock().ledger.hand_out(incarnation.epoch, done.now);
+        let entry = self.lock().ledger.hand_out(incarnation.epoch(), done.now);
         if let Some(entry) = entry {
             self.give(entry, done.now.unwrap_or_default(), Ok(done.answer));
         }
     }
 
-    fn begin_upkeep(&self, incarnation: &Incarnation) {
-        let now = self.clock().now();
-        let mut state = self.lock();
-        let limit = state.ledger.begin_upkeep(incarnation.epoch, now, &self.rules.watch);
-        let arm = arm(&mut state.ledger, limit);
-        drop(state);
-        self.schedule(arm);
-    }
-
-    /// Takes a checkpoint under the eyes of the watchdog. `None` if the incarnation was fenced over it.
-    async fn upkeep<F: Future>(&self, incarnation: &Incarnation, checkpoint: F) -> Option<F::Output> {
-        self.begin_upkeep(incarnation);
-        let mut checkpoint = pin!(checkpoint);
-        let saved = poll_fn(|cx| match checkpoint.as_mut().poll(cx) {
-            Poll::Ready(saved) => Poll::Ready(Some(saved)),
-            Poll::Pending if self.lock().ledger.wait_in_upkeep(incarnation.epoch, cx.waker()) => {
-                Poll::Pending
-            }
-            Poll::Pending => Poll::Ready(None),
-        })
-        .await;
-        if self.lock().ledger.end_upkeep(incarnation.epoch) { saved } else { None }
-    }
-
     /// Whether a pending execution is still wanted; if so its waker is kept.
     fn keep_waiting(&self, incarnation: &Incarnation, waker: &Waker) -> bool {
         let mut state = self.lock();
-        if state.ledger.epoch != incarnation.epoch {
+        if state.ledger.epoch != incarnation.epoch() {
             return false;
         }
         let Some(running) = state.ledger.running.as_mut().filter(|running| !running.settled) else {
@@ -398,7 +361,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     /// The execution was dropped: its request has been answered, or is now as cancelled.
     fn abandon(&self, incarnation: &Incarnation) {
         let mut state = self.lock();
-        if state.ledger.epoch != incarnation.epoch {
+        if state.ledger.epoch != incarnation.epoch() {
             return;
         }
         let running = state.ledger.take_running();
@@ -472,7 +435,7 @@ impl<I: Payload, O: Payload> Drop for Settling<'_, I, O> {
         let drained = state.ledger.life == Life::Draining && state.ledger.is_idle();
         drop(state);
         if drained {
-            self.slot.links.to_recovery(RecoveryMsg::Idle);
+            self.slot.tell_idle();
         }
     }
 }

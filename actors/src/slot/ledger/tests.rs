@@ -127,7 +127,7 @@ impl Pair {
         } else if !fits {
             assert!(matches!(verdict, Err(Refusal::Limit(Limit::Requests | Limit::Bytes))));
         } else {
-            assert_eq!(verdict, Ok(()));
+            assert_eq!(verdict, Ok(Pressed(false)));
             self.model.deadlines.push(deadline.as_nanos());
             let id = self.model.deadlines.len() as u64;
             let header = Header::new(id, deadline);

@@ -1,0 +1,737 @@
+//! A kernel's lives: how they begin, take over from each other, fail and end.
+//!
+//! The machine of the supervisor knows a kernel as one child that is up or down. What happens inside, a standby taking over, a degraded path
+//! answering meanwhile, a new version, is this file's business; the machine is told only what concerns the group.
+
+use std::mem;
+use std::sync::Arc;
+
+use rustkernel_core::clock::Timestamp;
+use rustkernel_core::error::DownReason;
+use rustkernel_core::recovery::{Recovery as Decision, Relief, Situation};
+use rustkernel_core::supervision::{ChildKey, ChildState, Exit, Restart};
+
+use super::life::{Due, KernelChild, Life, Phase, Purpose, Role, Stage};
+use super::message::HandOverError;
+use super::node::{Alive, Body as AliveBody};
+use super::{Myself, Recovery};
+use crate::breaker::BreakerMsg;
+use crate::cause::Cause;
+use crate::operator::Fact;
+use crate::slot::{Incarnation, Variant};
+
+/// Whose failure is to be decided about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failed {
+    /// What served, or was made to serve.
+    Present,
+    /// The degraded path, which served.
+    Degraded,
+}
+
+impl Recovery {
+    /// The machine wants the kernel up.
+    pub(super) async fn start_kernel(&mut self, key: ChildKey, life: u64, myself: &Myself) {
+        let now = self.now();
+        let Some(kernel) = self.kernel(key) else { return };
+        kernel.life = life;
+        let variant = kernel.variant;
+        let answers = kernel.present().map(|present| present.incarnation.variant);
+        match answers {
+            // Somebody has taken over while the kernel waited for its restart.
+            Some(Variant::Main | Variant::Backup) => self.machine.on_started(key, life, now),
+            Some(Variant::Degraded) => {
+                let incarnation = kernel.plan.kernel.prepare(variant);
+                self.launch(key, incarnation, Role::Successor(Purpose::Start), myself).await;
+            }
+            None => {
+                kernel.set_phase(Phase::Starting, now);
+                let incarnation = kernel.plan.kernel.begin(variant);
+                self.launch(key, incarnation, Role::Present, myself).await;
+            }
+        }
+    }
+
+    /// Begins a life.
+    async fn launch(&mut self, key: ChildKey, incarnation: Arc<Incarnation>, role: Role, myself: &Myself) {
+        let now = self.now();
+        let Some(kernel) = self.kernel(key) else { return };
+        let number = incarnation.number;
+        let launcher = match &role {
+            Role::Successor(Purpose::Replace(launcher, _)) => Arc::clone(launcher),
+            Role::Present | Role::Standby | Role::Successor(_) | Role::Leaving => {
+                kernel.plan.launcher(incarnation.variant)
+            }
+        };
+        let (body, limit) = (AliveBody::Kernel(Arc::clone(&kernel.plan.kernel)), kernel.plan.start_limit);
+        kernel.timers.set(Due::Life(number), now + limit);
+        kernel.lives.push(Life {
+            incarnation: Arc::clone(&incarnation),
+            actor: None,
+            lane: None,
+            role,
+            stage: Stage::Starting,
+            began: now,
+        });
+        match launcher.launch(incarnation, myself.get_cell()).await {
+            Ok(launched) => {
+                let (actor, lane) = (launched.actor, launched.lane);
+                let alive = Alive { child: key, number, actor: actor.clone(), lane: lane.clone(), body };
+                self.node.add_alive(alive);
+                if let Some(life) = self.kernel(key).and_then(|kernel| kernel.life(number)) {
+                    life.actor = Some(actor);
+                    life.lane = lane;
+                }
+            }
+            Err(error) => {
+                let cause = Cause::StartFailed(error.to_string());
+                self.bury(key, number, &cause);
+                Box::pin(self.life_ended(key, number, cause, myself)).await;
+            }
+        }
+    }
+
+    /// A life is made and proven.
+    pub(super) fn life_ready(&mut self, slot: u32, number: u64, restored: bool) {
+        let now = self.now();
+        let Some((key, kernel)) = self.kernel_of(slot) else { return };
+        let Some(life) = kernel.life(number).filter(|life| life.stage == Stage::Starting) else { return };
+        life.stage = Stage::Ready;
+        let took = now - life.began;
+        let incarnation = Arc::clone(&life.incarnation);
+        let is_standby = matches!(life.role, Role::Standby);
+        let is_successor = matches!(life.role, Role::Successor(_));
+        let is_present = matches!(life.role, Role::Present);
+        kernel.timers.clear(Due::Life(number));
+        if incarnation.variant != Variant::Degraded {
+            kernel.start_takes = took;
+        }
+        let id = kernel.plan.kernel.id().clone();
+        if is_present {
+            self.env.links.operator.tell(Some(&id), Fact::Started { incarnation: number, restored });
+            self.present_serves(key);
+        } else if is_standby {
+            kernel.plan.kernel.add_standby(&incarnation);
+            self.env.links.operator.tell(Some(&id), Fact::StandbyReady { incarnation: number });
+            let Some(kernel) = self.kernel(key) else { return };
+            kernel.complete |= kernel.warm() >= kernel.plan.replicas;
+            if kernel.phase == Phase::Waiting && kernel.present().is_none() {
+                // Nobody serves, and here is somebody who can.
+                self.machine.resume(key, now);
+                self.promote(key);
+            }
+            self.tell_started(key);
+        } else if is_successor {
+            kernel.plan.kernel.hand_over(&incarnation);
+        }
+    }
+
+    /// The present life serves.
+    fn present_serves(&mut self, key: ChildKey) {
+        let now = self.now();
+        let Some(kernel) = self.kernel(key) else { return };
+        if matches!(kernel.phase, Phase::Stopping | Phase::Isolated) {
+            // It was told to end before it could say that it serves.
+            return;
+        }
+        let number = kernel.present().map_or(0, Life::number);
+        kernel.set_phase(Phase::Serving, now);
+        if kernel.draining {
+            kernel.timers.set(Due::Drain, now + kernel.plan.grace);
+        }
+        if !kernel.is_degraded() {
+            kernel.timers.clear(Due::Rebuild);
+        }
+        let (slot, life) = (kernel.plan.slot, kernel.life);
+        let missing = kernel.plan.replicas.saturating_sub(kernel.standbys());
+        if missing > 0 && !kernel.timers.is_set(Due::Standby) && !kernel.is_degraded() {
+            kernel.timers.set(Due::Standby, now);
+        }
+        if number > 1 {
+            self.env.links.to_breaker(BreakerMsg::Restarted { slot });
+        }
+        self.machine.on_started(key, life, now);
+        self.tell_started(key);
+    }
+
+    /// A life that was prepared has become the present one. What it says may overtake each other, so this may come twice.
+    pub(super) async fn took_over(&mut self, slot: u32, number: u64) {
+        let Some((key, kernel)) = self.kernel_of(slot) else { return };
+        let Some(at) = kernel.lives.iter().position(|life| life.incarnation.number == number) else { return };
+        if matches!(kernel.lives[at].role, Role::Present | Role::Leaving) {
+            return;
+        }
+        for life in &mut kernel.lives {
+            if matches!(life.role, Role::Present) {
+                life.role = Role::Leaving;
+            }
+        }
+        let role = mem::replace(&mut kernel.lives[at].role, Role::Present);
+        let id = kernel.plan.kernel.id().clone();
+        let variant = kernel.lives[at].incarnation.variant;
+        self.env.links.operator.tell(Some(&id), Fact::TookOver { incarnation: number, variant });
+        self.present_serves(key);
+        let Some(kernel) = self.kernel(key) else { return };
+        match role {
+            Role::Successor(Purpose::Replace(launcher, done)) => {
+                kernel.plan.replace(launcher);
+                // Who asked may be gone; so below. Standbys of the old version make way for new ones.
+                let _ = done.send(Ok(()));
+                dismiss_standbys(kernel);
+            }
+            Role::Successor(Purpose::FailBack(done)) => {
+                kernel.variant = Variant::Main;
+                kernel.recovery.set_failed_over(false);
+                let _ = done.send(Ok(()));
+                dismiss_standbys(kernel);
+            }
+            Role::Successor(Purpose::Start | Purpose::Recover) => {
+                self.env.links.operator.tell(Some(&id), Fact::Recovered);
+            }
+            Role::Standby | Role::Present | Role::Leaving => {}
+        }
+        let now = self.now();
+        if let Some(kernel) = self.kernel(key)
+            && kernel.standbys() < kernel.plan.replicas
+            && !kernel.timers.is_set(Due::Standby)
+        {
+            kernel.timers.set(Due::Standby, now);
+        }
+    }
+
+    /// A warm standby takes over now, if there is one.
+    fn promote(&mut self, key: ChildKey) -> bool {
+        let Some(kernel) = self.kernel(key) else { return false };
+        let Some(number) = kernel.plan.kernel.promote_standby() else { return false };
+        for life in &mut kernel.lives {
+            if life.incarnation.number == number {
+                life.role = Role::Present;
+            } else if matches!(life.role, Role::Present) {
+                life.role = Role::Leaving;
+            }
+        }
+        let fact = Fact::TookOver { incarnation: number, variant: kernel.variant };
+        let id = kernel.plan.kernel.id().clone();
+        self.env.links.operator.tell(Some(&id), fact);
+        self.present_serves(key);
+        true
+    }
+
+    /// The actor of a life has ended.
+    pub(super) async fn life_actor_ended(
+        &mut self,
+        key: ChildKey,
+        number: u64,
+        error: Option<String>,
+        myself: &Myself,
+    ) {
+        self.catch_up(key, number).await;
+        let now = self.now();
+        let Some(kernel) = self.kernel(key) else { return };
+        let grace = kernel.plan.grace;
+        let Some(life) = kernel.life(number) else { return };
+        life.actor = None;
+        let mut cause = match (error, &life.stage) {
+            (Some(text), Stage::Starting) => Cause::StartFailed(text),
+            (Some(text), Stage::Ready | Stage::Ending(_)) => Cause::Panicked(text),
+            (None, _) => Cause::Killed,
+        };
+        let is_present = matches!(life.role, Role::Present);
+        let has_thread = life.has_thread();
+        if has_thread {
+            // The actor was killed, its thread was not: it is fenced and gets its grace time to notice.
+            life.incarnation.dismiss();
+        }
+        let buried = self.bury(key, number, &cause);
+        if is_present && !buried {
+            // The watchdog was first; its message is still on its way.
+            cause = Cause::Hung;
+        }
+        if has_thread {
+            if let Some(kernel) = self.kernel(key) {
+                if let Some(life) = kernel.life(number) {
+                    life.stage = Stage::Ending(cause);
+                }
+                kernel.timers.set(Due::Life(number), now + grace);
+            }
+            return;
+        }
+        self.life_ended(key, number, cause, myself).await;
+    }
+
+    /// The end of a life overtakes what it said before.
+    async fn catch_up(&mut self, key: ChildKey, number: u64) {
+        let Some(kernel) = self.kernel(key) else { return };
+        let slot = kernel.plan.slot;
+        let Some(life) = kernel.life(number) else { return };
+        let (ready, took_over) = (life.incarnation.ready(), life.incarnation.epoch() != 0);
+        if let Some(restored) = ready {
+            self.life_ready(slot, number, restored);
+        }
+        if took_over {
+            self.took_over(slot, number).await;
+        }
+    }
+
+    pub(super) async fn lane_ended(&mut self, slot: u32, number: u64, myself: &Myself) {
+        let Some((key, kernel)) = self.kernel_of(slot) else { return };
+        let Some(life) = kernel.life(number).filter(|life| life.actor.is_none()) else { return };
+        if let Stage::Ending(cause) = life.stage.clone() {
+            self.life_ended(key, number, cause, myself).await;
+        }
+    }
+
+    pub(super) async fn hung(&mut self, slot: u32, number: u64, myself: &Myself) {
+        let Some((key, _)) = self.kernel_of(slot) else { return };
+        self.catch_up(key, number).await;
+        let Some(kernel) = self.kernel(key) else { return };
+        if kernel.life(number).is_none() {
+            // Its thread noticed the fence, and its end came first: the failure has been decided about.
+            return;
+        }
+        self.let_go(key, number);
+        self.life_ended(key, number, Cause::Hung, myself).await;
+    }
+
+    /// Voids the epoch of a life, if it is the slot's, and resolves what it had in hand.
+    fn bury(&mut self, key: ChildKey, number: u64, cause: &Cause) -> bool {
+        let Some(kernel) = self.kernel(key) else { return false };
+        let Some(epoch) = kernel.life(number).map(|life| life.incarnation.epoch()) else { return false };
+        epoch != 0 && kernel.plan.kernel.bury(epoch, cause)
+    }
+
+    /// Ends a life that does not end by itself: kill, fence, abandon.
+    fn let_go(&mut self, key: ChildKey, number: u64) {
+        let Some(kernel) = self.kernel(key) else { return };
+        let id = kernel.plan.kernel.id().clone();
+        let Some(life) = kernel.life(number) else { return };
+        life.incarnation.dismiss();
+        let (actor, lane) = (life.actor.take(), life.lane.take());
+        if let Some(actor) = actor {
+            self.node.take_alive(actor.get_id());
+            actor.kill();
+        }
+        if lane.is_some_and(|lane| lane.abandon()) {
+            let fact = Fact::ThreadAbandoned { alive: self.env.abandoned.alive() };
+            self.env.links.operator.tell(Some(&id), fact);
+        }
+    }
+
+    /// A life is gone for good, or fenced and given up.
+    async fn life_ended(&mut self, key: ChildKey, number: u64, cause: Cause, myself: &Myself) {
+        let now = self.now();
+        let Some(kernel) = self.kernel(key) else { return };
+        let Some(life) = kernel.take_life(number) else { return };
+        kernel.plan.kernel.forget_prepared(number);
+        if kernel.phase == Phase::Stopping {
+            if kernel.lives.is_empty() {
+                self.kernel_stopped(key);
+            }
+            return;
+        }
+        let id = kernel.plan.kernel.id().clone();
+        match life.role {
+            Role::Leaving => {}
+            Role::Standby => {
+                let at = kernel.recovery.on_standby_failure(now);
+                kernel.complete = true;
+                if let Some(at) = at {
+                    kernel.timers.set(Due::Standby, at);
+                }
+                self.env.links.operator.tell(Some(&id), Fact::StandbyFailed { incarnation: number, cause });
+                self.tell_started(key);
+            }
+            Role::Successor(Purpose::Replace(_, done) | Purpose::FailBack(done)) => {
+                let _ = done.send(Err(HandOverError::Start(cause)));
+            }
+            Role::Successor(Purpose::Start | Purpose::Recover) => {
+                self.note_kernel_failure(key, number, &cause);
+                self.failed(key, Failed::Present, myself).await;
+            }
+            Role::Present => {
+                self.note_kernel_failure(key, number, &cause);
+                if self.kernel(key).is_some_and(|kernel| kernel.plan.kernel.present().is_some()) {
+                    // A successor was ready and serves already; its message is on its way.
+                    return;
+                }
+                let degraded = life.incarnation.variant == Variant::Degraded;
+                let whose = if degraded { Failed::Degraded } else { Failed::Present };
+                self.failed(key, whose, myself).await;
+            }
+        }
+    }
+
+    fn note_kernel_failure(&mut self, key: ChildKey, number: u64, cause: &Cause) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        child.last_failure = Some(cause.clone());
+        let fact = Fact::Failed { incarnation: number, cause: cause.clone() };
+        self.env.links.operator.tell_child(&self.node.name, child.declared.name(), fact);
+    }
+
+    /// Nobody serves any more, or what was to serve again does not. Decides and acts.
+    async fn failed(&mut self, key: ChildKey, whose: Failed, myself: &Myself) {
+        let now = self.now();
+        let allows = self.machine.allows_restart(now);
+        let state = self.machine.child(key).map(|view| (view.state, view.spec.rules.restart));
+        let Some((state, restart)) = state else { return };
+        let out_of_threads = self.env.abandoned.alive() >= self.env.abandoned_limit;
+        let Some(kernel) = self.kernel(key) else { return };
+        let life = kernel.life;
+        if !kernel.served || restart == Restart::Temporary {
+            // One that never served is not kept: whoever started it is told. A temporary one is not started again.
+            self.machine.on_exit(key, life, Exit::Abnormal, None, now);
+            return;
+        }
+        if whose == Failed::Degraded && matches!(state, ChildState::Delayed { .. } | ChildState::Starting) {
+            // It answered only until the restart, which is on its way.
+            if !kernel.has_successor() {
+                kernel.set_phase(Phase::Waiting, now);
+            }
+            return;
+        }
+        if out_of_threads && kernel.plan.launcher(kernel.variant).takes_a_thread() {
+            kernel.recovery.hold();
+            self.isolate(key, DownReason::AbandonedThreads);
+            return;
+        }
+        let situation = Situation {
+            now,
+            supervisor_allows: allows,
+            standby_ready: kernel.warm() > 0,
+            earliest_deadline: kernel.plan.kernel.earliest_deadline(),
+            start_takes: kernel.start_takes,
+        };
+        let decision = match whose {
+            Failed::Present => kernel.recovery.on_failure(&situation),
+            Failed::Degraded => kernel.recovery.on_degraded_failure(&situation),
+        };
+        self.carry_out(key, decision, myself).await;
+    }
+
+    /// Does what the kernel's policy says about a failure.
+    async fn carry_out(&mut self, key: ChildKey, decision: Decision, myself: &Myself) {
+        let now = self.now();
+        let Some(kernel) = self.kernel(key) else { return };
+        let id = kernel.plan.kernel.id().clone();
+        let life = kernel.life;
+        match decision {
+            Decision::Restart { at, in_window, degrade } => {
+                kernel.set_phase(Phase::Waiting, now);
+                if at > now {
+                    kernel.plan.kernel.wait_until(at);
+                }
+                let fact = Fact::Restarting { delay: at - now, in_window };
+                self.env.links.operator.tell(Some(&id), fact);
+                self.machine.on_exit(key, life, Exit::Abnormal, Some(at), now);
+                if degrade {
+                    self.degrade(key, myself).await;
+                }
+            }
+            Decision::Promote { rebuild_at } => {
+                if let Some(at) = rebuild_at {
+                    kernel.timers.set(Due::Standby, at);
+                }
+                if !self.promote(key) {
+                    // It was warm a moment ago, and is gone: as without it.
+                    self.machine.on_exit(key, life, Exit::Abnormal, Some(now), now);
+                }
+            }
+            Decision::Degrade { rebuild_at } => {
+                if let Some(at) = rebuild_at {
+                    kernel.timers.set(Due::Rebuild, at);
+                }
+                self.degrade(key, myself).await;
+            }
+            Decision::Failover => {
+                kernel.variant = Variant::Backup;
+                kernel.set_phase(Phase::Starting, now);
+                let to = kernel.plan.device_of(Variant::Backup);
+                dismiss_standbys(kernel);
+                let incarnation = kernel.plan.kernel.begin(Variant::Backup);
+                self.env.links.operator.tell(Some(&id), Fact::FailedOver { to });
+                self.launch(key, incarnation, Role::Present, myself).await;
+            }
+            Decision::Isolate => self.isolate(key, DownReason::Isolated),
+            Decision::GiveUp => self.machine.escalate(key, now),
+            Decision::Ignore => {}
+        }
+    }
+
+    /// The degraded path answers from now on.
+    async fn degrade(&mut self, key: ChildKey, myself: &Myself) {
+        let Some(kernel) = self.kernel(key) else { return };
+        if kernel.present().is_some() {
+            return;
+        }
+        let id = kernel.plan.kernel.id().clone();
+        let incarnation = kernel.plan.kernel.begin(Variant::Degraded);
+        self.env.links.operator.tell(Some(&id), Fact::Degraded);
+        self.launch(key, incarnation, Role::Present, myself).await;
+    }
+
+    /// Nobody serves until an operator says so.
+    fn isolate(&mut self, key: ChildKey, reason: DownReason) {
+        let now = self.now();
+        let Some(child) = self.children.get(&key) else { return };
+        let cause = child.last_failure.clone().unwrap_or(Cause::Killed);
+        let Some(kernel) = self.kernel(key) else { return };
+        dismiss_all(kernel);
+        kernel.timers.clear(Due::Rebuild);
+        kernel.timers.clear(Due::Standby);
+        kernel.set_phase(Phase::Isolated, now);
+        kernel.plan.kernel.close(reason);
+        let slot = kernel.plan.slot;
+        let id = kernel.plan.kernel.id().clone();
+        self.machine.hold(key, now);
+        self.env.links.operator.tell(Some(&id), Fact::Isolated { cause });
+        // A drain of this one, or a shutdown, may have waited for it.
+        self.idle(Some(slot), now);
+    }
+
+    /// A request cannot wait for the restart.
+    pub(super) async fn pressed(&mut self, slot: u32, myself: &Myself) {
+        let now = self.now();
+        let Some((key, kernel)) = self.kernel_of(slot) else { return };
+        if kernel.phase != Phase::Waiting || kernel.present().is_some() {
+            return;
+        }
+        match kernel.recovery.relief(kernel.warm() > 0) {
+            Relief::Promote => {
+                self.machine.resume(key, now);
+                self.promote(key);
+            }
+            Relief::Degrade => self.degrade(key, myself).await,
+            Relief::None => {}
+        }
+    }
+
+    /// An alarm of a kernel rang: what it waited for has not happened in time, or a delay is over.
+    pub(super) async fn alarm(&mut self, slot: u32, myself: &Myself) {
+        let now = self.now();
+        let Some((key, kernel)) = self.kernel_of(slot) else { return };
+        for due in kernel.timers.take_due(now) {
+            match due {
+                Due::Life(number) => self.life_is_late(key, number, myself).await,
+                Due::Rebuild => self.rebuild(key, myself).await,
+                Due::Standby => self.make_standby(key, myself).await,
+                Due::Drain => {
+                    if let Some(name) = self.children.get(&key).map(|child| Arc::clone(child.declared.name()))
+                    {
+                        // It is a child until it is forgotten.
+                        let _stopped = self.machine.terminate_child(&name, now);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn life_is_late(&mut self, key: ChildKey, number: u64, myself: &Myself) {
+        let Some(kernel) = self.kernel(key) else { return };
+        let limit = kernel.plan.start_limit;
+        let Some(life) = kernel.life(number) else { return };
+        let cause = match life.stage.clone() {
+            Stage::Starting => Cause::StartFailed(format!("not ready after {limit:?}")),
+            Stage::Ending(cause) => cause,
+            Stage::Ready => return,
+        };
+        self.bury(key, number, &cause);
+        self.let_go(key, number);
+        self.life_ended(key, number, cause, myself).await;
+    }
+
+    /// Rebuilds the kernel behind its degraded path.
+    async fn rebuild(&mut self, key: ChildKey, myself: &Myself) {
+        let Some(kernel) = self.kernel(key) else { return };
+        if kernel.phase != Phase::Serving && kernel.phase != Phase::Starting || kernel.has_successor() {
+            return;
+        }
+        let incarnation = kernel.plan.kernel.prepare(kernel.variant);
+        self.launch(key, incarnation, Role::Successor(Purpose::Recover), myself).await;
+    }
+
+    /// Makes the standbys that are missing.
+    async fn make_standby(&mut self, key: ChildKey, myself: &Myself) {
+        loop {
+            let Some(kernel) = self.kernel(key) else { return };
+            let over = matches!(kernel.phase, Phase::Isolated | Phase::Stopping);
+            if over || kernel.standbys() >= kernel.plan.replicas || kernel.timers.is_set(Due::Standby) {
+                return;
+            }
+            let incarnation = kernel.plan.kernel.prepare(kernel.variant);
+            self.launch(key, incarnation, Role::Standby, myself).await;
+        }
+    }
+
+    /// The machine wants the kernel down: after its current request.
+    pub(super) fn stop_kernel(&mut self, key: ChildKey) {
+        let now = self.now();
+        let terminates = self.children.get(&key).is_some_and(|child| !child.stopped.is_empty());
+        let Some(kernel) = self.kernel(key) else { return };
+        kernel.set_phase(Phase::Stopping, now);
+        kernel.timers.clear(Due::Rebuild);
+        kernel.timers.clear(Due::Standby);
+        kernel.timers.clear(Due::Drain);
+        for life in &mut kernel.lives {
+            match mem::replace(&mut life.role, Role::Leaving) {
+                Role::Present => life.role = Role::Present,
+                Role::Standby | Role::Leaving => life.incarnation.dismiss(),
+                Role::Successor(purpose) => {
+                    life.incarnation.dismiss();
+                    purpose.cancel();
+                }
+            }
+        }
+        if terminates {
+            kernel.plan.kernel.drain();
+        }
+        kernel.plan.kernel.stop();
+        if kernel.lives.is_empty() {
+            self.kernel_stopped(key);
+        }
+    }
+
+    /// The machine wants the kernel dead at once.
+    pub(super) fn kill_kernel(&mut self, key: ChildKey) {
+        let now = self.now();
+        let Some(kernel) = self.kernel(key) else { return };
+        kernel.set_phase(Phase::Stopping, now);
+        dismiss_all(kernel);
+        let numbers: Vec<u64> = kernel.lives.iter().map(Life::number).collect();
+        for number in numbers {
+            self.bury(key, number, &Cause::Killed);
+            let Some(life) = self.kernel(key).and_then(|kernel| kernel.life(number)) else { continue };
+            if let Some(actor) = &life.actor {
+                actor.kill();
+            }
+            if life.lane.is_some() || life.actor.is_none() {
+                // A thread cannot be killed: it is fenced and left.
+                self.let_go(key, number);
+                if let Some(kernel) = self.kernel(key) {
+                    kernel.take_life(number);
+                }
+            }
+        }
+        self.env.links.endings.killed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        if self.kernel(key).is_some_and(|kernel| kernel.lives.is_empty()) {
+            self.kernel_gone(key);
+        }
+    }
+
+    pub(super) fn abandon_kernel(&mut self, key: ChildKey) {
+        let Some(kernel) = self.kernel(key) else { return };
+        let numbers: Vec<u64> = kernel.lives.iter().map(Life::number).collect();
+        for number in numbers {
+            self.let_go(key, number);
+            if let Some(kernel) = self.kernel(key) {
+                kernel.take_life(number);
+            }
+        }
+        self.reset_kernel(key);
+    }
+
+    fn kernel_stopped(&mut self, key: ChildKey) {
+        let killed = self.machine.child(key).is_some_and(|view| view.state != ChildState::Stopping);
+        if !killed {
+            self.env.links.endings.stopped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        self.kernel_gone(key);
+    }
+
+    /// Nothing of the kernel is alive any more, as the machine wanted.
+    fn kernel_gone(&mut self, key: ChildKey) {
+        let now = self.now();
+        self.reset_kernel(key);
+        if !self.machine.is_running()
+            && let Some(id) = self.kernel(key).map(|kernel| kernel.plan.kernel.id().clone())
+        {
+            // Its supervisor ends, and nobody else will say so.
+            self.env.links.operator.tell(Some(&id), Fact::Stopped);
+        }
+        if let Some(life) = self.machine.child(key).map(|view| view.life) {
+            self.machine.on_exit(key, life, Exit::Shutdown, None, now);
+        }
+    }
+
+    /// A kernel that is down waits to be started again as if for the first time.
+    pub(super) fn reset_kernel(&mut self, key: ChildKey) {
+        let now = self.now();
+        if let Some(kernel) = self.kernel(key).filter(|kernel| kernel.lives.is_empty()) {
+            kernel.draining = false;
+            if kernel.phase != Phase::Isolated {
+                kernel.set_phase(Phase::Starting, now);
+            }
+        }
+    }
+
+    pub(super) async fn replace(&mut self, slot: u32, purpose: Purpose, myself: &Myself) {
+        let Some((key, kernel)) = self.kernel_of(slot) else {
+            return purpose.fail(HandOverError::UnknownKernel);
+        };
+        let at_home = matches!(purpose, Purpose::FailBack(_)) && kernel.variant != Variant::Backup;
+        if at_home {
+            return purpose.fail(HandOverError::AtHome);
+        }
+        if kernel.phase != Phase::Serving || kernel.has_successor() || kernel.draining {
+            return purpose.fail(HandOverError::Busy);
+        }
+        let variant = match &purpose {
+            Purpose::FailBack(_) => Variant::Main,
+            Purpose::Replace(..) | Purpose::Start | Purpose::Recover => kernel.variant,
+        };
+        let incarnation = kernel.plan.kernel.prepare(variant);
+        self.launch(key, incarnation, Role::Successor(purpose), myself).await;
+    }
+
+    pub(super) fn resume_kernel(&mut self, slot: u32, now: Timestamp) -> bool {
+        if self.shutdown.is_some() {
+            return false;
+        }
+        let Some((key, kernel)) = self.kernel_of(slot) else { return false };
+        let id = kernel.plan.kernel.id().clone();
+        let degraded = kernel.is_degraded() && kernel.phase == Phase::Serving && !kernel.has_successor();
+        let waits = matches!(kernel.phase, Phase::Isolated | Phase::Waiting);
+        if !(degraded || waits) || !kernel.recovery.on_resume() {
+            return false;
+        }
+        if degraded {
+            kernel.timers.set(Due::Rebuild, now);
+        } else if !self.machine.resume(key, now) {
+            return false;
+        }
+        self.env.links.operator.tell(Some(&id), Fact::Resumed);
+        true
+    }
+}
+
+impl Purpose {
+    fn fail(self, error: HandOverError) {
+        match self {
+            // Who asked may be gone.
+            Self::Replace(_, done) | Self::FailBack(done) => drop(done.send(Err(error))),
+            Self::Start | Self::Recover => {}
+        }
+    }
+
+    fn cancel(self) {
+        self.fail(HandOverError::Start(Cause::Killed));
+    }
+}
+
+fn dismiss_standbys(kernel: &mut KernelChild) {
+    for life in kernel.lives.iter_mut().filter(|life| matches!(life.role, Role::Standby)) {
+        life.role = Role::Leaving;
+        life.incarnation.dismiss();
+        kernel.plan.kernel.forget_prepared(life.incarnation.number);
+    }
+}
+
+/// All lives end, whatever they do: nobody will ask for what they make.
+fn dismiss_all(kernel: &mut KernelChild) {
+    for life in &mut kernel.lives {
+        if let Role::Successor(purpose) = mem::replace(&mut life.role, Role::Leaving) {
+            purpose.cancel();
+        }
+        life.incarnation.dismiss();
+        kernel.plan.kernel.forget_prepared(life.incarnation.number);
+    }
+}

@@ -1,0 +1,239 @@
+//! The lives of one kernel, as its supervisor keeps them.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use ractor::ActorCell;
+use rustkernel_core::clock::Timestamp;
+use rustkernel_core::recovery::RecoveryMachine;
+use tokio::sync::oneshot;
+
+use super::message::{HandOverError, RecoveryMsg};
+use super::node::KernelPlan;
+use crate::cause::Cause;
+use crate::home::Home;
+use crate::kernel_actor::Launch;
+use crate::lane::Lane;
+use crate::links::Links;
+use crate::slot::{Incarnation, Variant};
+use crate::timer::Alarm;
+
+/// Where a kernel stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Its present incarnation is being made.
+    Starting,
+    Serving,
+    /// It failed and comes back, alone or with its group.
+    Waiting,
+    Isolated,
+    /// It was told to end.
+    Stopping,
+}
+
+/// One kernel, with all its lives.
+pub(super) struct KernelChild {
+    pub(super) plan: Arc<KernelPlan>,
+    pub(super) recovery: RecoveryMachine,
+    pub(super) lives: Vec<Life>,
+    pub(super) phase: Phase,
+    pub(super) since: Timestamp,
+    /// The machine's number of the start that is under way, or the last one.
+    pub(super) life: u64,
+    /// What the next lives are made from: the kernel, or its backup.
+    pub(super) variant: Variant,
+    pub(super) served: bool,
+    /// All its standbys have been warm once, or one of them could not be made: nobody waits for them any more.
+    pub(super) complete: bool,
+    /// A drain was asked for; a stop follows when the slot is empty.
+    pub(super) draining: bool,
+    /// How long the last start took.
+    pub(super) start_takes: Duration,
+    pub(super) timers: Timers,
+}
+
+/// One life.
+pub(super) struct Life {
+    pub(super) incarnation: Arc<Incarnation>,
+    pub(super) actor: Option<ActorCell>,
+    pub(super) lane: Option<Arc<Lane>>,
+    pub(super) role: Role,
+    pub(super) stage: Stage,
+    pub(super) began: Timestamp,
+}
+
+/// What a life is for.
+pub(super) enum Role {
+    /// It serves, or is made to serve at once.
+    Present,
+    /// It stands by.
+    Standby,
+    /// It takes over from the present one when it is ready.
+    Successor(Purpose),
+    /// It has been replaced, or is wanted no more, and ends.
+    Leaving,
+}
+
+/// Why there is a successor.
+pub(super) enum Purpose {
+    /// The supervisor starts the kernel again; its degraded path has answered meanwhile.
+    Start,
+    /// The kernel is rebuilt behind its degraded path.
+    Recover,
+    /// A new version, and what the next ones are made from.
+    Replace(Arc<dyn Launch>, oneshot::Sender<Result<(), HandOverError>>),
+    /// Back to the kernel's own device.
+    FailBack(oneshot::Sender<Result<(), HandOverError>>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Starting,
+    Ready,
+    /// Its actor is gone, its fenced thread not yet.
+    Ending(Cause),
+}
+
+impl KernelChild {
+    pub(super) fn new(plan: Arc<KernelPlan>, links: &Arc<Links>, home: &Arc<Home>) -> Self {
+        let timers = Timers::new(plan.slot, links, home);
+        Self {
+            recovery: plan.recovery.clone(),
+            plan,
+            lives: Vec::new(),
+            phase: Phase::Starting,
+            since: links.timer.clock().now(),
+            life: 0,
+            variant: Variant::Main,
+            served: false,
+            complete: false,
+            draining: false,
+            start_takes: Duration::ZERO,
+            timers,
+        }
+    }
+
+    pub(super) fn set_phase(&mut self, phase: Phase, now: Timestamp) {
+        self.served |= phase == Phase::Serving;
+        self.phase = phase;
+        self.since = now;
+    }
+
+    pub(super) fn life(&mut self, number: u64) -> Option<&mut Life> {
+        self.lives.iter_mut().find(|life| life.incarnation.number == number)
+    }
+
+    pub(super) fn take_life(&mut self, number: u64) -> Option<Life> {
+        let at = self.lives.iter().position(|life| life.incarnation.number == number)?;
+        self.timers.clear(Due::Life(number));
+        Some(self.lives.swap_remove(at))
+    }
+
+    /// The life that serves, or is made to.
+    pub(super) fn present(&self) -> Option<&Life> {
+        self.lives.iter().find(|life| matches!(life.role, Role::Present))
+    }
+
+    /// Whether its degraded path is what serves, or is made to.
+    pub(super) fn is_degraded(&self) -> bool {
+        self.present().is_some_and(|life| life.incarnation.variant == Variant::Degraded)
+    }
+
+    /// Whether a successor is being made or waits.
+    pub(super) fn has_successor(&self) -> bool {
+        self.lives.iter().any(|life| matches!(life.role, Role::Successor(_)))
+    }
+
+    /// Standbys that are warm.
+    pub(super) fn warm(&self) -> usize {
+        let warm = |life: &&Life| matches!(life.role, Role::Standby) && life.stage == Stage::Ready;
+        self.lives.iter().filter(warm).count()
+    }
+
+    /// Whether it serves, with as many warm standbys as it should have, or had them once.
+    pub(super) fn is_complete(&self) -> bool {
+        self.served && (self.complete || self.warm() >= self.plan.replicas)
+    }
+
+    /// Standbys that are warm or being made.
+    pub(super) fn standbys(&self) -> usize {
+        self.lives.iter().filter(|life| matches!(life.role, Role::Standby)).count()
+    }
+}
+
+impl Life {
+    pub(super) fn number(&self) -> u64 {
+        self.incarnation.number
+    }
+
+    /// Whether its thread still runs.
+    pub(super) fn has_thread(&self) -> bool {
+        self.lane.as_ref().is_some_and(|lane| !lane.has_ended())
+    }
+}
+
+/// What a kernel's alarm may ring for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// A life has not started, or its thread not ended, in time.
+    Life(u64),
+    /// The kernel is to be rebuilt behind its degraded path.
+    Rebuild,
+    /// A standby is to be rebuilt.
+    Standby,
+    /// A drain takes too long.
+    Drain,
+}
+
+/// The points in time that one kernel waits for. Few: one for each of its lives, and a rebuild.
+pub(super) struct Timers {
+    due: Vec<(Timestamp, Due)>,
+    alarm: Arc<KernelAlarm>,
+    links: Weak<Links>,
+}
+
+struct KernelAlarm {
+    slot: u32,
+    home: Weak<Home>,
+}
+
+impl Timers {
+    fn new(slot: u32, links: &Arc<Links>, home: &Arc<Home>) -> Self {
+        let alarm = Arc::new(KernelAlarm { slot, home: Arc::downgrade(home) });
+        Self { due: Vec::new(), alarm, links: Arc::downgrade(links) }
+    }
+
+    /// Rings for `due` at `at`, and at no other time.
+    pub(super) fn set(&mut self, due: Due, at: Timestamp) {
+        self.clear(due);
+        self.due.push((at, due));
+        if let Some(links) = self.links.upgrade() {
+            let alarm: Weak<dyn Alarm> = Arc::downgrade(&self.alarm) as Weak<dyn Alarm>;
+            links.timer.schedule(at, alarm, 0);
+        }
+    }
+
+    pub(super) fn clear(&mut self, due: Due) {
+        self.due.retain(|(_, other)| *other != due);
+    }
+
+    pub(super) fn is_set(&self, due: Due) -> bool {
+        self.due.iter().any(|(_, other)| *other == due)
+    }
+
+    /// Takes what is due at `now`, the earliest first. A ring for what was cleared or moved finds nothing.
+    pub(super) fn take_due(&mut self, now: Timestamp) -> Vec<Due> {
+        let mut due: Vec<_> = self.due.iter().filter(|(at, _)| *at <= now).copied().collect();
+        self.due.retain(|(at, _)| *at > now);
+        due.sort_by_key(|(at, _)| *at);
+        due.into_iter().map(|(_, due)| due).collect()
+    }
+}
+
+impl Alarm for KernelAlarm {
+    fn ring(&self, _: Timestamp, _: u64) {
+        if let Some(home) = self.home.upgrade() {
+            home.tell(RecoveryMsg::Alarm { slot: self.slot });
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! One node of the tree, as it outlives its recovery actor: what was declared, and what is alive below it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ractor::{ActorCell, ActorId};
+use rustkernel_core::DeviceId;
+use rustkernel_core::error::DownReason;
+use rustkernel_core::recovery::RecoveryMachine;
+use rustkernel_core::supervision::{ChildKey, ChildSpec, SupervisorConfig};
+
+use crate::cause::Cause;
+use crate::contain::contain;
+use crate::home::Home;
+use crate::kernel_actor::Launch;
+use crate::lane::Lane;
+use crate::slot::{Supervised, Variant};
+use crate::task::TaskPlan;
+
+/// A supervisor.
+pub(crate) struct Node {
+    pub(crate) name: Arc<str>,
+    pub(crate) config: SupervisorConfig,
+    pub(crate) home: Arc<Home>,
+    /// The children it begins with, every time.
+    pub(crate) children: Vec<Declared>,
+    /// Frees the supervisor's name once it is gone.
+    free_name: Box<dyn Fn() + Send + Sync>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Actors below it that are alive, so that whoever finds it dead can end them.
+    alive: HashMap<ActorId, Alive>,
+    /// Children that came at run time; its next life begins without them.
+    guests: BTreeMap<ChildKey, Arc<Declared>>,
+    /// Why its last life ended, if it ended in order.
+    ended: Option<Ended>,
+}
+
+/// How a supervisor's life ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Ended {
+    pub(crate) exit: rustkernel_core::supervision::Exit,
+    pub(crate) cause: Cause,
+}
+
+/// An actor below a node.
+#[derive(Clone)]
+pub(crate) struct Alive {
+    pub(crate) child: ChildKey,
+    /// The number of a kernel's life, or the machine's number of any other child's.
+    pub(crate) number: u64,
+    pub(crate) actor: ActorCell,
+    pub(crate) lane: Option<Arc<Lane>>,
+    pub(crate) body: Body,
+}
+
+#[derive(Clone)]
+pub(crate) enum Body {
+    Kernel(Arc<dyn Supervised>),
+    Task,
+    Supervisor(Arc<Node>),
+}
+
+/// A child as it was declared.
+#[derive(Clone)]
+pub(crate) struct Declared {
+    pub(crate) spec: ChildSpec,
+    pub(crate) body: Declaration,
+}
+
+#[derive(Clone)]
+pub(crate) enum Declaration {
+    Kernel(Arc<KernelPlan>),
+    Task(Arc<TaskPlan>),
+    Supervisor(Arc<Node>),
+}
+
+/// What it takes to supervise one kernel.
+pub(crate) struct KernelPlan {
+    pub(crate) kernel: Arc<dyn Supervised>,
+    pub(crate) slot: u32,
+    /// The kernel itself; replaced by newer versions.
+    pub(crate) main: Mutex<Arc<dyn Launch>>,
+    pub(crate) degraded: Option<Arc<dyn Launch>>,
+    pub(crate) backup: Option<Arc<dyn Launch>>,
+    pub(crate) device: DeviceId,
+    pub(crate) backup_device: Option<DeviceId>,
+    /// Warm standbys to keep.
+    pub(crate) replicas: usize,
+    /// As it begins, for every life of its supervisor.
+    pub(crate) recovery: RecoveryMachine,
+    /// How long a life whose actor was killed may take to notice.
+    pub(crate) grace: Duration,
+    /// How long a life may take to start.
+    pub(crate) start_limit: Duration,
+    /// Frees the kernel's name once it is gone.
+    pub(crate) free_name: Box<dyn Fn() + Send + Sync>,
+}
+
+impl KernelPlan {
+    pub(crate) fn launcher(&self, variant: Variant) -> Arc<dyn Launch> {
+        let main = || Arc::clone(&*self.main.lock().unwrap_or_else(PoisonError::into_inner));
+        match variant {
+            Variant::Main => main(),
+            Variant::Degraded => self.degraded.clone().unwrap_or_else(main),
+            Variant::Backup => self.backup.clone().unwrap_or_else(main),
+        }
+    }
+
+    /// The next lives are of this version.
+    pub(crate) fn replace(&self, launcher: Arc<dyn Launch>) {
+        let old = mem::replace(&mut *self.main.lock().unwrap_or_else(PoisonError::into_inner), launcher);
+        contain("dropping a kernel's spec", || drop(old));
+    }
+
+    pub(crate) fn device_of(&self, variant: Variant) -> DeviceId {
+        match variant {
+            Variant::Main | Variant::Degraded => self.device,
+            Variant::Backup => self.backup_device.unwrap_or(self.device),
+        }
+    }
+}
+
+impl Node {
+    pub(crate) fn new(
+        name: Arc<str>,
+        config: SupervisorConfig,
+        home: Arc<Home>,
+        children: Vec<Declared>,
+        free_name: Box<dyn Fn() + Send + Sync>,
+    ) -> Arc<Self> {
+        Arc::new(Self { name, config, home, children, free_name, state: Mutex::default() })
+    }
+
+    pub(crate) fn add_alive(&self, alive: Alive) {
+        self.lock().alive.insert(alive.actor.get_id(), alive);
+    }
+
+    pub(crate) fn take_alive(&self, actor: ActorId) -> Option<Alive> {
+        self.lock().alive.remove(&actor)
+    }
+
+    /// Everything that is alive below it, forgotten here.
+    pub(crate) fn take_remains(&self) -> Vec<Alive> {
+        mem::take(&mut self.lock().alive).into_values().collect()
+    }
+
+    pub(crate) fn add_guest(&self, key: ChildKey, child: Arc<Declared>) {
+        self.lock().guests.insert(key, child);
+    }
+
+    pub(crate) fn remove_guest(&self, key: ChildKey) -> Option<Arc<Declared>> {
+        self.lock().guests.remove(&key)
+    }
+
+    pub(crate) fn take_guests(&self) -> Vec<Arc<Declared>> {
+        mem::take(&mut self.lock().guests).into_values().collect()
+    }
+
+    pub(crate) fn set_ended(&self, ended: Ended) {
+        self.lock().ended = Some(ended);
+    }
+
+    pub(crate) fn take_ended(&self) -> Option<Ended> {
+        self.lock().ended.take()
+    }
+
+    /// All kernels in and below it, in start order.
+    pub(crate) fn kernels(&self) -> Vec<Arc<KernelPlan>> {
+        let mut found = Vec::new();
+        self.collect(&mut found);
+        found
+    }
+
+    fn collect(&self, found: &mut Vec<Arc<KernelPlan>>) {
+        let guests: Vec<_> = self.lock().guests.values().cloned().collect();
+        for child in self.children.iter().chain(guests.iter().map(|guest| &**guest)) {
+            child.collect(found);
+        }
+    }
+
+    /// Frees its own name and those of all supervisors below it.
+    fn free_supervisors(&self) {
+        (self.free_name)();
+        let guests: Vec<_> = self.lock().guests.values().cloned().collect();
+        for child in self.children.iter().chain(guests.iter().map(|guest| &**guest)) {
+            if let Declaration::Supervisor(node) = &child.body {
+                node.free_supervisors();
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Declared {
+    /// Nobody serves its kernels: whatever waits and comes is answered.
+    pub(crate) fn close(&self, reason: DownReason) {
+        let mut found = Vec::new();
+        self.collect(&mut found);
+        for plan in found {
+            plan.kernel.close(reason);
+        }
+    }
+
+    /// It is gone for good: its names are free.
+    pub(crate) fn free_names(&self) {
+        let mut found = Vec::new();
+        self.collect(&mut found);
+        for plan in found {
+            (plan.free_name)();
+        }
+        if let Declaration::Supervisor(node) = &self.body {
+            node.free_supervisors();
+        }
+    }
+
+    fn collect(&self, found: &mut Vec<Arc<KernelPlan>>) {
+        match &self.body {
+            Declaration::Kernel(plan) => found.push(Arc::clone(plan)),
+            Declaration::Supervisor(node) => node.collect(found),
+            Declaration::Task(_) => {}
+        }
+    }
+}
+
+impl Node {
+    /// What is alive below a node whose actor has died without ending its children: told to die, waited for, and where it does not,
+    /// fenced and counted. Its guests are gone for good.
+    pub(crate) fn reap(
+        self: Arc<Self>,
+        links: Arc<crate::links::Links>,
+    ) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            for alive in self.take_remains() {
+                alive.actor.kill();
+                tokio::select! {
+                    _ = alive.actor.wait(None) => {}
+                    () = links.pause(PATIENCE) => {}
+                }
+                match &alive.body {
+                    Body::Kernel(kernel) => {
+                        kernel.bury_present(&Cause::Killed);
+                        if let Some(lane) = &alive.lane {
+                            lane.abandon();
+                        }
+                    }
+                    Body::Task => {}
+                    Body::Supervisor(node) => Arc::clone(node).reap(Arc::clone(&links)).await,
+                }
+            }
+            for guest in self.take_guests() {
+                guest.close(DownReason::SupervisorGone);
+                guest.free_names();
+                contain("dropping a child's spec", || drop(guest));
+            }
+        })
+    }
+}
+
+/// How long an actor may take to die before it is left to itself.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Declared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Declared").field("spec", &self.spec).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,105 @@
+//! One life of a kernel, as its slot and its supervisor know it.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustkernel_core::clock::Timestamp;
+use rustkernel_core::traits::Signal;
+use serde::Serialize;
+use tokio::sync::Notify;
+
+/// Which of a kernel's factories an incarnation comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Variant {
+    /// The kernel itself, on its own device.
+    Main,
+    /// Its degraded path.
+    Degraded,
+    /// The kernel on its backup device.
+    Backup,
+}
+
+/// One life of a kernel, numbered. It serves while its epoch is the slot's; a standby has none yet.
+#[derive(Debug)]
+pub(crate) struct Incarnation {
+    /// Everything the incarnation does carries this; after a fence it is void. 0 before it is promoted.
+    epoch: AtomicU64,
+    /// The number of this life, from 1.
+    pub(crate) number: u64,
+    pub(crate) variant: Variant,
+    /// Raised when the incarnation has been fenced.
+    pub(crate) fence: Signal,
+    /// Rung for an incarnation that stands by: it was promoted, dismissed, or there is a new checkpoint.
+    call: Notify,
+    /// Since when user code blocks the thread, in clock nanoseconds; 0 while it does not.
+    blocked_since: AtomicU64,
+    /// Set when it is made and proven: whether it was restored.
+    ready: OnceLock<bool>,
+}
+
+impl Incarnation {
+    pub(crate) fn new(epoch: u64, number: u64, variant: Variant) -> Self {
+        Self {
+            epoch: AtomicU64::new(epoch),
+            number,
+            variant,
+            fence: Signal::new(),
+            call: Notify::new(),
+            blocked_since: AtomicU64::new(0),
+            ready: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// The slot is its own from now on.
+    pub(super) fn promote(&self, epoch: u64) {
+        self.epoch.store(epoch, Ordering::Release);
+        self.call.notify_one();
+    }
+
+    /// It is not wanted any more.
+    pub(crate) fn dismiss(&self) {
+        self.fence.raise();
+        self.call.notify_one();
+    }
+
+    /// Tells it to look again.
+    pub(super) fn ring(&self) {
+        self.call.notify_one();
+    }
+
+    /// Waits for the next ring.
+    pub(crate) async fn rung(&self) {
+        self.call.notified().await;
+    }
+
+    pub(crate) fn blocked_since(&self) -> Option<Timestamp> {
+        match self.blocked_since.load(Ordering::Acquire) {
+            0 => None,
+            nanos => Some(Timestamp::from_nanos(nanos)),
+        }
+    }
+
+    /// It is made and proven.
+    pub(crate) fn set_ready(&self, restored: bool) {
+        // An incarnation is made once.
+        let _ = self.ready.set(restored);
+    }
+
+    /// Whether it was restored, if it has ever been ready.
+    pub(crate) fn ready(&self) -> Option<bool> {
+        self.ready.get().copied()
+    }
+
+    pub(super) fn enter(&self, now: Timestamp) {
+        self.blocked_since.store(now.as_nanos().max(1), Ordering::Release);
+    }
+
+    pub(super) fn leave(&self) {
+        self.blocked_since.store(0, Ordering::Release);
+    }
+}

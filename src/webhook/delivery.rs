@@ -1,0 +1,144 @@
+//! The webhook's thread: one document after the other, each with its attempts.
+
+use std::io;
+use std::panic::catch_unwind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustkernel_core::clock::{Clock, Timestamp};
+use rustkernel_core::log_limit::{LogDecision, LogLimit};
+use rustkernel_core::resilience::{ErrorKind, RetryDecision, RetryPlan};
+
+use super::document::Document;
+use super::outbox::Outbox;
+use super::target::Target;
+
+pub(super) struct Delivery {
+    outbox: Arc<Outbox>,
+    target: Arc<Target>,
+    /// The client counts in whole seconds.
+    timeout_seconds: u64,
+    plan: RetryPlan,
+    clock: Clock,
+    rng: fastrand::Rng,
+    log: LogLimit,
+}
+
+/// Why an attempt did not deliver its document.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("the answer is {status}")]
+    Status { status: u16 },
+    #[error("{0}")]
+    Client(#[source] minreq::Error),
+    #[error("the HTTP client panicked")]
+    ClientPanicked,
+}
+
+impl Delivery {
+    pub(super) fn new(outbox: Arc<Outbox>, target: Arc<Target>, timeout: Duration, plan: RetryPlan) -> Self {
+        Self {
+            outbox,
+            target,
+            timeout_seconds: timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0),
+            plan,
+            clock: Clock::system(),
+            rng: fastrand::Rng::new(),
+            log: LogLimit::default(),
+        }
+    }
+
+    /// Sends until the outbox is closed.
+    pub(super) fn run(mut self) {
+        while let Some(document) = self.outbox.next() {
+            self.deliver(&document);
+        }
+    }
+
+    fn deliver(&mut self, document: &Document) {
+        let body = document.to_json();
+        let mut attempt = 1;
+        loop {
+            let Err(failure) = post(self.target.url(), &body, self.timeout_seconds) else {
+                self.outbox.count(|stats| stats.sent += 1);
+                return;
+            };
+            let now = self.clock.now();
+            let next = self.plan.next(failure.kind(), attempt, now, Timestamp::NEVER, &mut self.rng);
+            let goes_on = match next {
+                RetryDecision::Again { delay } => self.outbox.pause(delay),
+                RetryDecision::GiveUp(_) => false,
+            };
+            if !goes_on {
+                self.outbox.count(|stats| stats.failed += 1);
+                self.complain(document, attempt, &failure);
+                return;
+            }
+            self.outbox.count(|stats| stats.retried += 1);
+            attempt += 1;
+        }
+    }
+
+    fn complain(&mut self, document: &Document, attempts: u32, failure: &Failure) {
+        if let LogDecision::Log { suppressed } = self.log.allow(self.clock.now()) {
+            let (host, fact) = (self.target.host(), document.fact());
+            let suppressed = (suppressed > 0).then_some(suppressed);
+            tracing::warn!(host, fact, attempts, %failure, suppressed, "a webhook document was given up");
+        }
+    }
+}
+
+impl Failure {
+    /// What a retry policy makes of it.
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Status { status: 500.. } => ErrorKind::Transient,
+            Self::Status { status: 429 } => ErrorKind::Overloaded,
+            Self::Status { .. } => ErrorKind::Permanent,
+            Self::Client(minreq::Error::IoError(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                ErrorKind::Timeout
+            }
+            Self::Client(minreq::Error::IoError(_) | minreq::Error::AddressNotFound)
+            | Self::ClientPanicked => ErrorKind::Transient,
+            Self::Client(_) => ErrorKind::Permanent,
+        }
+    }
+}
+
+/// One attempt. Only the answer's head is read.
+fn post(url: &str, body: &str, timeout_seconds: u64) -> Result<(), Failure> {
+    let request = minreq::post(url)
+        .with_header("Content-Type", "application/json")
+        .with_header("Connection", "close")
+        .with_body(body)
+        .with_timeout(timeout_seconds)
+        .with_follow_redirects(false);
+    // The client panics where the operating system starts no further thread, and on some malformed answers.
+    let Ok(answer) = catch_unwind(move || request.send_lazy()) else { return Err(Failure::ClientPanicked) };
+    match answer.map_err(Failure::Client)?.status_code {
+        200..300 => Ok(()),
+        status => Err(Failure::Status { status }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_500_and_above_and_429_may_be_tried_again_and_no_other() {
+        let kind = |status| Failure::Status { status }.kind();
+        assert_eq!([kind(500), kind(503), kind(599)], [ErrorKind::Transient; 3]);
+        assert_eq!(kind(429), ErrorKind::Overloaded);
+        assert_eq!([kind(301), kind(400), kind(404), kind(428), kind(499)], [ErrorKind::Permanent; 5]);
+    }
+
+    #[test]
+    fn what_the_client_says_is_transient_where_a_connection_is_to_blame() {
+        let io = |kind: io::ErrorKind| Failure::Client(minreq::Error::IoError(kind.into())).kind();
+        assert_eq!(io(io::ErrorKind::TimedOut), ErrorKind::Timeout);
+        assert_eq!(io(io::ErrorKind::ConnectionRefused), ErrorKind::Transient);
+        assert_eq!(Failure::Client(minreq::Error::AddressNotFound).kind(), ErrorKind::Transient);
+        assert_eq!(Failure::Client(minreq::Error::HeadersOverflow).kind(), ErrorKind::Permanent);
+    }
+}
