@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
+use tokio::sync::Notify;
+
 /// Abandoned threads that still run, in one runtime.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Abandoned(Arc<AtomicUsize>);
@@ -25,6 +27,7 @@ impl Abandoned {
 pub(crate) struct Lane {
     state: Mutex<LaneState>,
     abandoned: Abandoned,
+    end: Notify,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +41,7 @@ enum LaneState {
 
 impl Lane {
     pub(crate) fn new(abandoned: Abandoned) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(LaneState::Planned), abandoned })
+        Arc::new(Self { state: Mutex::new(LaneState::Planned), abandoned, end: Notify::new() })
     }
 
     /// The thread is about to be started.
@@ -49,6 +52,17 @@ impl Lane {
     /// Whether the thread has ended, its kernel dropped, or was never started. For use after the actor's end.
     pub(crate) fn has_ended(&self) -> bool {
         matches!(*self.lock(), LaneState::Ended | LaneState::Planned)
+    }
+
+    /// Resolves when the thread has ended. For use after the actor's end.
+    pub(crate) async fn ended(&self) {
+        loop {
+            let end = self.end.notified();
+            if self.has_ended() {
+                return;
+            }
+            end.await;
+        }
     }
 
     /// Gives the thread up. `false` if it has ended or was given up before.
@@ -69,6 +83,8 @@ impl Lane {
             self.abandoned.0.fetch_sub(1, Ordering::AcqRel);
         }
         *state = LaneState::Ended;
+        drop(state);
+        self.end.notify_waiters();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, LaneState> {

@@ -94,11 +94,14 @@ impl Links {
         }
     }
 
-    /// Ends `span` from now, by the runtime's clock.
-    pub(crate) async fn pause(&self, span: Duration) {
+    /// Resolves at `at`, by the runtime's clock.
+    pub(crate) async fn pause_until(&self, at: Timestamp) {
         let (ring, rung) = oneshot::channel();
         let alarm = Arc::new(Once(Mutex::new(Some(ring))));
-        self.schedule_after(span, &alarm, 0);
+        self.timer.schedule(at, Arc::downgrade(&alarm) as Weak<dyn Alarm>, 0);
+        if self.timer.clock().now() >= at {
+            return;
+        }
         // The alarm lives until here, and rings once.
         let _ = rung.await;
         drop(alarm);

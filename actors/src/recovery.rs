@@ -24,6 +24,7 @@ mod message;
 mod node;
 mod order;
 mod perform;
+mod remains;
 mod status;
 
 use std::collections::HashMap;
@@ -38,7 +39,7 @@ use tokio::sync::oneshot;
 pub use ending::ShutdownReport;
 pub use message::{ChildError, HandOverError};
 pub(crate) use message::{Order, RecoveryMsg};
-pub(crate) use node::{Declaration, Declared, KernelPlan, Node};
+pub(crate) use node::{Arriving, Declaration, Declared, KernelPlan, Node};
 pub use status::{Branch, ChildPhase, ChildStatus, KernelState, KernelStatus, Tree};
 
 use crate::cause::Cause;
@@ -141,7 +142,10 @@ impl Actor for RecoveryActor {
     async fn pre_start(&self, myself: Myself, (): ()) -> Result<Recovery, ActorProcessingErr> {
         let links = self.links.upgrade().ok_or("the runtime is gone")?;
         let node = Arc::clone(&self.node);
-        let specs: Vec<_> = node.children.iter().map(|child| child.spec.clone()).collect();
+        // Of a life that its supervisor did not live to hear of.
+        node.take_ended();
+        let children = node.children();
+        let specs: Vec<_> = children.iter().map(|child| child.spec.clone()).collect();
         let seed = links.seed ^ fastrand::u64(..);
         let machine = SupervisorMachine::try_new(node.config.clone(), specs, seed)?;
         let alarm = Arc::new(TickAlarm(Arc::downgrade(&node.home)));
@@ -164,9 +168,9 @@ impl Actor for RecoveryActor {
             end_is_told: false,
             node: Arc::clone(&node),
         };
-        for declared in &node.children {
+        for declared in children {
             if let Some(key) = state.machine.key(declared.name()) {
-                state.adopt(key, Arc::new(declared.clone()));
+                state.adopt(key, declared);
             }
         }
         node.home.move_in(myself.clone());
@@ -228,7 +232,7 @@ impl Recovery {
                 self.machine.on_started(child, life, now);
                 self.tell_started(child);
             }
-            RecoveryMsg::Reaped { child, life } => self.reaped(child, life, now),
+            RecoveryMsg::Reaped { actor } => self.reaped(actor, now),
             RecoveryMsg::End => self.machine.shut_down(now),
             RecoveryMsg::Order(order) => self.obey(order, myself).await,
         }
@@ -275,10 +279,13 @@ impl Recovery {
     /// ractor says that an actor has ended. One that was replaced or given up already is of no interest any more.
     async fn actor_ended(&mut self, actor: ActorId, error: Option<String>, myself: &Myself) {
         let Some(alive) = self.node.take_alive(actor) else { return };
-        match alive.body {
-            node::Body::Kernel(_) => self.life_actor_ended(alive.child, alive.number, error, myself).await,
+        match &alive.body {
+            node::Body::Kernel(..) => self.life_actor_ended(alive.child, alive.number, error, myself).await,
             node::Body::Task => self.task_ended(alive.child, alive.number, error),
-            node::Body::Supervisor(node) => self.supervisor_ended(alive.child, alive.number, &node, error),
+            node::Body::Supervisor(node) => {
+                let node = Arc::clone(node);
+                self.supervisor_ended(alive, node, error);
+            }
         }
     }
 
@@ -295,5 +302,12 @@ impl Recovery {
             guest.free_names();
         }
         myself.stop(None);
+    }
+}
+
+impl Drop for Recovery {
+    /// Its children hold users' factories, whose drops may panic, and who drops this is the supervisor above.
+    fn drop(&mut self) {
+        crate::contain::contain("dropping children", || self.children.clear());
     }
 }

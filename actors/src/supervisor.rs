@@ -209,12 +209,12 @@ impl Supervisor {
         // The machine of its first life checks what concerns the children together.
         let specs = declared.0.iter().map(|child| child.spec.clone());
         drop(SupervisorMachine::try_new(config.clone(), specs, 0).map_err(refuse)?);
-        at.registry.reserve_supervisor(&name)?;
+        let number = at.registry.reserve_supervisor(&name)?;
         let (names, own) = (Arc::clone(at.registry), name.clone());
-        let free_name = Box::new(move || names.remove_supervisor(&own));
+        let free_name = Box::new(move || names.remove_supervisor(&own, number));
         let children = std::mem::take(&mut declared.0);
         let node = Node::new(name.as_str().into(), config, home, children, free_name);
-        at.registry.fill_supervisor(&name, &node);
+        at.registry.fill_supervisor(&name, number, &node);
         let spec = ChildSpec { name: name.into(), kind: ChildKind::Supervisor, rules };
         Ok(Declared { spec, body: Declaration::Supervisor(node) })
     }

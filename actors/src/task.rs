@@ -12,7 +12,6 @@ use rustkernel_core::supervision::{ChildKey, ChildRules, Restart, Shutdown};
 use rustkernel_core::traits::Signal;
 use tokio::sync::Notify;
 
-use crate::home::Home;
 use crate::recovery::RecoveryMsg;
 
 /// What a task returns: done, or the reason why not.
@@ -100,8 +99,9 @@ pub struct TaskContext {
     announcement: Option<Arc<Announcement>>,
 }
 
+/// Goes to the one life of the supervisor that started the task: another one numbers its children's lives anew.
 struct Announcement {
-    home: Arc<Home>,
+    supervisor: ActorRef<RecoveryMsg>,
     child: ChildKey,
     life: u64,
 }
@@ -146,8 +146,9 @@ impl TaskContext {
     /// Says that the task is up, if it [announces](Task::announces) that.
     pub fn ready(&self) {
         if let Some(announcement) = &self.announcement {
-            let Announcement { home, child, life } = &**announcement;
-            home.tell(RecoveryMsg::ChildReady { child: *child, life: *life });
+            let Announcement { supervisor, child, life } = &**announcement;
+            // A supervisor that is gone has ended its tasks, or somebody does it for it.
+            let _ = supervisor.send_message(RecoveryMsg::ChildReady { child: *child, life: *life });
         }
     }
 }
@@ -180,17 +181,16 @@ pub(crate) struct Started {
 impl TaskPlan {
     pub(crate) async fn start(
         &self,
-        home: &Arc<Home>,
         child: ChildKey,
         life: u64,
-        supervisor: ActorCell,
+        supervisor: &ActorRef<RecoveryMsg>,
     ) -> Result<Started, SpawnErr> {
         let control = Arc::new(Control::default());
         let announcement =
-            self.announces.then(|| Arc::new(Announcement { home: Arc::clone(home), child, life }));
+            self.announces.then(|| Arc::new(Announcement { supervisor: supervisor.clone(), child, life }));
         let context = TaskContext { control: Arc::clone(&control), life, announcement };
         let actor = TaskActor { factory: Arc::clone(&self.factory), context };
-        let (actor, _) = Actor::spawn_linked(None, actor, (), supervisor).await?;
+        let (actor, _) = Actor::spawn_linked(None, actor, (), supervisor.get_cell()).await?;
         Ok(Started { actor: actor.get_cell(), control, ready: !self.announces })
     }
 }

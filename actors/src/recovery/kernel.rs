@@ -63,7 +63,8 @@ impl Recovery {
                 kernel.plan.launcher(incarnation.variant)
             }
         };
-        let (body, limit) = (AliveBody::Kernel(Arc::clone(&kernel.plan.kernel)), kernel.plan.start_limit);
+        let body = AliveBody::Kernel(Arc::clone(&kernel.plan), Arc::clone(&incarnation));
+        let limit = kernel.plan.start_limit;
         kernel.timers.set(Due::Life(number), now + limit);
         kernel.lives.push(Life {
             incarnation: Arc::clone(&incarnation),

@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::Message;
+use ractor::{ActorId, Message};
 use rustkernel_core::supervision::{ChildKey, Counts, Refusal};
 use tokio::sync::oneshot;
 
 use super::ending::ShutdownReport;
-use super::node::{Declaration, Declared};
+use super::node::{Arriving, Declaration, Declared};
 use super::status::ChildStatus;
 use crate::cause::Cause;
 use crate::kernel_actor::Launch;
@@ -38,7 +38,7 @@ pub(crate) enum RecoveryMsg {
     /// A task says that it is up, or a supervisor below has booted.
     ChildReady { child: ChildKey, life: u64 },
     /// A supervisor below had died without having ended its children; now they are gone too.
-    Reaped { child: ChildKey, life: u64 },
+    Reaped { actor: ActorId },
     /// Stop all children and end.
     End,
     /// Somebody asks for something.
@@ -48,7 +48,7 @@ pub(crate) enum RecoveryMsg {
 /// What people ask for. Whoever asked may be gone when the answer comes.
 pub(crate) enum Order {
     StartChild {
-        child: Box<Declared>,
+        child: Box<Arriving>,
         started: oneshot::Sender<Result<(), ChildError>>,
     },
     Terminate {

@@ -17,7 +17,7 @@ use crate::contain::contain;
 use crate::home::Home;
 use crate::kernel_actor::Launch;
 use crate::lane::Lane;
-use crate::slot::{Supervised, Variant};
+use crate::slot::{Incarnation, Supervised, Variant};
 use crate::task::TaskPlan;
 
 /// A supervisor.
@@ -25,18 +25,20 @@ pub(crate) struct Node {
     pub(crate) name: Arc<str>,
     pub(crate) config: SupervisorConfig,
     pub(crate) home: Arc<Home>,
-    /// The children it begins with, every time.
-    pub(crate) children: Vec<Declared>,
     /// Frees the supervisor's name once it is gone.
     free_name: Box<dyn Fn() + Send + Sync>,
     state: Mutex<State>,
+    /// Held by whoever ends what a dead life of it has left behind.
+    pub(super) reaping: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
 struct State {
+    /// The children it begins with, every time.
+    children: Vec<Arc<Declared>>,
     /// Actors below it that are alive, so that whoever finds it dead can end them.
     alive: HashMap<ActorId, Alive>,
-    /// Children that came at run time; its next life begins without them.
+    /// Children that came at run time or leave for good; its next life begins without them.
     guests: BTreeMap<ChildKey, Arc<Declared>>,
     /// Why its last life ended, if it ended in order.
     ended: Option<Ended>,
@@ -62,7 +64,7 @@ pub(crate) struct Alive {
 
 #[derive(Clone)]
 pub(crate) enum Body {
-    Kernel(Arc<dyn Supervised>),
+    Kernel(Arc<KernelPlan>, Arc<Incarnation>),
     Task,
     Supervisor(Arc<Node>),
 }
@@ -135,7 +137,9 @@ impl Node {
         children: Vec<Declared>,
         free_name: Box<dyn Fn() + Send + Sync>,
     ) -> Arc<Self> {
-        Arc::new(Self { name, config, home, children, free_name, state: Mutex::default() })
+        let children = children.into_iter().map(Arc::new).collect();
+        let state = Mutex::new(State { children, ..State::default() });
+        Arc::new(Self { name, config, home, free_name, state, reaping: tokio::sync::Mutex::default() })
     }
 
     pub(crate) fn add_alive(&self, alive: Alive) {
@@ -146,9 +150,23 @@ impl Node {
         self.lock().alive.remove(&actor)
     }
 
-    /// Everything that is alive below it, forgotten here.
-    pub(crate) fn take_remains(&self) -> Vec<Alive> {
-        mem::take(&mut self.lock().alive).into_values().collect()
+    /// Everything that is alive below it.
+    pub(crate) fn remains(&self) -> Vec<Alive> {
+        self.lock().alive.values().cloned().collect()
+    }
+
+    /// The children it begins with.
+    pub(crate) fn children(&self) -> Vec<Arc<Declared>> {
+        self.lock().children.clone()
+    }
+
+    /// A child leaves for good: it does not come back with the next life.
+    pub(crate) fn dismiss(&self, key: ChildKey, name: &str) {
+        let mut state = self.lock();
+        let found = state.children.iter().position(|child| **child.name() == *name);
+        if let Some(child) = found.map(|at| state.children.remove(at)) {
+            state.guests.insert(key, child);
+        }
     }
 
     pub(crate) fn add_guest(&self, key: ChildKey, child: Arc<Declared>) {
@@ -179,17 +197,20 @@ impl Node {
     }
 
     fn collect(&self, found: &mut Vec<Arc<KernelPlan>>) {
-        let guests: Vec<_> = self.lock().guests.values().cloned().collect();
-        for child in self.children.iter().chain(guests.iter().map(|guest| &**guest)) {
+        for child in self.everybody() {
             child.collect(found);
         }
+    }
+
+    fn everybody(&self) -> Vec<Arc<Declared>> {
+        let state = self.lock();
+        state.children.iter().chain(state.guests.values()).cloned().collect()
     }
 
     /// Frees its own name and those of all supervisors below it.
     fn free_supervisors(&self) {
         (self.free_name)();
-        let guests: Vec<_> = self.lock().guests.values().cloned().collect();
-        for child in self.children.iter().chain(guests.iter().map(|guest| &**guest)) {
+        for child in self.everybody() {
             if let Declaration::Supervisor(node) = &child.body {
                 node.free_supervisors();
             }
@@ -232,42 +253,34 @@ impl Declared {
     }
 }
 
-impl Node {
-    /// What is alive below a node whose actor has died without ending its children: told to die, waited for, and where it does not,
-    /// fenced and counted. Its guests are gone for good.
-    pub(crate) fn reap(
-        self: Arc<Self>,
-        links: Arc<crate::links::Links>,
-    ) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(async move {
-            for alive in self.take_remains() {
-                alive.actor.kill();
-                tokio::select! {
-                    _ = alive.actor.wait(None) => {}
-                    () = links.pause(PATIENCE) => {}
-                }
-                match &alive.body {
-                    Body::Kernel(kernel) => {
-                        kernel.bury_present(&Cause::Killed);
-                        if let Some(lane) = &alive.lane {
-                            lane.abandon();
-                        }
-                    }
-                    Body::Task => {}
-                    Body::Supervisor(node) => Arc::clone(node).reap(Arc::clone(&links)).await,
-                }
-            }
-            for guest in self.take_guests() {
-                guest.close(DownReason::SupervisorGone);
-                guest.free_names();
-                contain("dropping a child's spec", || drop(guest));
-            }
-        })
+/// A declared child on its way to its supervisor. One that does not arrive is closed, and its names are free.
+pub(crate) struct Arriving(Option<Declared>);
+
+impl Arriving {
+    pub(crate) fn new(child: Declared) -> Self {
+        Self(Some(child))
+    }
+
+    /// The supervisor takes it.
+    pub(crate) fn arrive(mut self) -> Option<Declared> {
+        self.0.take()
+    }
+
+    pub(crate) fn spec(&self) -> Option<ChildSpec> {
+        self.0.as_ref().map(|child| child.spec.clone())
     }
 }
 
-/// How long an actor may take to die before it is left to itself.
-const PATIENCE: Duration = Duration::from_secs(5);
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        if let Some(child) = self.0.take() {
+            // It could be found by its name already: whoever called it is answered.
+            child.close(DownReason::SupervisorGone);
+            child.free_names();
+            contain("dropping a child's spec", || drop(child));
+        }
+    }
+}
 
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

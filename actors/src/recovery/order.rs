@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use rustkernel_core::supervision::{ChildState, Refusal};
+use rustkernel_core::supervision::{ChildKey, ChildState, Refusal};
 use tokio::sync::oneshot;
 
 use super::life::{Phase, Purpose};
 use super::message::{ChildError, Order};
 use super::status::{ChildStatus, SupervisorFacts};
-use super::{Body, Declaration, Declared, Myself, Node, Recovery, Stopped};
+use super::{Arriving, Body, Declaration, Myself, Node, Recovery, Stopped};
 
 impl Recovery {
     pub(super) async fn obey(&mut self, order: Order, myself: &Myself) {
@@ -25,10 +25,16 @@ impl Recovery {
                 }
                 Err(refusal) => drop(started.send(Err(refusal.into()))),
             },
-            Order::Delete { name, done } => {
-                let deleted = self.machine.delete_child(&name).map(|_| ());
-                drop(done.send(deleted));
-            }
+            Order::Delete { name, done } => match self.machine.delete_child(&name) {
+                // Answered when it is forgotten: then its names are free.
+                Ok(key) => {
+                    if let Some(child) = self.children.get_mut(&key) {
+                        child.stopped.push(Stopped::Child(done));
+                        self.leaves(key);
+                    }
+                }
+                Err(refusal) => drop(done.send(Err(refusal))),
+            },
             Order::KillChild { name, done } => drop(done.send(self.kill_child(&name))),
             Order::Resume { slot, done } => drop(done.send(self.resume_kernel(slot, now))),
             Order::Kill { slot, done } => drop(done.send(self.kill_present(slot))),
@@ -47,16 +53,15 @@ impl Recovery {
         }
     }
 
-    fn start_child(&mut self, child: Declared, started: oneshot::Sender<Result<(), ChildError>>) {
+    fn start_child(&mut self, child: Arriving, started: oneshot::Sender<Result<(), ChildError>>) {
         let now = self.now();
-        let child = Arc::new(child);
-        if self.shutdown.is_some() {
-            child.close(rustkernel_core::error::DownReason::SupervisorGone);
-            child.free_names();
+        let Some(spec) = child.spec().filter(|_| self.shutdown.is_none()) else {
+            drop(child);
             return drop(started.send(Err(ChildError::SupervisorGone)));
-        }
-        match self.machine.start_child(child.spec.clone(), now) {
+        };
+        match self.machine.start_child(spec, now) {
             Ok(key) => {
+                let Some(child) = child.arrive().map(Arc::new) else { return };
                 self.adopt(key, Arc::clone(&child));
                 self.node.add_guest(key, child);
                 if let Some(child) = self.children.get_mut(&key) {
@@ -64,11 +69,17 @@ impl Recovery {
                 }
             }
             Err(refusal) => {
-                child.close(rustkernel_core::error::DownReason::Stopped);
-                child.free_names();
+                drop(child);
                 drop(started.send(Err(refusal.into())));
             }
         }
+    }
+
+    /// The child is on its way out for good.
+    fn leaves(&mut self, key: ChildKey) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        child.leaves = true;
+        self.node.dismiss(key, child.declared.name());
     }
 
     fn terminate(&mut self, name: &str, done: oneshot::Sender<Result<(), Refusal>>) {
@@ -112,9 +123,9 @@ impl Recovery {
             return;
         };
         let Some(child) = self.children.get_mut(&key) else { return };
-        child.leaves = true;
         child.stopped.push(Stopped::Kernel(done));
         let name = Arc::clone(child.declared.name());
+        self.leaves(key);
         let Some(kernel) = self.kernel(key) else { return };
         // One that has no incarnation, in its restart delay for example, gets none any more.
         let lives = matches!(kernel.phase, Phase::Starting | Phase::Serving);

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use ractor::Actor;
+use ractor::{Actor, ActorId};
 use rustkernel_core::clock::Timestamp;
 use rustkernel_core::error::DownReason;
 use rustkernel_core::supervision::{Action, ChildKey, ChildState, End, Exit};
@@ -12,7 +12,6 @@ use super::node::{Alive, Body as AliveBody};
 use super::{
     Above, Body, Child, ChildError, Declaration, Myself, Node, Recovery, RecoveryActor, RecoveryMsg,
 };
-use crate::breaker::BreakerMsg;
 use crate::cause::Cause;
 use crate::contain::contain;
 use crate::operator::Fact;
@@ -53,7 +52,7 @@ impl Recovery {
         let started = match &declared.body {
             Declaration::Kernel(_) => return self.start_kernel(key, life, myself).await,
             Declaration::Task(plan) => {
-                let started = plan.start(&self.node.home, key, life, myself.get_cell()).await;
+                let started = plan.start(key, life, myself).await;
                 started.map(|started| {
                     let running = Some((started.actor.clone(), started.control));
                     (started.actor, Body::Task(running), AliveBody::Task, started.ready)
@@ -200,11 +199,12 @@ impl Recovery {
         let Some(mut child) = self.children.remove(&key) else { return };
         if let Body::Kernel(kernel) = &child.body {
             self.slots.remove(&kernel.plan.slot);
-            self.env.links.to_breaker(BreakerMsg::Remove { slot: kernel.plan.slot });
         }
-        self.node.remove_guest(key);
         child.declared.close(DownReason::Stopped);
-        child.declared.free_names();
+        // What was declared with the supervisor keeps its names: it comes back with the next life.
+        if self.node.remove_guest(key).is_some() {
+            child.declared.free_names();
+        }
         if !child.leaves {
             self.env.links.operator.tell_child(&self.node.name, child.declared.name(), Fact::Stopped);
         }
@@ -238,8 +238,10 @@ impl Recovery {
         let returned = control.as_ref().and_then(|control| control.error().map(str::to_owned));
         let stopping = self.machine.child(key).is_some_and(|view| view.state == ChildState::Stopping);
         // ractor reports a killed actor as one that ended in peace.
+        let starting = self.machine.child(key).is_some_and(|view| view.state == ChildState::Starting);
         let cause = match error {
             Some(error) => Some(returned.map_or(Cause::Panicked(error), Cause::Exited)),
+            None if done && starting => Some(Cause::StartFailed("it ended before it was up".into())),
             None if done => None,
             None => Some(Cause::Killed),
         };
@@ -252,14 +254,9 @@ impl Recovery {
     }
 
     /// A supervisor below is gone. If it did not end its children itself, they are ended before anything follows.
-    pub(super) fn supervisor_ended(
-        &mut self,
-        key: ChildKey,
-        life: u64,
-        node: &Arc<Node>,
-        error: Option<String>,
-    ) {
+    pub(super) fn supervisor_ended(&mut self, alive: Alive, node: Arc<Node>, error: Option<String>) {
         let now = self.now();
+        let (key, life, actor) = (alive.child, alive.number, alive.actor.get_id());
         if let Some(ended) = node.take_ended() {
             if let Some(child) = self.children.get_mut(&key) {
                 child.body = Body::Supervisor(None);
@@ -273,19 +270,21 @@ impl Recovery {
             return;
         }
         self.note_failure(key, error.map_or(Cause::Killed, Cause::Panicked));
-        let (home, links, node) =
-            (Arc::clone(&self.node.home), Arc::clone(&self.env.links), Arc::clone(node));
+        // It counts as alive until nothing is left of it: this supervisor may die first.
+        self.node.add_alive(alive);
+        let (home, env) = (Arc::clone(&self.node.home), self.env.clone());
         self.env.handle.spawn(async move {
-            node.reap(links).await;
-            home.tell(RecoveryMsg::Reaped { child: key, life });
+            node.reap(env).await;
+            home.tell(RecoveryMsg::Reaped { actor });
         });
     }
 
-    pub(super) fn reaped(&mut self, key: ChildKey, life: u64, now: Timestamp) {
+    pub(super) fn reaped(&mut self, actor: ActorId, now: Timestamp) {
+        let Some(Alive { child: key, number, .. }) = self.node.take_alive(actor) else { return };
         if let Some(child) = self.children.get_mut(&key) {
             child.body = Body::Supervisor(None);
         }
-        self.machine.on_exit(key, life, Exit::Abnormal, None, now);
+        self.machine.on_exit(key, number, Exit::Abnormal, None, now);
         self.tell_started(key);
     }
 

@@ -197,9 +197,9 @@ impl RuntimeBuilder {
             let _ = breaker_ended.await;
             without_breaker.stop(Some("the breaker actor is gone".into()));
         });
-        let (state, publish) = watch_over(ended, Arc::clone(&registry), &links, &handle);
-        let probes = ProbeLoop::start(self.health_check, &registry, &links)?;
         let env = Env { links: Arc::clone(&links), abandoned, abandoned_limit: self.abandoned_limit, handle };
+        let (state, publish) = watch_over(ended, Arc::clone(&registry), Arc::clone(&root), env.clone());
+        let probes = ProbeLoop::start(self.health_check, &registry, &links)?;
         let inner = Inner { links, env, root, recovery, breaker, registry, probes, state, publish };
         Ok(Runtime { inner: Arc::new(inner) })
     }
@@ -209,18 +209,21 @@ impl RuntimeBuilder {
 fn watch_over(
     ended: tokio::task::JoinHandle<()>,
     registry: Arc<Registry>,
-    links: &Arc<Links>,
-    handle: &Handle,
+    root: Arc<Node>,
+    env: Env,
 ) -> (watch::Receiver<RuntimeState>, Weak<watch::Sender<RuntimeState>>) {
     let (publish, state) = watch::channel(RuntimeState::Running);
     let publish = Arc::new(publish);
     let weak = Arc::downgrade(&publish);
     let close = CloseOnDrop(registry);
-    let links = Arc::downgrade(links);
+    let handle = env.handle.clone();
     handle.spawn(async move {
         // ractor's join handle does not panic; an abort counts as an end.
         let _ = ended.await;
-        let asked = links.upgrade().is_some_and(|links| links.is_shut_down());
+        let asked = env.links.is_shut_down();
+        // Whoever waits is answered now. Supervisors below may be in the middle of starting something: so once more when all are gone.
+        close.close();
+        root.reap(env).await;
         drop(close);
         publish.send_replace(if asked { RuntimeState::Stopped } else { RuntimeState::GaveUp });
     });

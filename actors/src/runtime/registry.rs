@@ -20,7 +20,7 @@ pub(crate) const ROOT: &str = "root";
 #[derive(Default)]
 pub(crate) struct Registry {
     names: Mutex<HashMap<KernelId, Option<Named>>>,
-    supervisors: Mutex<HashMap<String, Option<Arc<Node>>>>,
+    supervisors: Mutex<HashMap<String, (u32, Option<Arc<Node>>)>>,
     next: AtomicU32,
 }
 
@@ -78,29 +78,33 @@ impl Registry {
         self.lock().get(id)?.as_ref().map(|named| Arc::clone(&named.kernel))
     }
 
-    /// Takes a supervisor's name.
-    pub(crate) fn reserve_supervisor(&self, name: &str) -> Result<(), SpawnError> {
+    /// Takes a supervisor's name, and a number that tells it from other supervisors of that name.
+    pub(crate) fn reserve_supervisor(&self, name: &str) -> Result<u32, SpawnError> {
         let mut supervisors = self.lock_supervisors();
         if supervisors.contains_key(name) || name == ROOT {
             return Err(SpawnError::SupervisorTaken(name.to_owned()));
         }
-        supervisors.insert(name.to_owned(), None);
-        Ok(())
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        supervisors.insert(name.to_owned(), (number, None));
+        Ok(number)
     }
 
     /// Puts the supervisor under its reserved name.
-    pub(crate) fn fill_supervisor(&self, name: &str, node: &Arc<Node>) {
-        self.lock_supervisors().insert(name.to_owned(), Some(Arc::clone(node)));
+    pub(crate) fn fill_supervisor(&self, name: &str, number: u32, node: &Arc<Node>) {
+        self.lock_supervisors().insert(name.to_owned(), (number, Some(Arc::clone(node))));
     }
 
-    /// Frees a supervisor's name.
-    pub(crate) fn remove_supervisor(&self, name: &str) {
-        let removed = self.lock_supervisors().remove(name);
+    /// Frees a supervisor's name, if it is still that of supervisor `number`.
+    pub(crate) fn remove_supervisor(&self, name: &str, number: u32) {
+        let mut supervisors = self.lock_supervisors();
+        let is_own = supervisors.get(name).is_some_and(|(own, _)| *own == number);
+        let removed = if is_own { supervisors.remove(name) } else { None };
+        drop(supervisors);
         drop(removed);
     }
 
     pub(crate) fn supervisor(&self, name: &str) -> Option<Arc<Node>> {
-        self.lock_supervisors().get(name).cloned().flatten()
+        self.lock_supervisors().get(name)?.1.clone()
     }
 
     /// All kernels, in start order.
@@ -115,7 +119,7 @@ impl Registry {
         self.lock().get(&id).cloned().flatten()
     }
 
-    fn lock_supervisors(&self) -> MutexGuard<'_, HashMap<String, Option<Arc<Node>>>> {
+    fn lock_supervisors(&self) -> MutexGuard<'_, HashMap<String, (u32, Option<Arc<Node>>)>> {
         self.supervisors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -128,10 +132,16 @@ impl Registry {
 /// the async runtime itself, which drops the task, closes the slots too.
 pub(crate) struct CloseOnDrop(pub(crate) Arc<Registry>);
 
-impl Drop for CloseOnDrop {
-    fn drop(&mut self) {
+impl CloseOnDrop {
+    pub(crate) fn close(&self) {
         for named in self.0.all() {
             named.kernel.close(DownReason::SupervisorGone);
         }
+    }
+}
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.close();
     }
 }

@@ -169,7 +169,7 @@ impl<K: LocalKernel> Checked<K> {
         }
         let placing =
             Placing { inline: making.inline, abandoned: env.abandoned.clone(), handle: env.handle.clone() };
-        let (names, name) = (Arc::clone(registry), id);
+        let (names, name, links) = (Arc::clone(registry), id, Arc::clone(&env.links));
         let plan = KernelPlan {
             main: Mutex::new(making.launcher(&slot, &making.factory, env)),
             degraded: degraded.map(|make| make(Arc::clone(&slot), placing)),
@@ -182,7 +182,10 @@ impl<K: LocalKernel> Checked<K> {
             recovery,
             grace: grace_of(spec.rules.shutdown),
             start_limit,
-            free_name: Box::new(move || names.remove(&name, index)),
+            free_name: Box::new(move || {
+                names.remove(&name, index);
+                links.to_breaker(BreakerMsg::Remove { slot: index });
+            }),
         };
         Ok((Declared { spec, body: Declaration::Kernel(Arc::new(plan)) }, slot))
     }

@@ -4,14 +4,13 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 
 use rustkernel_core::KernelId;
-use rustkernel_core::error::DownReason;
 use rustkernel_core::supervision::Counts;
 use rustkernel_core::traits::LocalKernel;
 use tokio::sync::oneshot;
 
 use super::{Supervisor, declare_task};
 use crate::kernel_ref::KernelRef;
-use crate::recovery::{ChildError, ChildStatus, Declared, Node, Order, RecoveryMsg};
+use crate::recovery::{Arriving, ChildError, ChildStatus, Declared, Node, Order, RecoveryMsg};
 use crate::runtime::Inner;
 use crate::spec::{Declaring, KernelSpec, SpawnError};
 use crate::task::Task;
@@ -167,26 +166,21 @@ impl SupervisorRef {
         Declaring { env: &runtime.env, registry: &runtime.registry, home: &self.node.home }
     }
 
-    /// Hands a declared child over and waits until it is up. What is not taken is closed, and its names are free.
+    /// Hands a declared child over and waits until it is up.
     async fn start(&self, declared: Declared) -> Result<(), Unstarted> {
-        let spare = declared.clone();
+        let child = declared.name().to_string();
         let (started, start) = oneshot::channel();
-        let order = Order::StartChild { child: Box::new(declared), started };
+        let order = Order::StartChild { child: Box::new(Arriving::new(declared)), started };
         let sent = self.node.home.tell(RecoveryMsg::Order(order));
         let outcome = if sent { start.await.ok() } else { None };
-        let error = match outcome {
-            Some(Ok(())) => return Ok(()),
-            Some(Err(ChildError::Failed(cause))) => return Err(Unstarted::Failed(cause)),
+        match outcome {
+            Some(Ok(())) => Ok(()),
+            Some(Err(ChildError::Failed(cause))) => Err(Unstarted::Failed(cause)),
             Some(Err(ChildError::Refused(source))) => {
-                let child = spare.name().to_string();
-                return Err(Unstarted::Other(SpawnError::Refused { child, source }));
+                Err(Unstarted::Other(SpawnError::Refused { child, source }))
             }
-            Some(Err(ChildError::SupervisorGone)) | None => self.gone(),
-        };
-        // It could be found by its name already: whoever called it is answered.
-        spare.close(DownReason::SupervisorGone);
-        spare.free_names();
-        Err(Unstarted::Other(error))
+            Some(Err(ChildError::SupervisorGone)) | None => Err(Unstarted::Other(self.gone())),
+        }
     }
 
     fn gone(&self) -> SpawnError {

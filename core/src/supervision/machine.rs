@@ -248,7 +248,7 @@ impl SupervisorMachine {
             match entry.stage {
                 Stage::Delayed { .. } => self.start(child),
                 Stage::Stopping { killed: false, then, .. } => {
-                    let until = Some(now + KILL_PATIENCE);
+                    let until = patience(entry, now);
                     self.set_stage(child, Stage::Stopping { until, killed: true, then });
                     self.actions.push_back(Action::Kill { child });
                 }
@@ -377,7 +377,7 @@ impl SupervisorMachine {
     fn stop(&mut self, child: ChildKey, then: Then, now: Timestamp) {
         let Some(entry) = self.children.get(&child) else { return };
         let (until, killed) = match entry.spec.rules.shutdown {
-            Shutdown::Brutal => (Some(now + KILL_PATIENCE), true),
+            Shutdown::Brutal => (patience(entry, now), true),
             Shutdown::Within(grace) => (Some(now + grace), false),
             Shutdown::Infinity => (None, false),
         };
@@ -402,6 +402,9 @@ impl SupervisorMachine {
             self.forget(child);
         } else if then == Then::Restart {
             self.set_stage(child, Stage::Planned);
+        } else if entry.ask == Ask::Add {
+            // It was stopped before it was up: it never was.
+            self.forget(child);
         } else {
             self.settle(child);
         }
@@ -470,4 +473,10 @@ impl SupervisorMachine {
             self.actions.push_back(Action::Forget { child });
         }
     }
+}
+
+/// When a killed child is let go. A supervisor is not: it counts as gone when everything below it is, and whoever sees to that lets
+/// go of the children one by one.
+fn patience(child: &Child, now: Timestamp) -> Option<Timestamp> {
+    (child.spec.kind != ChildKind::Supervisor).then(|| now + KILL_PATIENCE)
 }
