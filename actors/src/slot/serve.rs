@@ -17,7 +17,7 @@ use rustkernel_core::traits::{Context, LocalKernel, Payload};
 
 use super::incarnation::{Incarnation, Variant};
 use super::ledger::{Entry, Next, Running};
-use super::upkeep::Upkeep;
+use super::upkeep::{Took, Upkeep};
 use super::{Life, Shared, Slot, arm, wake};
 use crate::cancel::{cancelled, deadline_exceeded};
 use crate::checkpoint::Checkpointer;
@@ -59,24 +59,18 @@ pub(crate) async fn serve<K: LocalKernel>(
             match (Take { slot, incarnation, done: &mut done, turns: &mut turns, due }).await {
                 Taken::Run(header, request, since) => (header, request, since),
                 Taken::Checkpoint => {
-                    if upkeep.take(incarnation, kernel).await {
-                        continue;
-                    }
-                    return Ending::Fenced;
-                }
-                Taken::HandOver => {
-                    if upkeep.is_dirty() && !upkeep.take(incarnation, kernel).await {
+                    if upkeep.take(incarnation, kernel, false).await == Took::Fenced {
                         return Ending::Fenced;
                     }
-                    if slot.hand_over_now(incarnation) {
-                        return Ending::Stopped;
-                    }
-                    // The successor is gone again; so this one goes on.
                     continue;
                 }
+                Taken::HandOver => match hand_over(slot, incarnation, kernel, &mut upkeep).await {
+                    Some(ending) => return ending,
+                    None => continue,
+                },
                 Taken::End(ending) => {
                     if ending == Ending::Stopped && upkeep.is_dirty() {
-                        upkeep.take(incarnation, kernel).await;
+                        upkeep.take(incarnation, kernel, false).await;
                     }
                     return ending;
                 }
@@ -101,9 +95,30 @@ pub(crate) async fn serve<K: LocalKernel>(
         }
         if upkeep.served() {
             slot.hand_out(incarnation, &mut done);
-            upkeep.take(incarnation, kernel).await;
+            upkeep.take(incarnation, kernel, false).await;
         }
     }
+}
+
+/// Takes the last checkpoint and makes way. `None` if the incarnation goes on: its successor is gone again, or its state cannot be
+/// handed over.
+async fn hand_over<K: LocalKernel>(
+    slot: &Slot<K::Input, K::Output>,
+    incarnation: &Incarnation,
+    kernel: &mut K,
+    upkeep: &mut Upkeep<'_, K>,
+) -> Option<Ending> {
+    if upkeep.is_dirty() {
+        match upkeep.take(incarnation, kernel, true).await {
+            Took::Kept => {}
+            Took::Failed(reason) => {
+                slot.turn_successor_away(reason);
+                return None;
+            }
+            Took::Fenced => return Some(Ending::Fenced),
+        }
+    }
+    slot.hand_over_now(incarnation).then_some(Ending::Stopped)
 }
 
 /// Hands out the last answer and takes the next request, under one lock.
