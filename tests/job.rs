@@ -152,6 +152,17 @@ async fn a_tree_in_a_file_is_the_tree_that_its_builder_draws() {
     assert_eq!(shapes[0], shapes[1]);
 }
 
+#[tokio::test]
+async fn the_tree_in_the_guide_is_one() {
+    let guide = include_str!("../docs/guide/resilience.md");
+    let tree = guide.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let runtime = Runtime::builder().build().await.unwrap();
+    let job = plan(&text("", tree)).spawn(&runtime, None).await.unwrap();
+    assert_eq!(rank(&job).await.entries.len(), 34);
+    let service = runtime.tree().await.unwrap().children.remove(0).supervisor.unwrap();
+    assert_eq!((service.name.as_str(), service.children.len()), ("service", 2));
+}
+
 /// One panic in the group: its sibling begins a new life too, the stage before it does not.
 #[tokio::test]
 async fn a_group_in_a_file_restarts_together() {
