@@ -8,6 +8,10 @@ mod admin;
 mod boot;
 #[path = "tree/cast.rs"]
 mod cast;
+#[path = "tree/escalation.rs"]
+mod escalation;
+#[path = "tree/killed.rs"]
+mod killed;
 #[path = "support/kit.rs"]
 mod kit;
 #[path = "tree/restart.rs"]

@@ -54,11 +54,16 @@ impl Lane {
         matches!(*self.lock(), LaneState::Ended | LaneState::Planned)
     }
 
-    /// Resolves when the thread has ended. For use after the actor's end.
-    pub(crate) async fn ended(&self) {
+    /// Whether the thread has ended, or was given up. For use after the actor's end.
+    pub(crate) fn is_over(&self) -> bool {
+        *self.lock() != LaneState::Running
+    }
+
+    /// Resolves when the thread has ended or was given up. For use after the actor's end.
+    pub(crate) async fn over(&self) {
         loop {
             let end = self.end.notified();
-            if self.has_ended() {
+            if self.is_over() {
                 return;
             }
             end.await;
@@ -72,6 +77,7 @@ impl Lane {
             return false;
         }
         *state = LaneState::Abandoned;
+        self.end.notify_waiters();
         self.abandoned.0.fetch_add(1, Ordering::AcqRel);
         true
     }

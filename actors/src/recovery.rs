@@ -282,7 +282,12 @@ impl Recovery {
     async fn actor_ended(&mut self, actor: ActorId, error: Option<String>, myself: &Myself) {
         let Some(alive) = self.node.take_alive(actor) else { return };
         match &alive.body {
-            node::Body::Kernel(..) => self.life_actor_ended(alive.child, alive.number, error, myself).await,
+            node::Body::Kernel(..) => {
+                if alive.has_thread() {
+                    self.node.keep(alive.clone());
+                }
+                self.life_actor_ended(alive.child, alive.number, error, myself).await;
+            }
             node::Body::Task => self.task_ended(alive.child, alive.number, error),
             node::Body::Supervisor(node) => {
                 let node = Arc::clone(node);

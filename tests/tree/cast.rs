@@ -100,7 +100,7 @@ impl Cast {
         assert!(self.book().lines.is_empty(), "{:?}", self.book().lines);
     }
 
-    /// Waits until all these lines were written since the last look, in whatever order.
+    /// Waits until these lines were written, the next ones since the last look, in whatever order.
     pub(crate) async fn expect_all<const N: usize>(&self, mut lines: [&str; N]) {
         let written = async {
             while self.book().lines.len() < N {
@@ -108,7 +108,10 @@ impl Cast {
             }
         };
         let in_time = tokio::time::timeout(Duration::from_secs(20), written).await.is_ok();
-        let mut written = std::mem::take(&mut self.book().lines);
+        let mut book = self.book();
+        let seen = N.min(book.lines.len());
+        let mut written: Vec<_> = book.lines.drain(..seen).collect();
+        drop(book);
         written.sort();
         lines.sort_unstable();
         assert_eq!(written, lines, "in time: {in_time}");
@@ -120,6 +123,11 @@ impl Cast {
             book.living.iter().filter(|(_, n)| **n > 0).map(|(name, _)| name.clone()).collect();
         alive.sort();
         alive
+    }
+
+    /// What began while it was still alive.
+    pub(crate) fn twice(&self) -> Vec<String> {
+        self.book().lines.iter().filter(|line| line.ends_with("TWICE")).cloned().collect()
     }
 
     /// Tells the living task something.

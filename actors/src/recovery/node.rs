@@ -6,7 +6,7 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ractor::{ActorCell, ActorId};
+use ractor::{ActorCell, ActorId, ActorStatus};
 use rustkernel_core::DeviceId;
 use rustkernel_core::error::DownReason;
 use rustkernel_core::recovery::RecoveryMachine;
@@ -166,6 +166,14 @@ impl Node {
         self.lock().alive.insert(alive.actor.get_id(), alive);
     }
 
+    /// The actor is gone, its thread not yet.
+    pub(crate) fn keep(&self, alive: Alive) {
+        let mut state = self.lock();
+        // Those kept earlier are gone without a word.
+        state.alive.retain(|_, other| !other.is_over());
+        state.alive.insert(alive.actor.get_id(), alive);
+    }
+
     pub(crate) fn take_alive(&self, actor: ActorId) -> Option<Alive> {
         self.lock().alive.remove(&actor)
     }
@@ -199,6 +207,19 @@ impl Node {
 
     pub(crate) fn take_guests(&self) -> Vec<Arc<Declared>> {
         mem::take(&mut self.lock().guests).into_values().collect()
+    }
+
+    /// A kernel that has ended and would come back with the next life does not: it leaves for good.
+    pub(crate) fn strike(&self, slot: u32) {
+        let mut state = self.lock();
+        let is_it =
+            |child: &Arc<Declared>| matches!(&child.body, Declaration::Kernel(plan) if plan.slot == slot);
+        let found = state.children.iter().position(is_it).map(|at| state.children.remove(at));
+        drop(state);
+        if let Some(child) = found {
+            child.free_names();
+            contain("dropping a child's spec", || drop(child));
+        }
     }
 
     pub(crate) fn set_ended(&self, ended: Ended) {
@@ -239,6 +260,16 @@ impl Node {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Alive {
+    pub(crate) fn has_thread(&self) -> bool {
+        self.lane.as_ref().is_some_and(|lane| !lane.is_over())
+    }
+
+    fn is_over(&self) -> bool {
+        self.actor.get_status() == ActorStatus::Stopped && self.lane.is_some() && !self.has_thread()
     }
 }
 

@@ -118,7 +118,8 @@ impl Recovery {
     fn stop_for_good(&mut self, slot: u32, drain: bool, done: oneshot::Sender<()>) {
         let now = self.now();
         let Some(key) = self.slots.get(&slot).copied() else {
-            // Unknown here means stopped already.
+            // Unknown here means stopped already, for this life of the supervisor at least.
+            self.node.strike(slot);
             let _ = done.send(());
             return;
         };

@@ -51,14 +51,18 @@ impl Node {
 }
 
 impl Alive {
-    /// Whatever it does from now on is void, and it is told to die.
+    /// Whatever it and those below it do from now on is void, and they are told to die.
     fn fence(&self) {
         self.actor.kill();
-        if let Body::Kernel(plan, incarnation) = &self.body {
-            incarnation.dismiss();
-            // One that was prepared may not take over any more.
-            plan.kernel.forget_prepared(incarnation.number);
-            plan.kernel.bury_present(&Cause::Killed);
+        match &self.body {
+            Body::Kernel(plan, incarnation) => {
+                incarnation.dismiss();
+                // One that was prepared may not take over any more.
+                plan.kernel.forget_prepared(incarnation.number);
+                plan.kernel.bury_present(&Cause::Killed);
+            }
+            Body::Task => {}
+            Body::Supervisor(node) => node.remains().iter().for_each(Self::fence),
         }
     }
 
@@ -74,7 +78,7 @@ impl Alive {
                 let until = until.min(env.links.timer.clock().now() + plan.grace);
                 tokio::select! {
                     biased;
-                    () = lane.ended() => {}
+                    () = lane.over() => {}
                     () = env.links.pause_until(until) => {}
                 }
                 if lane.abandon() {

@@ -202,3 +202,32 @@ fn what_ends_late_after_it_was_let_go_is_nobody() {
     rig.tell(|machine, now| machine.on_exit(b, life, Exit::Abnormal, None, now));
     assert_eq!((rig.log().as_str(), rig.states().as_str()), ("", "a up, b up"));
 }
+
+/// A killed supervisor is gone when all below it is: only who sees to that knows how long it takes.
+#[test]
+fn a_killed_supervisor_is_waited_for_however_long_its_children_take() {
+    for shutdown in [Shutdown::Brutal, Shutdown::Within(Duration::from_millis(100))] {
+        let mut spec = permanent("a");
+        spec.kind = ChildKind::Supervisor;
+        spec.rules.shutdown = shutdown;
+        let mut rig = Rig::new(config(Strategy::OneForOne), [spec]);
+        rig.slow("a");
+        rig.tell(|machine, now| machine.terminate_child("a", now)).unwrap();
+        rig.pass(100);
+        assert_eq!(rig.machine.next_deadline(), None);
+        rig.pass(3_600_000);
+        assert_eq!(rig.states(), "a stopping");
+        rig.gone("a");
+        assert_eq!(rig.states(), "a down");
+    }
+}
+
+#[test]
+fn a_child_that_is_stopped_before_it_was_ever_up_never_was() {
+    let mut rig = Rig::new(config(Strategy::OneForOne), []);
+    rig.slow("a");
+    rig.tell(|machine, now| machine.start_child(permanent("a"), now)).unwrap();
+    rig.tell(|machine, now| machine.terminate_child("a", now)).unwrap();
+    rig.gone("a");
+    assert_eq!((rig.log().as_str(), rig.states().as_str()), ("start a, stop a, forget a", ""));
+}
