@@ -77,7 +77,9 @@ pub(crate) async fn serve<K: LocalKernel>(
             };
         let result = {
             let stops = [request.way.signal(), &incarnation.fence];
-            let mut cx = Context::new(header, incarnation.number, slot.clock(), stops);
+            // What the kernel is told; the books keep this stage's own.
+            let told = Header { degraded: header.degraded || request.way.is_degraded_before(), ..header };
+            let mut cx = Context::new(told, incarnation.number, slot.clock(), stops);
             // A kernel may work before it returns its future, and when the future is dropped: both may block.
             incarnation.enter(since);
             let future =
