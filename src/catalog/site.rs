@@ -15,8 +15,8 @@ use rustkernel_core::traits::{Kernel, LocalKernel};
 
 use super::{AnyPipeline, Sections, Settings, SettingsError, Value};
 use crate::config::{Placement, QueueConfig, StageConfig};
+use crate::cursor::Cursor;
 use crate::inject::{FaultPlan, Faulty, Injector};
-use crate::job::Cursor;
 
 /// A kernel with its settings checked: what is left is to make it for a stage.
 pub(crate) type Prepared = Box<dyn Fn(&Site) -> Made + Send + Sync>;

@@ -23,8 +23,8 @@ use rustkernel_actors::checkpoint::{Recovered, Vault};
 use rustkernel_actors::{CheckpointStore, DeadLetter, Fact, FailureReport, Pipeline, Runtime, StoreError};
 use rustkernel_core::{KernelId, codec};
 
-use super::cursor::{Cursor, CursorError, Found, Resumed};
 use crate::config::Document;
+use crate::cursor::{Cursor, CursorError, Found, Resumed};
 use crate::kernels::graph::EdgeListSource;
 use crate::kernels::graph::fingerprint::Fingerprint;
 use crate::store::FileStore;
