@@ -22,7 +22,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 #[test]
 fn a_tree_does_what_otp_does_whatever_happens_to_it() {
     let number = |name: &str| env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let cases = number("RUSTKERNEL_CASES").unwrap_or(60);
+    let cases = number("RUSTKERNEL_CASES").unwrap_or(250);
     let seeds: Vec<u64> = match number("RUSTKERNEL_SEED") {
         Some(seed) => vec![seed],
         None => (0..cases).map(|_| fastrand::u64(..)).collect(),

@@ -169,7 +169,9 @@ impl Play {
     /// and this runtime once.
     fn exit_two(&mut self, node: usize) {
         let above = self.model.parent(node);
-        let up = |other: &usize| self.is_leaf(*other) && self.model.is(*other) == Is::Up;
+        // A start that fails takes its time, and would meet the second end on its way.
+        let fails = |other: &usize| self.model.failing.get(other).is_some_and(|left| *left > 0);
+        let up = |other: &usize| self.is_leaf(*other) && self.model.is(*other) == Is::Up && !fails(other);
         let siblings: Vec<_> =
             self.model.present().into_iter().filter(|other| self.model.parent(*other) == above).collect();
         let mut up: Vec<_> = siblings.into_iter().filter(up).collect();
