@@ -1,6 +1,6 @@
 //! Children that write down when they begin and when they are gone, and end as the test says.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -41,6 +41,7 @@ struct Book {
     living: HashMap<String, usize>,
     tasks: HashMap<String, mpsc::UnboundedSender<Tell>>,
     failing: HashMap<String, usize>,
+    held: HashSet<String>,
 }
 
 /// One life; it ends when this is dropped.
@@ -68,6 +69,25 @@ impl Cast {
     /// The next `starts` of this child fail.
     pub(crate) fn fail(&self, name: &str, starts: usize) {
         self.book().failing.insert(name.to_owned(), starts);
+    }
+
+    /// Its starts wait for [`Tell::Ready`], or no longer.
+    pub(crate) fn hold(&self, name: &str, holds: bool) {
+        let held = &mut self.book().held;
+        if holds {
+            held.insert(name.to_owned())
+        } else {
+            held.remove(name)
+        };
+    }
+
+    /// What was written since the last look.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.book().lines.clone()
+    }
+
+    pub(crate) fn forget_lines(&self) {
+        self.book().lines.clear();
     }
 
     fn is_to_fail(&self, name: &str) -> bool {
@@ -144,6 +164,19 @@ impl Cast {
     /// A task that is up when it is told to say so.
     pub(crate) fn slow(&self, name: &str) -> Task {
         self.task(name).announces()
+    }
+
+    /// A task that says that it is up at once, unless it is [held](Self::hold).
+    pub(crate) fn announcer(&self, name: &str) -> Task {
+        let (cast, own) = (self.clone(), name.to_owned());
+        let task = Task::new(name, move |cx| {
+            if !cast.book().held.contains(&own) && cast.book().failing.get(&own).is_none_or(|left| *left == 0)
+            {
+                cx.ready();
+            }
+            cast.clone().play(own.clone(), cx)
+        });
+        task.announces()
     }
 
     async fn play(self, name: String, cx: TaskContext) -> TaskResult {

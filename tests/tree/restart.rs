@@ -406,3 +406,29 @@ async fn a_request_in_hand_fails_with_its_kernel_and_the_books_balance() {
     cast.expect(["-a", "-k/b", "+a", "+k/b"]).await;
     assert_balanced(&kernel);
 }
+
+/// The kernel asked whether a restart was left, though its group was being restarted anyway, and ended its supervisor.
+#[tokio::test]
+async fn a_kernel_that_fails_with_its_group_comes_back_with_it_even_if_no_restart_is_left() {
+    let (runtime, _hand) = runtime().await;
+    let cast = Cast::default();
+    let low = quick("low")
+        .one_for_all()
+        .intensity(1, HOUR)
+        .task(cast.task("a"))
+        .kernel(cast.kernel("k/b").inline())
+        .task(cast.task("c"));
+    let top = soon(runtime.supervise(quick("top").supervisor(low))).await.unwrap();
+    let kernel: PuppetRef = runtime.kernel("k/b").unwrap();
+    cast.expect(["+a", "+k/b", "+c"]).await;
+    cast.tell("c", Tell::Linger);
+    cast.tell("a", Tell::Fail);
+    cast.expect(["-a"]).await;
+    until_child(&runtime.supervisor("low").unwrap(), "c", ChildPhase::Stopping).await;
+    soon(kernel.call(Do::Panic, NONE)).await.unwrap_err();
+    cast.expect(["-k/b"]).await;
+    cast.expect_nothing().await;
+    cast.tell("c", Tell::Finish);
+    cast.expect(["-c", "+a", "+k/b", "+c"]).await;
+    assert_eq!(until_child(&top, "low", ChildPhase::Up).await.life, 1);
+}

@@ -431,7 +431,7 @@ impl Recovery {
     /// Nobody serves any more, or what was to serve again does not. Decides and acts.
     async fn failed(&mut self, key: ChildKey, whose: Failed, myself: &Myself) {
         let now = self.now();
-        let allows = self.machine.allows_restart(now);
+        let allows = self.machine.allows_restart(key, now);
         let state = self.machine.child(key).map(|view| (view.state, view.spec.rules.restart));
         let Some((state, restart)) = state else { return };
         let out_of_threads = self.env.abandoned.alive() >= self.env.abandoned_limit;

@@ -234,9 +234,9 @@ impl SupervisorMachine {
         }
     }
 
-    /// Whether one more restart is allowed at `now`.
-    pub fn allows_restart(&mut self, now: Timestamp) -> bool {
-        self.intensity.allows(now)
+    /// Whether the child would be started again, if it failed at `now`. With a group that is being stopped it is, at no cost.
+    pub fn allows_restart(&mut self, child: ChildKey, now: Timestamp) -> bool {
+        self.is_stopping_group_of(child) || self.intensity.allows(now)
     }
 
     /// Time has come to `now`.

@@ -53,7 +53,8 @@ fn without_a_limit_a_supervisor_restarts_for_ever() {
 #[test]
 fn whether_a_restart_is_allowed_can_be_asked_without_spending_one() {
     let mut rig = Rig::new(config(Strategy::OneForOne), permanents(1));
-    let allowed = |rig: &mut Rig| rig.tell(|machine, now| machine.allows_restart(now));
+    let key = rig.key("a");
+    let allowed = |rig: &mut Rig| rig.tell(|machine, now| machine.allows_restart(key, now));
     assert!(allowed(&mut rig) && allowed(&mut rig));
     rig.exit("a", Exit::Abnormal);
     assert!(!allowed(&mut rig));
@@ -197,4 +198,18 @@ fn no_timer_of_a_plan_outlives_the_supervisor() {
     rig.tell(|machine, now| machine.terminate_child("a", now + ms(10))).unwrap();
     rig.tell(|machine, now| machine.shut_down(now + ms(10)));
     assert_eq!((rig.moves().as_str(), rig.machine.next_deadline()), ("end stopped", None));
+}
+
+/// A policy that asked whether it may restart was told no, though the child would have been restarted with its group.
+#[test]
+fn a_child_that_fails_while_its_group_is_being_stopped_is_restarted_even_if_no_restart_is_left() {
+    let mut rig = Rig::new(SupervisorConfig { intensity: 1, ..config(Strategy::OneForAll) }, permanents(3));
+    rig.slow("c");
+    rig.exit("a", Exit::Abnormal);
+    let key = rig.key("b");
+    assert!(rig.tell(|machine, now| machine.allows_restart(key, now)), "its group is being stopped");
+    rig.exit("b", Exit::Abnormal);
+    rig.gone("c");
+    assert!(!rig.tell(|machine, now| machine.allows_restart(key, now)));
+    assert_eq!((rig.machine.is_running(), rig.states().as_str()), (true, "a up, b up, c starting"));
 }
