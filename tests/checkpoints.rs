@@ -89,25 +89,30 @@ async fn one_is_taken_after_every_n_requests() {
 async fn one_is_taken_a_span_after_the_last_one_also_by_a_kernel_that_idles() {
     for inline in [false, true] {
         let (runtime, hand) = runtime().await;
-        let spec = quick(&Script::new()).checkpoint_every(u32::MAX).checkpoint_after(ms(1_000));
+        let hour = ms(3_600_000);
+        let spec = quick(&Script::new()).checkpoint_every(u32::MAX).checkpoint_after(hour);
         let kernel = soon(runtime.spawn(if inline { spec.inline() } else { spec })).await.unwrap();
-        hand.advance(ms(5_000));
-        assert_eq!(checkpoint(&runtime).await, None, "nothing has changed yet");
         assert_eq!(counts(&kernel).await, 1);
-        has_checkpoint(&runtime, 1).await;
+        // A kernel that tells the timer after the hand has passed is rung by its next turn.
+        let after = async |before| {
+            soon(async {
+                while checkpoint(&runtime).await == before {
+                    hand.advance(ms(1))
+                }
+            })
+            .await;
+            checkpoint(&runtime).await
+        };
+        hand.advance(hour - ms(1));
+        assert_eq!(checkpoint(&runtime).await, None);
+        assert_eq!(after(None).await, Some(1));
         assert_eq!(counts(&kernel).await, 2);
         assert_eq!(counts(&kernel).await, 3);
-        hand.advance(ms(999));
-        assert_eq!(checkpoint(&runtime).await, Some(1));
-        // The kernel may have told the timer only after the hand had passed: the next turn rings it.
-        soon(async {
-            while checkpoint(&runtime).await == Some(1) {
-                hand.advance(ms(1))
-            }
-        })
-        .await;
-        assert_eq!(checkpoint(&runtime).await, Some(2));
-        hand.advance(ms(60_000));
+        hand.advance(hour - ms(100_000));
+        assert_eq!(checkpoint(&runtime).await, Some(1), "too early");
+        hand.advance(ms(100_000));
+        assert_eq!(after(Some(1)).await, Some(2));
+        hand.advance(hour * 9);
         assert_eq!(checkpoint(&runtime).await, Some(2), "idle, it needs none");
         soon(kernel.call(Do::Panic, NONE)).await.unwrap_err();
         assert_eq!(counts(&kernel).await, 4);
