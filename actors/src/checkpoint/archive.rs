@@ -148,7 +148,8 @@ fn ask<T>(what: &'static str, call: impl FnOnce() -> Result<T, StoreError>) -> R
     contain(what, call).unwrap_or_else(panicked)
 }
 
-fn with_causes(error: &StoreError) -> String {
+/// The error's text with those of its causes: an operator reads nothing else of it.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
