@@ -59,18 +59,19 @@ pub(crate) async fn serve<K: LocalKernel>(
             match (Take { slot, incarnation, done: &mut done, turns: &mut turns, due }).await {
                 Taken::Run(header, request, since) => (header, request, since),
                 Taken::Checkpoint => {
-                    if upkeep.take(incarnation, kernel, false).await == Took::Fenced {
+                    if Box::pin(upkeep.take(incarnation, kernel, false)).await == Took::Fenced {
                         return Ending::Fenced;
                     }
                     continue;
                 }
-                Taken::HandOver => match hand_over(slot, incarnation, kernel, &mut upkeep).await {
+                // Boxed, as everything rare: an idle kernel would carry the room for it.
+                Taken::HandOver => match Box::pin(hand_over(slot, incarnation, kernel, &mut upkeep)).await {
                     Some(ending) => return ending,
                     None => continue,
                 },
                 Taken::End(ending) => {
                     if ending == Ending::Stopped && upkeep.is_dirty() {
-                        upkeep.take(incarnation, kernel, false).await;
+                        Box::pin(upkeep.take(incarnation, kernel, false)).await;
                     }
                     return ending;
                 }
