@@ -3,7 +3,7 @@
 //! Every row runs its baseline and its contenders in one process, in short rounds whose order rotates, and compares them round by
 //! round: a machine that slows down slows both. Nothing is asserted about time; docs/benchmarks.md says what was seen.
 //!
-//! `cargo bench --bench supervision -- [FILTER] [--quick] [--csv FILE]`
+//! `cargo bench --bench supervision -- [FILTER] [--quick] [--long] [--csv FILE] [--curves FOLDER]`
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot set itself up has nothing to report")]
 
@@ -13,6 +13,10 @@ mod alloc;
 mod breaker;
 #[path = "supervision/call.rs"]
 mod call;
+#[path = "supervision/checkpoint.rs"]
+mod checkpoint;
+#[path = "supervision/curves.rs"]
+mod curves;
 #[path = "supervision/deadline.rs"]
 mod deadline;
 #[path = "../actors/src/gate.rs"]
@@ -21,12 +25,18 @@ mod deadline;
     reason = "the runtime's gate is private; the benchmark compiles its source and uses a part of it"
 )]
 mod gate;
+#[path = "supervision/group.rs"]
+mod group;
 #[path = "supervision/memory.rs"]
 mod memory;
 #[path = "supervision/overload.rs"]
 mod overload;
 #[path = "supervision/pipeline.rs"]
 mod pipeline;
+#[path = "supervision/plot.rs"]
+mod plot;
+#[path = "supervision/replica.rs"]
+mod replica;
 #[path = "supervision/report.rs"]
 mod report;
 #[path = "supervision/restart.rs"]
@@ -35,6 +45,10 @@ mod restart;
 mod rounds;
 #[path = "supervision/sides.rs"]
 mod sides;
+#[path = "supervision/spawn.rs"]
+mod spawn;
+#[path = "supervision/tree.rs"]
+mod tree;
 
 /// What the gate's source expects of its crate.
 mod sync {
@@ -48,16 +62,26 @@ static ALLOCATOR: alloc::Counting = alloc::Counting;
 
 fn main() {
     // A kernel that panics on request shall not fill the terminal.
-    std::panic::set_hook(Box::new(|_| {}));
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !panic.to_string().contains("asked for") {
+            told(panic);
+        }
+    }));
     let mut options = Options::default();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--bench" => {}
             "--quick" => options.quick = true,
+            "--long" => options.long = true,
             "--csv" => options.csv = arguments.next(),
+            "--curves" => options.curves = arguments.next(),
             filter => options.filter = Some(filter.to_owned()),
         }
+    }
+    if let Some(folder) = &options.curves {
+        return curves::run(std::path::Path::new(folder), options.quick);
     }
     let mut report = Report::new(options);
     call::run(&mut report);
@@ -65,8 +89,13 @@ fn main() {
     breaker::run(&mut report);
     deadline::run(&mut report);
     restart::run(&mut report);
+    group::run(&mut report);
+    replica::run(&mut report);
+    checkpoint::run(&mut report);
     memory::run(&mut report);
     overload::run(&mut report);
+    spawn::run(&mut report);
+    tree::run(&mut report);
     report.finish();
 }
 
@@ -75,7 +104,11 @@ fn main() {
 struct Options {
     /// Few and short rounds: to see that everything runs.
     quick: bool,
+    /// A whole minute where drift is looked for.
+    long: bool,
     csv: Option<String>,
+    /// Writes cost curves into this folder and does nothing else.
+    curves: Option<String>,
     /// Only the families whose name contains this.
     filter: Option<String>,
 }

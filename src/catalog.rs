@@ -26,7 +26,7 @@ use rustkernel_core::traits::Payload;
 use crate::config::ConfigFault;
 use crate::kernels::graph::{Graph, PageRankState};
 
-pub(crate) use site::{Prepared, Site};
+pub(crate) use site::{Made, Planted, Prepared, Site};
 
 /// A kernel that can be named in a file.
 #[derive(Clone, Copy)]
@@ -43,8 +43,14 @@ pub struct CatalogEntry {
 /// A chain between two kernels whose types are known at run time only.
 pub(crate) type AnyPipeline = Pipeline<Value, Value>;
 
-/// Checks a kernel's own settings; what comes back spawns it with them.
-type Prepare = fn(&Settings<'_>) -> Result<Prepared, SettingsError>;
+/// Checks a kernel's own settings; what comes back makes it with them. An error names the section.
+type Prepare = fn(&Sections<'_>) -> Result<Prepared, (&'static str, SettingsError)>;
+
+/// The settings of a stage: of its kernel, and of its degraded path if it has one.
+pub(crate) struct Sections<'a> {
+    pub(crate) main: Settings<'a>,
+    pub(crate) degraded: Option<Settings<'a>>,
+}
 
 /// A kernel's own settings as they stand in a file.
 pub(crate) struct Settings<'a>(pub(crate) Option<toml::Spanned<toml::de::DeTable<'a>>>);
@@ -98,8 +104,8 @@ impl CatalogEntry {
         self.keeps
     }
 
-    pub(crate) fn prepare(&self, settings: &Settings<'_>) -> Result<Prepared, SettingsError> {
-        (self.prepare)(settings)
+    pub(crate) fn prepare(&self, sections: &Sections<'_>) -> Result<Prepared, (&'static str, SettingsError)> {
+        (self.prepare)(sections)
     }
 }
 

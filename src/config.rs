@@ -10,21 +10,25 @@
 mod document;
 mod error;
 mod span;
+mod supervisor;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use rustkernel_core::KernelId;
 use rustkernel_core::recovery::{DEFAULT_RESTART_WINDOW, RecoveryMachine, Targets};
-use rustkernel_core::resilience::{CircuitBreakerConfig, RecoveryPolicy, RetryConfig};
+use rustkernel_core::resilience::{
+    CircuitBreakerConfig, InvalidConfig, RecoveryPolicy, RecoveryStrategy, RetryConfig,
+};
+use rustkernel_core::{DeviceId, KernelId};
 
 pub use document::Document;
 pub(crate) use document::{list, nearest};
 pub use error::{ConfigError, ConfigFault, Place};
+pub use supervisor::SupervisorSection;
 
 /// A job: settings of the whole, and its stages in the order of the data.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -36,6 +40,9 @@ pub struct JobConfig {
     /// The stages; at least one, at most 64: each has a thread.
     #[serde(default, rename = "stage")]
     pub stages: Vec<StageConfig>,
+    /// The restart tree over the stages, by the supervisors' names. Default: every stage is restarted alone.
+    #[serde(default, rename = "supervisor")]
+    pub supervisors: BTreeMap<String, SupervisorSection>,
 }
 
 /// Settings of the whole job.
@@ -76,6 +83,27 @@ pub struct StageConfig {
     /// any. Default false: it costs the time to encode the state.
     #[serde(default)]
     pub checkpointed: bool,
+    /// A checkpoint after every so many requests; at least 1. Default 1.
+    #[serde(default = "default_checkpoint_every")]
+    pub checkpoint_every: u32,
+    /// A checkpoint this long after the last one, if the kernel has served since; above zero. Default none.
+    #[serde(default, deserialize_with = "span::optional")]
+    pub checkpoint_after: Option<Duration>,
+    /// Warm standbys, the target of `use_replica`; at most 16. Default 0: each costs what the kernel costs.
+    #[serde(default)]
+    pub replicas: usize,
+    /// Settings of the kernel's degraded path, the target of `degrade`: the same kernel with these settings. Default: there is none.
+    #[serde(default)]
+    pub degraded: Option<toml::Table>,
+    /// Where the kernel runs. Default `cpu:0`; so far all built-in kernels run on processors.
+    #[serde(default)]
+    pub device: DeviceId,
+    /// The device it fails over to, the target of `failover`; another one than `device`. Default none.
+    #[serde(default)]
+    pub backup: Option<DeviceId>,
+    /// What follows when `recovery.escalation` has not helped. Default: the supervisor decides.
+    #[serde(default)]
+    pub escalations: Vec<RecoveryStrategy>,
     /// Incarnations that one request may take down before it is given up as a dead letter; at least 1. Default 2.
     #[serde(default = "default_conviction_limit")]
     pub conviction_limit: u32,
@@ -217,13 +245,17 @@ impl JobConfig {
             check(stage.queue.requests > 0, &at("queue.requests"), AT_LEAST_ONE)?;
             check(stage.queue.bytes > 0, &at("queue.bytes"), AT_LEAST_ONE)?;
             check(stage.repeat.is_none_or(|repeat| repeat.limit > 0), &at("repeat.limit"), AT_LEAST_ONE)?;
-            // The machine knows which strategies have a target here.
-            let recovery = stage.recovery.clone();
-            RecoveryMachine::try_new(recovery, &[], Targets::default(), stage.restart_window).map_err(
-                |invalid| document.at(&at(invalid.field), ConfigFault::Rule { rule: invalid.rule }),
-            )?;
+            check(stage.checkpoint_every > 0, &at("checkpoint_every"), AT_LEAST_ONE)?;
+            let after = stage.checkpoint_after;
+            check(after.is_none_or(|after| !after.is_zero()), &at("checkpoint_after"), ABOVE_ZERO)?;
+            check(stage.replicas <= MAX_REPLICAS, &at("replicas"), "must be at most 16")?;
+            let moves = stage.backup != Some(stage.device);
+            check(moves, &at("backup"), "must be another device than `device`")?;
+            stage.check_recovery().map_err(|invalid| {
+                document.at(&at(invalid.field), ConfigFault::Rule { rule: invalid.rule })
+            })?;
         }
-        Ok(())
+        supervisor::check(self, document)
     }
 }
 
@@ -232,6 +264,17 @@ impl StageConfig {
     #[must_use]
     pub fn id(&self) -> &str {
         self.name.as_deref().unwrap_or(&self.kernel)
+    }
+
+    /// The machine knows which strategies have a target here.
+    fn check_recovery(&self) -> Result<(), InvalidConfig> {
+        let targets = Targets {
+            replica: self.replicas > 0,
+            degraded: self.degraded.is_some(),
+            backup: self.backup.is_some(),
+        };
+        let recovery = self.recovery.clone();
+        RecoveryMachine::try_new(recovery, &self.escalations, targets, self.restart_window).map(drop)
     }
 }
 
@@ -255,6 +298,10 @@ fn default_idempotent() -> bool {
     true
 }
 
+fn default_checkpoint_every() -> u32 {
+    1
+}
+
 fn default_conviction_limit() -> u32 {
     2
 }
@@ -272,6 +319,7 @@ fn default_hang_after() -> Duration {
 }
 
 const MAX_STAGES: usize = 64;
+const MAX_REPLICAS: usize = 16;
 const MAX_FILE_BYTES: u64 = 1 << 20;
 const ABOVE_ZERO: &str = "must be longer than zero";
 const AT_LEAST_ONE: &str = "must be at least 1";

@@ -3,24 +3,29 @@
 //! [`Plan::new`] finds everything that is wrong with a job before anything runs; [`Plan::spawn`] puts its kernels under
 //! supervision; [`Job::run`] sends one input through them. What supervision did meanwhile is counted by a [`Tally`].
 
+mod plant;
+mod state;
 mod tally;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustkernel_actors::pipeline::PipelineReport;
-use rustkernel_actors::{Pipeline, Runtime, SpawnError};
+use rustkernel_actors::{Cause, Pipeline, Runtime, SpawnError};
 use rustkernel_core::clock::{Clock, Timestamp};
 use rustkernel_core::envelope::Deadline;
 use rustkernel_core::error::{KernelError, KernelErrorKind};
 use rustkernel_core::traits::Payload;
 
-use crate::catalog::{self, AnyPipeline, Prepared, Settings, SettingsError, Site, Value};
+use crate::catalog::{self, AnyPipeline, Made, Prepared, Sections, Settings, SettingsError, Site, Value};
 use crate::config::{ConfigError, ConfigFault, Document, JobConfig, Placement};
+use crate::cursor::Cursor;
 use crate::inject::Injector;
 use crate::kernels::graph::{EdgeListSource, Ranking};
 
+pub use crate::cursor::{MOST_TWICE, Resumed, Spot};
+pub use state::{JobState, StateError};
 pub use tally::{Counts, Tally};
 
 /// A job whose kernels, settings and types have been checked.
@@ -34,10 +39,21 @@ pub struct Plan {
 /// A job whose kernels are under supervision.
 #[derive(Clone)]
 pub struct Job {
-    pipeline: Pipeline<EdgeListSource, Ranking>,
+    pipeline: Pipeline<Value, Ranking>,
+    /// What an earlier process has left to be done, and what it is to be done with.
+    rest: Option<Rest>,
+    cursor: Option<Arc<Cursor>>,
     deadline: Deadline,
     clock: Clock,
     rounds: Arc<AtomicU32>,
+}
+
+/// The part of a job from a place on.
+#[derive(Clone)]
+struct Rest {
+    pipeline: Pipeline<Value, Ranking>,
+    /// Taken by the first run.
+    value: Arc<Mutex<Option<Value>>>,
 }
 
 impl Plan {
@@ -70,11 +86,12 @@ impl Plan {
                 let fault = ConfigFault::Stateless { kernel: stage.kernel.clone() };
                 return Err(document.at(&at("checkpointed"), fault));
             }
-            let settings = Settings(document.table(&at("settings")));
-            let prepared = entry.prepare(&settings).map_err(|error| match error {
+            let degraded = stage.degraded.as_ref().map(|_| Settings(document.table(&at("degraded"))));
+            let sections = Sections { main: Settings(document.table(&at("settings"))), degraded };
+            let prepared = entry.prepare(&sections).map_err(|(section, error)| match error {
                 SettingsError::Read(error) => document.refused(&error),
                 SettingsError::Value { field, source } => {
-                    document.at(&at(&format!("settings.{field}")), ConfigFault::Settings { source })
+                    document.at(&at(&format!("{section}.{field}")), ConfigFault::Settings { source })
                 }
             })?;
             stages.push(prepared);
@@ -96,29 +113,101 @@ impl Plan {
         &self.config
     }
 
-    /// Spawns the job's kernels on `runtime`, with faults if there is an injector.
+    /// Spawns the job's kernels on `runtime`, in the tree that its configuration draws, with faults if there is an injector.
     ///
     /// # Errors
-    /// The first kernel that does not start; those before it stay with the runtime.
+    /// The first kernel or supervisor that does not start; those before it stay with the runtime.
     ///
     /// # Cancel safety
     /// Kernels that were spawned before a drop stay with the runtime.
     pub async fn spawn(self, runtime: &Runtime, injector: Option<Injector>) -> Result<Job, SpawnError> {
+        self.start(runtime, injector, None).await
+    }
+
+    /// [`spawn`](Self::spawn), going on from where an earlier process has left the job in `state`, and writing down there how far it comes.
+    /// The first run of the job is that rest.
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn).
+    ///
+    /// # Cancel safety
+    /// As [`spawn`](Self::spawn).
+    pub async fn resume(
+        self,
+        runtime: &Runtime,
+        injector: Option<Injector>,
+        state: &JobState,
+    ) -> Result<Job, SpawnError> {
+        self.start(runtime, injector, Some(state)).await
+    }
+
+    async fn start(
+        self,
+        runtime: &Runtime,
+        injector: Option<Injector>,
+        state: Option<&JobState>,
+    ) -> Result<Job, SpawnError> {
         let Self { config, stages, conversions } = self;
         let rounds = Arc::new(AtomicU32::new(0));
-        let mut pipeline = Pipeline::start().map(Value::new::<EdgeListSource>);
-        for ((prepared, conversion), stage) in stages.into_iter().zip(conversions).zip(config.stages) {
-            let site = Site { runtime: runtime.clone(), stage, injector, rounds: Arc::clone(&rounds) };
-            pipeline = pipeline.then(conversion).then(prepared(site).await?);
+        let cursor = state.map(|state| Arc::clone(state.cursor()));
+        let found = state.and_then(JobState::take_found);
+        let from = found.as_ref().map(|found| found.resumed.from);
+        let (mut specs, mut ways) = (plant::Specs::new(), Vec::new());
+        for ((index, prepared), stage) in (0..).zip(stages).zip(&config.stages) {
+            let rounds_before = from.filter(|from| from.stage == index).map_or(0, |from| from.round);
+            let site = Site {
+                stage: stage.clone(),
+                index,
+                injector,
+                rounds: Arc::clone(&rounds),
+                cursor: cursor.clone(),
+                rounds_before,
+                made: Arc::default(),
+            };
+            let Made { spec, connect, decode } = prepared(&site);
+            specs.insert(stage.id().to_owned(), spec);
+            ways.push((connect, decode));
         }
-        let pipeline = pipeline.try_map(Value::take).retry_budget(config.job.retry_budget);
-        let deadline = config.job.deadline.map_or(Deadline::None, Deadline::Within);
-        Ok(Job { pipeline, deadline, clock: runtime.clock().clone(), rounds })
+        plant::plant(&config, specs, runtime).await?;
+        let budget = config.job.retry_budget;
+        let mut pipeline = Pipeline::start();
+        let mut rest: Option<(Pipeline<Value, Value>, Value)> = None;
+        for (((index, (connect, decode)), conversion), stage) in
+            (0..).zip(ways).zip(conversions).zip(&config.stages)
+        {
+            let gone = |cause: String| SpawnError::Child {
+                child: stage.id().to_owned(),
+                cause: Cause::StartFailed(cause),
+            };
+            let way = connect(runtime).ok_or_else(|| gone("it is gone again".to_owned()))?;
+            rest = match (rest, &found) {
+                (Some((rest, value)), _) => Some((rest.then(conversion.clone()).then(way.clone()), value)),
+                (None, Some(found)) if found.resumed.from.stage == index => {
+                    let value = decode(&found.value).map_err(|error| gone(error.to_string()))?;
+                    Some((way.clone(), value))
+                }
+                (None, _) => None,
+            };
+            pipeline = pipeline.then(conversion).then(way);
+        }
+        let typed = |pipeline: Pipeline<Value, Value>| pipeline.try_map(Value::take).retry_budget(budget);
+        Ok(Job {
+            pipeline: typed(pipeline),
+            rest: rest.map(|(rest, value)| Rest {
+                pipeline: typed(rest),
+                value: Arc::new(Mutex::new(Some(value))),
+            }),
+            cursor,
+            deadline: config.job.deadline.map_or(Deadline::None, Deadline::Within),
+            clock: runtime.clock().clone(),
+            rounds,
+        })
     }
 }
 
 impl Job {
-    /// Sends `input` through the job, until `deadline` if there is one and the job's own otherwise.
+    /// Sends `input` through the job, until `deadline` if there is one and the job's own otherwise. The first run of a resumed job goes
+    /// on with what an earlier process had come to.
     ///
     /// # Errors
     /// The error of the stage that failed for good. One whose kernel is fenced because the deadline has passed is a passed deadline:
@@ -136,7 +225,14 @@ impl Job {
             Deadline::Within(span) => self.clock.now() + span,
             Deadline::At(at) => at,
         };
-        let (result, report) = self.pipeline.run_reported(input, until).await;
+        let request =
+            self.cursor.as_ref().map_or_else(Pipeline::<(), ()>::next_request_id, |cursor| cursor.request());
+        let rest = self.rest.as_ref().and_then(|rest| {
+            let value = rest.value.lock().unwrap_or_else(PoisonError::into_inner).take();
+            value.map(|value| (&rest.pipeline, value))
+        });
+        let (pipeline, value) = rest.unwrap_or_else(|| (&self.pipeline, Value::new(input)));
+        let (result, report) = pipeline.run_reported_as(request, value, until).await;
         (result.map_err(|error| self.late(error, until)), report)
     }
 

@@ -14,6 +14,8 @@ pub mod catalog;
 pub mod cli;
 #[cfg(feature = "cli")]
 pub mod config;
+#[cfg(feature = "cli")]
+mod cursor;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod inject;

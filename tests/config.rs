@@ -237,3 +237,58 @@ fn a_limit_of_zero_is_refused_by_its_field() {
     let error = refused("kernel = \"graph/load\"", "kernel = \"graph/load\"\nsettings = { max_edges = 0 }");
     assert!(error.contains("max_edges") && error.contains("at least 1"), "{error}");
 }
+
+/// `JOB` with a tree; the error of what is wrong with it.
+fn refused_tree(tree: &str) -> String {
+    plan(&format!("{JOB}\n{tree}")).unwrap_err().to_string()
+}
+
+#[test]
+fn a_tree_that_is_none_is_refused_by_line_and_field() {
+    let lines = JOB.matches('\n').count() + 1;
+    let at = |line: usize, column: usize| format!("job.toml:{}:{column}: ", lines + line);
+    let cases = [
+        ("[supervisor.a]\nchildren = [\"graph/lod\"]", at(2, 13), "did you mean `graph/load`?"),
+        ("[supervisor.a]\nchildren = []", at(2, 1), "names at least one"),
+        ("[supervisor.a]\nstrategy = \"all_for_one\"", at(2, 12), "unknown variant `all_for_one`"),
+        (
+            "[supervisor.a]\nchildren = [\"graph/load\"]\nperiod = \"0s\"",
+            at(3, 1),
+            "must be longer than zero",
+        ),
+        ("[supervisor.a]\nchildrn = [\"graph/load\"]", at(2, 1), "did you mean `children`?"),
+        (
+            "[supervisor.a]\nchildren = [\"graph/load\"]\n[supervisor.b]\nchildren = [\"graph/load\"]",
+            at(4, 13),
+            "has a supervisor already",
+        ),
+        (
+            "[supervisor.a]\nchildren = [\"b\"]\n[supervisor.b]\nchildren = [\"a\"]",
+            at(1, 13),
+            "is among its own descendants",
+        ),
+        (
+            "[supervisor.a]\nstrategy = \"dynamic\"\nchildren = [\"graph/load\"]",
+            at(2, 1),
+            "cannot be dynamic",
+        ),
+        (
+            "[supervisor.a]\nchildren = [\"b\"]\n[supervisor.b]\nsignificant = true\n\
+             children = [\"graph/load\"]",
+            at(4, 1),
+            "permanent",
+        ),
+    ];
+    for (tree, place, rule) in cases {
+        let said = refused_tree(tree);
+        assert!(said.starts_with(&place) && said.contains(rule), "{tree}\n{said}\nexpected {place}");
+    }
+}
+
+#[test]
+fn a_backup_on_the_kernels_own_device_is_refused() {
+    let error = refused("kernel = \"graph/load\"", "kernel = \"graph/load\"\nbackup = \"cpu:0\"");
+    assert!(error.contains("`stage[0].backup`") && error.contains("another device"), "{error}");
+    let error = refused("kernel = \"graph/load\"", "kernel = \"graph/load\"\ndevice = \"gpu\"");
+    assert!(error.contains("`gpu` is no device"), "{error}");
+}

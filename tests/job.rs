@@ -101,3 +101,107 @@ async fn a_missing_file_is_the_inputs_fault_and_the_job_goes_on_serving() {
     assert!(matches!(missing.unwrap_err().kind(), KernelErrorKind::Kernel(_)));
     assert_eq!(rank(&job).await.nodes, 34);
 }
+
+/// The same tree in a file and in code: one type behind both, and one shape.
+#[tokio::test]
+async fn a_tree_in_a_file_is_the_tree_that_its_builder_draws() {
+    use rustkernel::actors::{Branch, ChildPhase, KernelSpec, Supervisor};
+    use rustkernel::core::supervision::{Restart, Strategy};
+    use rustkernel::kernels::graph::{Load, PageRank, PageRankConfig, TopK, TopKConfig};
+
+    let trees = "[supervisor.job]\nstrategy = \"rest_for_one\"\nintensity = 7\nperiod = \"9s\"\n\
+                 children = [\"graph/load\", \"ranking\"]\n\
+                 [supervisor.ranking]\nstrategy = \"one_for_all\"\nrestart = \"transient\"\n\
+                 children = [\"graph/pagerank\", \"graph/top_k\"]\n";
+    let from_file = Runtime::builder().build().await.unwrap();
+    let job = plan(&text("", &format!("{trees}\n"))).spawn(&from_file, None).await.unwrap();
+    assert_eq!(rank(&job).await.entries.len(), 34);
+
+    let from_code = Runtime::builder().build().await.unwrap();
+    let ranking = Supervisor::new("ranking")
+        .one_for_all()
+        .restart(Restart::Transient)
+        .kernel(KernelSpec::fallible("graph/pagerank", || {
+            PageRank::new(PageRankConfig::default()).map_err(rustkernel::core::KernelError::permanent)
+        }))
+        .kernel(KernelSpec::fallible("graph/top_k", || {
+            TopK::new(&TopKConfig::default()).map_err(rustkernel::core::KernelError::permanent)
+        }));
+    let whole = Supervisor::new("job")
+        .rest_for_one()
+        .intensity(7, Duration::from_secs(9))
+        .kernel(KernelSpec::new("graph/load", Load::default))
+        .supervisor(ranking);
+    from_code.supervise(whole).await.unwrap();
+
+    fn shape(branch: &Branch) -> String {
+        let below = branch.supervisor.as_ref().map(|tree| {
+            let children: Vec<_> = tree.children.iter().map(shape).collect();
+            format!("{:?} {:?} {:?} {children:?}", tree.strategy, tree.intensity, tree.period)
+        });
+        let child = &branch.child;
+        format!("{} {:?} {:?} {:?} {below:?}", child.name, child.kind, child.restart, child.state)
+    }
+    let mut shapes = Vec::new();
+    for runtime in [&from_file, &from_code] {
+        let tree = runtime.tree().await.unwrap();
+        assert_eq!((tree.strategy, tree.children.len()), (Strategy::OneForOne, 1));
+        assert_eq!(tree.children[0].child.state, ChildPhase::Up);
+        shapes.push(shape(&tree.children[0]));
+    }
+    assert_eq!(shapes[0], shapes[1]);
+}
+
+#[tokio::test]
+async fn the_tree_in_the_guide_is_one() {
+    let guide = include_str!("../docs/guide/resilience.md");
+    let tree = guide.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let runtime = Runtime::builder().build().await.unwrap();
+    let job = plan(&text("", tree)).spawn(&runtime, None).await.unwrap();
+    assert_eq!(rank(&job).await.entries.len(), 34);
+    let service = runtime.tree().await.unwrap().children.remove(0).supervisor.unwrap();
+    assert_eq!((service.name.as_str(), service.children.len()), ("service", 2));
+}
+
+/// One panic in the group: its sibling begins a new life too, the stage before it does not.
+#[tokio::test]
+async fn a_group_in_a_file_restarts_together() {
+    let tree = "[supervisor.ranking]\nstrategy = \"one_for_all\"\n\
+                children = [\"graph/pagerank\", \"graph/top_k\"]\n";
+    let runtime = Runtime::builder().build().await.unwrap();
+    let rules = "recovery = { restart_delay = \"0s\" }";
+    let job = plan(&text(rules, tree)).spawn(&runtime, None).await.unwrap();
+    let mut events = runtime.events();
+    assert!(runtime.kill("graph/pagerank").await);
+    for kernel in ["graph/pagerank", "graph/top_k"] {
+        let again = |fact: &rustkernel::actors::Fact| {
+            matches!(fact, rustkernel::actors::Fact::Started { incarnation: 2, .. })
+        };
+        events.find(kernel, again).await.unwrap();
+    }
+    let lives: Vec<_> = runtime.status().await.iter().map(|kernel| kernel.incarnation).collect();
+    assert_eq!(lives, [1, 2, 2]);
+    assert_eq!(rank(&job).await.entries.len(), 34);
+}
+
+#[tokio::test]
+async fn a_stage_in_a_file_names_its_replica_its_degraded_path_and_its_backup() {
+    let rules = "checkpointed = true\nreplicas = 1\ndegraded = { tolerance = 1e-3 }\nbackup = \"cpu:1\"\n\
+                 recovery = { strategy = \"use_replica\", restart_delay = \"0s\", max_restarts = 1, \
+                 escalation = \"failover\" }\nescalations = [\"degrade\"]";
+    let runtime = Runtime::builder().build().await.unwrap();
+    let job = plan(&text(rules, "")).spawn(&runtime, None).await.unwrap();
+    let first = rank(&job).await;
+    let mut events = runtime.events();
+    assert!(runtime.kill("graph/pagerank").await);
+    let took_over =
+        |fact: &rustkernel::actors::Fact| matches!(fact, rustkernel::actors::Fact::TookOver { .. });
+    events.find("graph/pagerank", took_over).await.unwrap();
+    assert_eq!(rank(&job).await, first);
+    assert!(runtime.kill("graph/pagerank").await);
+    let moved = |fact: &rustkernel::actors::Fact| matches!(fact, rustkernel::actors::Fact::FailedOver { .. });
+    events.find("graph/pagerank", moved).await.unwrap();
+    assert_eq!(rank(&job).await, first);
+    let status = runtime.status().await.remove(1);
+    assert_eq!(status.device.to_string(), "cpu:1");
+}

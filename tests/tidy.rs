@@ -185,6 +185,8 @@ fn every_setting_has_a_reader_that_is_not_its_own_definition() {
         ("core/src/resilience/health/config.rs", &["HealthProbeConfig", "HealthCheckConfig"][..]),
         ("core/src/resilience/recovery.rs", &["RecoveryPolicy"][..]),
         ("core/src/resilience/config.rs", &["ResilienceConfig"][..]),
+        ("core/src/supervision/config.rs", &["SupervisorConfig"][..]),
+        ("core/src/supervision/child.rs", &["ChildRules"][..]),
     ];
     let mut found = Vec::new();
     for (path, types) in settings {

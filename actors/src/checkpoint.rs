@@ -14,8 +14,10 @@ mod vault;
 mod writer;
 
 pub(crate) use archive::RETENTION;
+pub use archive::{Recovered, RefusedCheckpoint};
 pub(crate) use checkpointer::{Checkpointer, Frame};
 pub use conformance::conformance;
 pub use memory::MemoryStore;
 pub use store::{CheckpointStore, StoreError};
-pub(crate) use vault::Vault;
+pub use vault::Vault;
+pub use writer::SaveError;

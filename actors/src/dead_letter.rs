@@ -104,6 +104,20 @@ impl DeadLetters {
         Some(number)
     }
 
+    /// Puts the letters of an earlier process, oldest first, before those of this one, which keep their order and get higher numbers.
+    pub(crate) fn restore(&self, earlier: Vec<DeadLetter>) {
+        let mut kept = self.lock();
+        let own = std::mem::take(&mut kept.letters);
+        kept.input_bytes = 0;
+        kept.last_number = 0;
+        kept.total += earlier.len() as u64;
+        for letter in earlier.into_iter().chain(own.into_values().map(|entry| entry.letter)) {
+            let number = letter.letter.max(kept.last_number + 1);
+            kept.last_number = number;
+            kept.keep(DeadLetter { letter: number, ..letter });
+        }
+    }
+
     /// How many there were, and those that are kept, oldest first.
     pub(crate) fn all(&self) -> (u64, Vec<DeadLetter>) {
         let kept = self.lock();
@@ -236,6 +250,21 @@ mod tests {
     fn bury(letters: &DeadLetters, request: u64, input: Option<Vec<u8>>) -> Option<u64> {
         let error = KernelError::new(KernelErrorKind::Crashed, Phase::Executing);
         letters.bury(&KernelId::new("a/b").unwrap(), &Header::new(request, Timestamp::NEVER), &error, input)
+    }
+
+    #[test]
+    fn letters_of_an_earlier_process_come_first_and_no_number_is_used_twice() {
+        let earlier = DeadLetters::default();
+        for request in 0..3 {
+            bury(&earlier, request, Some(vec![1; 10]));
+        }
+        let letters = DeadLetters::default();
+        bury(&letters, 100, None);
+        letters.restore(earlier.all().1);
+        let (total, kept) = letters.all();
+        let numbers: Vec<_> = kept.iter().map(|letter| (letter.letter, letter.id)).collect();
+        assert_eq!((total, numbers), (4, vec![(1, 0), (2, 1), (3, 2), (4, 100)]));
+        assert_eq!(bury(&letters, 101, None), Some(5));
     }
 
     #[test]

@@ -208,7 +208,7 @@ async fn live<K: LocalKernel>(recipe: &Recipe<K>, incarnation: &Incarnation) -> 
     let mut held = match checkpointer {
         Some(checkpointer) => {
             slot.load_checkpoints().await?;
-            restore_newer(slot, checkpointer, kernel, 0).await?
+            restore_newer(slot, incarnation, checkpointer, kernel, 0).await?
         }
         None => 0,
     };
@@ -225,7 +225,7 @@ async fn live<K: LocalKernel>(recipe: &Recipe<K>, incarnation: &Incarnation) -> 
     while stands_by && !incarnation.fence.is_raised() {
         let called = incarnation.epoch() != 0;
         if let Some(checkpointer) = checkpointer.filter(|_| called || slot.rules.replicas_follow) {
-            held = restore_newer(slot, checkpointer, kernel, held).await?;
+            held = restore_newer(slot, incarnation, checkpointer, kernel, held).await?;
         }
         if called {
             break;
@@ -235,13 +235,18 @@ async fn live<K: LocalKernel>(recipe: &Recipe<K>, incarnation: &Incarnation) -> 
     if incarnation.fence.is_raised() {
         return Ok(Ending::Fenced);
     }
+    if stands_by {
+        incarnation.set_serves();
+        slot.home.tell(RecoveryMsg::Serves { slot: slot.index, number: incarnation.number });
+    }
     Ok(serve(slot, incarnation, kernel, checkpointer).await)
 }
 
 /// Restores the newest checkpoint, if it is newer than the one the kernel `held`. One whose bytes are no good gives way to the one before
-/// it. Returns what the kernel holds now.
+/// it, except for a life on trial, which fails. Returns what the kernel holds now.
 async fn restore_newer<K: LocalKernel>(
     slot: &Slot<K::Input, K::Output>,
+    incarnation: &Incarnation,
     checkpointer: &Checkpointer<K>,
     kernel: &mut K,
     held: u64,
@@ -252,12 +257,19 @@ async fn restore_newer<K: LocalKernel>(
             Ok(restoring) => {
                 let restored = restoring.await;
                 if let Err(error) = restored {
+                    if incarnation.on_trial {
+                        return Err(error);
+                    }
                     // Half-restored, this instance is of no use. Its texts are the user's.
                     let reason = contain("an error's text", || error.to_string()).unwrap_or_default();
                     slot.restore_failed(sequence, reason).await?;
                     return Err(error);
                 }
                 return Ok(sequence);
+            }
+            Err(reason) if incarnation.on_trial => {
+                let error = format!("checkpoint {sequence} is not for this kernel: {reason}");
+                return Err(KernelError::permanent(error));
             }
             Err(reason) => slot.fall_back_from(sequence, reason).await?,
         }

@@ -45,7 +45,7 @@ use crate::kernel_ref::KernelRef;
 use crate::way::Next;
 use adapt::TryMap;
 use repeat::Repeat;
-use run::{Finish, Run};
+use run::{Finish, Run, next_id};
 use scatter::Scatter;
 use stage::{KernelStage, Pass, Stage, Then};
 
@@ -152,7 +152,7 @@ impl<I: Send + 'static, O: Send + 'static> Pipeline<I, O> {
     /// # Cancel safety
     /// Dropping the future cancels the request downstream.
     pub async fn run(&self, input: I, deadline: impl Into<Deadline>) -> Result<O, KernelError> {
-        Run::new(self, deadline.into(), false).go(self, input).await
+        Run::new(self, deadline.into(), false, next_id()).go(self, input).await
     }
 
     /// [`run`](Self::run) with the time spent in each stage. Costs two reads of the clock a stage.
@@ -164,9 +164,29 @@ impl<I: Send + 'static, O: Send + 'static> Pipeline<I, O> {
         input: I,
         deadline: impl Into<Deadline>,
     ) -> (Result<O, KernelError>, PipelineReport) {
-        let run = Run::new(self, deadline.into(), true);
+        self.run_reported_as(next_id(), input, deadline).await
+    }
+
+    /// [`run_reported`](Self::run_reported) under a request id of one's own, for example that of a run that an earlier process did not
+    /// finish.
+    ///
+    /// # Cancel safety
+    /// As [`run`](Self::run).
+    pub async fn run_reported_as(
+        &self,
+        id: u64,
+        input: I,
+        deadline: impl Into<Deadline>,
+    ) -> (Result<O, KernelError>, PipelineReport) {
+        let run = Run::new(self, deadline.into(), true, id);
         let result = run.go(self, input).await;
         (result, run.report())
+    }
+
+    /// A request id that no other run of this process has.
+    #[must_use]
+    pub fn next_request_id() -> u64 {
+        next_id()
     }
 
     fn of(stage: Arc<dyn Stage<I, O>>, clock: Option<Clock>, retry_budget: u32) -> Self {

@@ -39,7 +39,7 @@ use tokio::sync::oneshot;
 pub use ending::ShutdownReport;
 pub use message::{ChildError, HandOverError};
 pub(crate) use message::{Order, RecoveryMsg};
-pub(crate) use node::{Arriving, Declaration, Declared, KernelPlan, Node};
+pub(crate) use node::{Arriving, Declaration, Declared, KernelPlan, Node, Version};
 pub use status::{Branch, ChildPhase, ChildStatus, KernelState, KernelStatus, Tree};
 
 use crate::cause::Cause;
@@ -218,6 +218,8 @@ impl Recovery {
             RecoveryMsg::Boot => self.machine.boot(now),
             RecoveryMsg::Ready { slot, number, restored } => self.life_ready(slot, number, restored),
             RecoveryMsg::TookOver { slot, number } => self.took_over(slot, number).await,
+            RecoveryMsg::Serves { slot, number } => self.life_serves(slot, number).await,
+            RecoveryMsg::TurnedAway { slot, number, reason } => self.turned_away(slot, number, reason),
             RecoveryMsg::Hung { slot, number } => self.hung(slot, number, myself).await,
             RecoveryMsg::LaneEnded { slot, number } => self.lane_ended(slot, number, myself).await,
             RecoveryMsg::Idle { slot } => self.idle(slot, now),

@@ -148,9 +148,10 @@ impl Runtime {
         self.order(id, |slot, done| Order::Kill { slot, done }).await.unwrap_or(false)
     }
 
-    /// Puts a new version of a kernel behind its name: `spec` has its factory, placement, canary and checkpoints. The new version is made,
-    /// restored and proven while the old one serves; then the old one finishes its request, takes a last checkpoint and makes way. The
-    /// limits, the breaker and the policies stay as they are. If the new version does not start, nothing has changed.
+    /// Puts a new version of a kernel behind its name: `spec` has its factories, devices, placement, canary and checkpoints. The new
+    /// version is made, restored and proven while the old one serves; then the old one finishes its request, takes a last checkpoint and
+    /// makes way. The limits, the breaker, the degraded path and the policies stay as they are. If the new version does not start,
+    /// nothing has changed; if it cannot restore that last checkpoint, the old version is made again and goes on from it.
     ///
     /// # Errors
     /// [`HandOverError`] says why the old version still serves.
@@ -164,8 +165,8 @@ impl Runtime {
             let (takes, gives) = named.kernel.schemas();
             return Err(HandOverError::Types { takes, gives });
         };
-        let launcher = spec.check()?.launcher(&slot, &self.inner.env);
-        let replaced = self.order(&id, |slot, done| Order::Replace { slot, launcher, done }).await;
+        let version = spec.check()?.version(&slot, &self.inner.env);
+        let replaced = self.order(&id, |slot, done| Order::Replace { slot, version, done }).await;
         replaced.unwrap_or(Err(HandOverError::SupervisorGone))
     }
 

@@ -70,6 +70,8 @@ struct State<I, O> {
     successor: Option<Arc<Incarnation>>,
     /// Made, proven, and waiting for the incarnation to fail.
     standbys: Vec<Arc<Incarnation>>,
+    /// Every life that was begun to take over some day and has not yet, those two included.
+    prepared: Vec<Arc<Incarnation>>,
     incarnations: u64,
     requests: u64,
     checkpoints: Checkpoints,
@@ -108,6 +110,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
             incarnation: None,
             successor: None,
             standbys: Vec::new(),
+            prepared: Vec::new(),
             incarnations: 0,
             requests: 0,
             checkpoints: Checkpoints::default(),

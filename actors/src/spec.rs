@@ -177,11 +177,23 @@ impl<K: LocalKernel> KernelSpec<K> {
     /// strategy [`Degrade`](RecoveryStrategy::Degrade) or because a request cannot wait for a restart; replies and health say
     /// so. It is made when it is needed, in the kernel's placement, and keeps no checkpoints.
     #[must_use]
-    pub fn degraded<D>(mut self, factory: impl Fn() -> D + Send + Sync + 'static) -> Self
+    pub fn degraded<D>(self, factory: impl Fn() -> D + Send + Sync + 'static) -> Self
     where
         D: Kernel<Input = K::Input, Output = K::Output>,
     {
-        let factory: Factory<D> = Arc::new(move || Ok(factory()));
+        self.degraded_fallible(move || Ok(factory()))
+    }
+
+    /// [`degraded`](Self::degraded) with a factory that can fail, which is a failure of the degraded path.
+    #[must_use]
+    pub fn degraded_fallible<D>(
+        mut self,
+        factory: impl Fn() -> Result<D, KernelError> + Send + Sync + 'static,
+    ) -> Self
+    where
+        D: Kernel<Input = K::Input, Output = K::Output>,
+    {
+        let factory: Factory<D> = Arc::new(factory);
         self.degraded = Some(Box::new(move |slot, placing| {
             let recipe = Arc::new(Recipe { slot, factory, checkpointer: None, canary: None });
             let Placing { inline, abandoned, handle } = placing;
@@ -204,8 +216,18 @@ impl<K: LocalKernel> KernelSpec<K> {
     /// The device that the kernel moves to by [`Failover`](RecoveryStrategy::Failover), with its queue and its newest checkpoint, and the
     /// factory that makes it there. It comes back when it is told to ([`Runtime::fail_back`](crate::Runtime::fail_back)).
     #[must_use]
-    pub fn backup(mut self, device: DeviceId, factory: impl Fn() -> K + Send + Sync + 'static) -> Self {
-        self.backup = Some((device, Arc::new(move || Ok(factory()))));
+    pub fn backup(self, device: DeviceId, factory: impl Fn() -> K + Send + Sync + 'static) -> Self {
+        self.backup_fallible(device, move || Ok(factory()))
+    }
+
+    /// [`backup`](Self::backup) with a factory that can fail, which is a failed start there.
+    #[must_use]
+    pub fn backup_fallible(
+        mut self,
+        device: DeviceId,
+        factory: impl Fn() -> Result<K, KernelError> + Send + Sync + 'static,
+    ) -> Self {
+        self.backup = Some((device, Arc::new(factory)));
         self
     }
 

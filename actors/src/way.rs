@@ -109,6 +109,14 @@ impl<O> Way<O> {
         }
     }
 
+    /// Whether an earlier stage of its chain has answered through its degraded path.
+    pub(crate) fn is_degraded_before(&self) -> bool {
+        match self {
+            Self::Caller(..) => false,
+            Self::Chain(onward) => onward.degraded,
+        }
+    }
+
     /// The caller's cell; `None` in a chain.
     pub(crate) fn cell(&self) -> Option<&Cell<O>> {
         match self {

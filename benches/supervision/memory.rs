@@ -23,7 +23,7 @@ pub(crate) fn run(report: &mut Report) {
 }
 
 /// Names and factories are part of it; the runtime that they share is not.
-fn bytes_per_kernel(population: usize) -> f64 {
+pub(crate) fn bytes_per_kernel(population: usize) -> f64 {
     let runtime = Flavour::CurrentThread.runtime();
     let supervisor = runtime.block_on(async { Runtime::builder().build().await.unwrap() });
     let (kernels, counted) = count(|| {
@@ -41,7 +41,7 @@ fn bytes_per_kernel(population: usize) -> f64 {
     counted.live as f64 / population as f64
 }
 
-fn bytes_per_actor(population: usize) -> f64 {
+pub(crate) fn bytes_per_actor(population: usize) -> f64 {
     let runtime = Flavour::CurrentThread.runtime();
     let (owner, _) = runtime.block_on(Actor::spawn(None, EchoActor, ())).unwrap();
     let (actors, counted) = count(|| {

@@ -22,8 +22,8 @@ pub(crate) fn run(report: &mut Report) {
     for flavour in Flavour::BOTH {
         let runtime = flavour.runtime();
         let calls = report.scale(32_768).div_ceil(CALLERS);
-        let tasks = bare_chain(&runtime);
-        let (_supervisor, kernels) = runtime.block_on(kernel_chain());
+        let tasks = bare_chain(&runtime, STAGES);
+        let (_supervisor, kernels) = runtime.block_on(kernel_chain(STAGES));
         let (actors, cells) = runtime.block_on(actor_chain());
         let kernel_side = |name, deadline: Deadline| {
             let (runtime, kernels) = (&runtime, &kernels);
@@ -56,9 +56,9 @@ pub(crate) fn run(report: &mut Report) {
 }
 
 /// Tasks that pass on, and a last one that replies.
-fn bare_chain(runtime: &tokio::runtime::Runtime) -> mpsc::Sender<Bare> {
+pub(crate) fn bare_chain(runtime: &tokio::runtime::Runtime, stages: usize) -> mpsc::Sender<Bare> {
     let mut next = bare_task(runtime);
-    for _ in 1..STAGES {
+    for _ in 1..stages {
         let (requests, mut queue) = mpsc::channel::<Bare>(CAPACITY);
         let onward = std::mem::replace(&mut next, requests);
         runtime.spawn(async move {
@@ -72,10 +72,10 @@ fn bare_chain(runtime: &tokio::runtime::Runtime) -> mpsc::Sender<Bare> {
     next
 }
 
-async fn kernel_chain() -> (Runtime, Pipeline<Payload, Payload>) {
+pub(crate) async fn kernel_chain(stages: usize) -> (Runtime, Pipeline<Payload, Payload>) {
     let supervisor = Runtime::builder().build().await.unwrap();
     let mut chain = Pipeline::start();
-    for stage in 0..STAGES {
+    for stage in 0..stages {
         let spec = KernelSpec::new(format!("bench/stage-{stage}"), || Echo).inline();
         chain = chain.then(supervisor.spawn(spec).await.unwrap());
     }
@@ -118,13 +118,13 @@ async fn actor_chain() -> (ActorRef<Ask>, Vec<ActorRef<Ask>>) {
     (first, cells)
 }
 
-async fn run_tasks(first: mpsc::Sender<Bare>, calls: usize) {
+pub(crate) async fn run_tasks(first: mpsc::Sender<Bare>, calls: usize) {
     for _ in 0..calls {
         black_box(bare_call(&first, black_box(INPUT)).await);
     }
 }
 
-async fn run_kernels(chain: Pipeline<Payload, Payload>, calls: usize, deadline: Deadline) {
+pub(crate) async fn run_kernels(chain: Pipeline<Payload, Payload>, calls: usize, deadline: Deadline) {
     for _ in 0..calls {
         black_box(chain.run(black_box(INPUT), deadline).await.unwrap());
     }

@@ -1,6 +1,7 @@
 //! The table, and the same as CSV.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use crate::Options;
 use crate::rounds::{Sample, Side, run};
@@ -51,9 +52,19 @@ impl Report {
         if self.options.quick { (full / 50).max(2) } else { full }
     }
 
+    /// `full`, or a small share of it in a quick run.
+    pub(crate) fn span(&self, full: Duration) -> Duration {
+        if self.options.quick { (full / 10).max(Duration::from_millis(100)) } else { full }
+    }
+
+    /// Whether what takes a minute is asked for.
+    pub(crate) fn is_long(&self) -> bool {
+        self.options.long
+    }
+
     /// Runs a group and prints its rows.
     pub(crate) fn run(&mut self, group: Group<'_>) {
-        let rounds = if self.options.quick { 3 } else { group.rounds };
+        let rounds = if self.options.quick { group.rounds.min(3) } else { group.rounds };
         let mut sides = vec![group.baseline];
         let mut targets = Vec::new();
         for (side, target) in group.contenders {

@@ -16,11 +16,11 @@ use crate::rounds::{Sample, Side};
 use crate::sides::Flavour;
 
 /// The request that makes its executor panic.
-const PANIC: u64 = 0;
-const GOOD: u64 = 1;
+pub(crate) const PANIC: u64 = 0;
+pub(crate) const GOOD: u64 = 1;
 /// Good answers before each panic, outside the measured span, so that it strikes a proven executor: the kernel's breaker, half-open
 /// after the last restart, has closed again.
-const PROVEN: usize = 4;
+pub(crate) const PROVEN: usize = 4;
 
 pub(crate) fn run(report: &mut Report) {
     if !report.wants("restart") {
@@ -57,15 +57,24 @@ pub(crate) fn run(report: &mut Report) {
     }
 }
 
+/// Gets the good answers that close a breaker.
+pub(crate) async fn prove(kernel: &KernelRef<u64, u64>) {
+    let mut good = 0;
+    while good < PROVEN {
+        if kernel.call(GOOD, Deadline::None).await.is_ok() {
+            good += 1;
+        } else {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
 /// The median of `panics` restarts, in microseconds.
 async fn panic_kernels(kernel: KernelRef<u64, u64>, panics: usize) -> f64 {
     let clock = Clock::system();
     let mut spans = Vec::with_capacity(panics);
     for _ in 0..panics {
-        let mut good = 0;
-        while good < PROVEN {
-            good += usize::from(kernel.call(GOOD, Deadline::None).await.is_ok());
-        }
+        prove(&kernel).await;
         let before = clock.now();
         let crashed = kernel.call(PANIC, Deadline::None).await;
         assert!(crashed.is_err(), "a request that panics has no answer");
@@ -96,45 +105,44 @@ async fn panic_actors(current: Current, panics: usize) -> f64 {
     Sample::of(spans).median()
 }
 
-/// The kernel that panics on request.
-struct Fragile;
+/// The kernel that panics on request. It answers with the number of its life.
+pub(crate) struct Fragile;
 
 impl Kernel for Fragile {
     type Input = u64;
     type Output = u64;
 
-    async fn execute(&mut self, input: &u64, _: &mut Context<'_>) -> Result<u64, KernelError> {
+    async fn execute(&mut self, input: &u64, cx: &mut Context<'_>) -> Result<u64, KernelError> {
         assert_ne!(*input, PANIC, "asked for");
-        Ok(*input)
+        Ok(cx.incarnation())
     }
 }
 
 /// Two kernels of one runtime: one with every default, one without a breaker.
 async fn fragile_kernels() -> (Runtime, [KernelRef<u64, u64>; 2]) {
     let supervisor = Runtime::builder().build().await.unwrap();
+    let kernel = supervisor.spawn(fragile("bench/fragile")).await.unwrap();
+    let without = supervisor.spawn(fragile("bench/fragile-without-breaker").breaker(None)).await.unwrap();
+    (supervisor, [kernel, without])
+}
+
+/// An inline kernel that panics on request and is restarted at once, as often as it takes.
+pub(crate) fn fragile(name: impl Into<String>) -> KernelSpec<Fragile> {
     let policy =
         RecoveryPolicy { restart_delay: Duration::ZERO, max_restarts: u32::MAX, ..RecoveryPolicy::default() };
-    let spec = |name| {
-        KernelSpec::new(name, || Fragile)
-            .inline()
-            .recovery(policy.clone())
-            .restart_window(Duration::from_millis(1))
-    };
-    let kernel = supervisor.spawn(spec("bench/fragile")).await.unwrap();
-    let without = supervisor.spawn(spec("bench/fragile-without-breaker").breaker(None)).await.unwrap();
-    (supervisor, [kernel, without])
+    KernelSpec::new(name, || Fragile).inline().recovery(policy).restart_window(Duration::from_millis(1))
 }
 
 /// Where the hand-written supervisor publishes its child.
 type Current = Arc<Mutex<Option<ActorRef<Ask>>>>;
 
 #[derive(Debug)]
-struct Ask(u64, RpcReplyPort<u64>);
+pub(crate) struct Ask(u64, RpcReplyPort<u64>);
 
 impl ractor::Message for Ask {}
 
 /// The actor that panics on request.
-struct FragileActor;
+pub(crate) struct FragileActor;
 
 impl Actor for FragileActor {
     type Msg = Ask;
@@ -157,7 +165,7 @@ impl Actor for FragileActor {
 struct Owner(Current);
 
 #[derive(Debug)]
-struct Nothing;
+pub(crate) struct Nothing;
 
 impl ractor::Message for Nothing {}
 
@@ -200,6 +208,10 @@ async fn supervised_actor() -> Current {
 /// `None` where the child was gone before it answered.
 async fn ask(current: &Current, input: u64) -> Option<u64> {
     let child = current.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+    ask_actor(&child, input).await
+}
+
+pub(crate) async fn ask_actor(child: &ActorRef<Ask>, input: u64) -> Option<u64> {
     match child.call(|reply| Ask(input, reply), None).await {
         Ok(ractor::rpc::CallResult::Success(answer)) => Some(answer),
         Ok(ractor::rpc::CallResult::Timeout | ractor::rpc::CallResult::SenderError) | Err(_) => None,

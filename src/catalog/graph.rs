@@ -1,10 +1,13 @@
 //! The graph kernels, as a file can name them.
 
-use rustkernel_actors::KernelSpec;
+use std::sync::Arc;
+
+use rustkernel_actors::{KernelSpec, Pipeline};
 use rustkernel_core::error::KernelError;
 use rustkernel_core::traits::Payload;
 
-use super::{CatalogEntry, Prepared, Settings, SettingsError};
+use super::site::{Factories, Make};
+use super::{CatalogEntry, Prepared, Sections, SettingsError};
 use crate::inject::Faulty;
 use crate::kernels::graph::pagerank::PageRankError;
 use crate::kernels::graph::{
@@ -42,56 +45,66 @@ pub(super) const ENTRIES: [CatalogEntry; 3] = [
     },
 ];
 
-fn load(settings: &Settings<'_>) -> Result<Prepared, SettingsError> {
-    let limits: EdgeListLimits = settings.read()?;
-    if let Some(field) = limits.zero() {
-        return Err(SettingsError::Value { field, source: "must be at least 1".into() });
-    }
+type Refused = (&'static str, SettingsError);
+
+fn load(sections: &Sections<'_>) -> Result<Prepared, Refused> {
+    let read = sections.read(|limits: &EdgeListLimits| match limits.zero() {
+        Some(field) => Err(SettingsError::Value { field, source: "must be at least 1".into() }),
+        None => Ok(()),
+    });
+    let (main, degraded) = read?;
     Ok(Box::new(move |site| {
-        let limits = limits.clone();
-        Box::pin(async move {
-            site.spawn(|_| 0, move || Ok(Load::new(limits.clone())), |spec| spec, |once| once).await
-        })
+        let make = |limits: EdgeListLimits| -> Make<Load> { Arc::new(move || Ok(Load::new(limits.clone()))) };
+        let factories = Factories { main: make(main.clone()), degraded: degraded.clone().map(make) };
+        site.make(|_| 0, factories, |spec| spec, |once| once)
     }))
 }
 
-fn page_rank(settings: &Settings<'_>) -> Result<Prepared, SettingsError> {
-    let config: PageRankConfig = settings.read()?;
-    PageRank::new(config.clone()).map_err(|error| {
+fn page_rank(sections: &Sections<'_>) -> Result<Prepared, Refused> {
+    let (main, degraded) = sections.read(check_page_rank)?;
+    Ok(Box::new(move |site| {
+        let make = |config: PageRankConfig| -> Make<PageRank> {
+            Arc::new(move || PageRank::new(config.clone()).map_err(KernelError::permanent))
+        };
+        let factories = Factories { main: make(main.clone()), degraded: degraded.clone().map(make) };
+        let (repeat, tolerance) = (site.stage.repeat, main.tolerance);
+        let count_round = site.round_counter();
+        let left = |limit: u32| limit.saturating_sub(site.rounds_before).max(1);
+        let limit = repeat.map(|repeat| left(repeat.limit));
+        let until_converged = move |once: Pipeline<PageRankState, PageRankState>| match limit {
+            None => once,
+            Some(limit) => once.repeat_until(limit, move |state| {
+                count_round(state);
+                state.is_converged(tolerance)
+            }),
+        };
+        let checkpointed = site.stage.checkpointed;
+        let dress =
+            |spec: KernelSpec<Faulty<PageRank>>| if checkpointed { spec.checkpointed() } else { spec };
+        site.make(|state: &PageRankState| state.iteration().into(), factories, dress, until_converged)
+    }))
+}
+
+fn check_page_rank(config: &PageRankConfig) -> Result<(), SettingsError> {
+    PageRank::new(config.clone()).map(drop).map_err(|error| {
         let field = match error {
             PageRankError::Damping { .. } => "damping",
             PageRankError::Tolerance { .. } => "tolerance",
             PageRankError::RankCount { .. } | PageRankError::Rank { .. } | PageRankError::Delta { .. } => "",
         };
         SettingsError::Value { field, source: error.into() }
-    })?;
-    Ok(Box::new(move |site| {
-        let (config, tolerance) = (config.clone(), config.tolerance);
-        let make = move || PageRank::new(config.clone()).map_err(KernelError::permanent);
-        Box::pin(async move {
-            let repeat = site.stage.repeat;
-            let count_round = site.round_counter();
-            let until_converged = |once: super::Pipeline<PageRankState, PageRankState>| match repeat {
-                None => once,
-                Some(repeat) => once.repeat_until(repeat.limit, move |state| {
-                    count_round();
-                    state.is_converged(tolerance)
-                }),
-            };
-            let checkpointed = site.stage.checkpointed;
-            let dress =
-                |spec: KernelSpec<Faulty<PageRank>>| if checkpointed { spec.checkpointed() } else { spec };
-            site.spawn(|state: &PageRankState| state.iteration().into(), make, dress, until_converged).await
-        })
-    }))
+    })
 }
 
-fn top_k(settings: &Settings<'_>) -> Result<Prepared, SettingsError> {
-    let config: TopKConfig = settings.read()?;
-    TopK::new(&config).map_err(|error| SettingsError::Value { field: "k", source: error.into() })?;
+fn top_k(sections: &Sections<'_>) -> Result<Prepared, Refused> {
+    let (main, degraded) = sections.read(|config: &TopKConfig| {
+        TopK::new(config).map(drop).map_err(|error| SettingsError::Value { field: "k", source: error.into() })
+    })?;
     Ok(Box::new(move |site| {
-        let config = config.clone();
-        let make = move || TopK::new(&config).map_err(KernelError::permanent);
-        Box::pin(async move { site.spawn(|_| 0, make, |spec| spec, |once| once).await })
+        let make = |config: TopKConfig| -> Make<TopK> {
+            Arc::new(move || TopK::new(&config).map_err(KernelError::permanent))
+        };
+        let factories = Factories { main: make(main.clone()), degraded: degraded.clone().map(make) };
+        site.make(|_| 0, factories, |spec| spec, |once| once)
     }))
 }

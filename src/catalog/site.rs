@@ -8,56 +8,133 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use rustkernel_actors::{KernelSpec, Pipeline, Runtime, SpawnError, register};
+use rustkernel_actors::{KernelRef, KernelSpec, Pipeline, Runtime, SpawnError, Supervisor, register};
+use rustkernel_core::codec::{self, CodecError};
 use rustkernel_core::error::KernelError;
-use rustkernel_core::traits::Kernel;
+use rustkernel_core::traits::{Kernel, LocalKernel};
 
-use super::{AnyPipeline, Settings, SettingsError, Value};
+use super::{AnyPipeline, Sections, Settings, SettingsError, Value};
 use crate::config::{Placement, QueueConfig, StageConfig};
+use crate::cursor::Cursor;
 use crate::inject::{FaultPlan, Faulty, Injector};
 
-/// A kernel with its settings checked: what is left is to spawn it.
-pub(crate) type Prepared = Box<dyn Fn(Site) -> Spawning + Send + Sync>;
+/// A kernel with its settings checked: what is left is to make it for a stage.
+pub(crate) type Prepared = Box<dyn Fn(&Site) -> Made + Send + Sync>;
 
-type Spawning = Pin<Box<dyn Future<Output = Result<AnyPipeline, SpawnError>> + Send>>;
+/// A stage's kernel, ready to be put under a supervisor.
+pub(crate) struct Made {
+    pub(crate) spec: Box<dyn Planted>,
+    /// What leads to the kernel once it is there, from and to values of run-time types.
+    pub(crate) connect: Connect,
+    /// Reads the stage's input as an earlier process has written it down.
+    pub(crate) decode: fn(&[u8]) -> Result<Value, CodecError>,
+}
+
+type Connect = Box<dyn FnOnce(&Runtime) -> Option<AnyPipeline> + Send>;
+type Spawning = Pin<Box<dyn Future<Output = Result<(), SpawnError>> + Send>>;
+
+/// A kernel's spec, whatever its type.
+pub(crate) trait Planted: Send {
+    /// Puts it into a tree.
+    fn plant(self: Box<Self>, under: Supervisor) -> Supervisor;
+    /// Spawns it under the root.
+    fn spawn(self: Box<Self>, runtime: Runtime) -> Spawning;
+}
+
+impl<K: LocalKernel> Planted for KernelSpec<K> {
+    fn plant(self: Box<Self>, under: Supervisor) -> Supervisor {
+        under.kernel(*self)
+    }
+
+    fn spawn(self: Box<Self>, runtime: Runtime) -> Spawning {
+        Box::pin(async move { runtime.spawn(*self).await.map(drop) })
+    }
+}
 
 /// Where and by which rules a kernel is spawned.
 #[derive(Clone, Debug)]
 pub(crate) struct Site {
-    pub(crate) runtime: Runtime,
     pub(crate) stage: StageConfig,
+    /// The stage's place in the job, from 0.
+    pub(crate) index: u32,
     pub(crate) injector: Option<Injector>,
     /// Rounds that a repeated stage has made, for those who watch.
     pub(crate) rounds: Arc<AtomicU32>,
+    /// Where the job's progress is written down, if anywhere.
+    pub(crate) cursor: Option<Arc<Cursor>>,
+    /// Rounds that an earlier process has made of this stage.
+    pub(crate) rounds_before: u32,
+    /// Rounds that it has made since its input came.
+    pub(crate) made: Arc<AtomicU32>,
 }
 
+/// How a stage's kernel is made: itself, and its degraded path if it has one.
+pub(crate) struct Factories<K> {
+    pub(crate) main: Make<K>,
+    pub(crate) degraded: Option<Make<K>>,
+}
+
+pub(crate) type Make<K> = Arc<dyn Fn() -> Result<K, KernelError> + Send + Sync>;
+
 impl Site {
-    /// Spawns the kernel that `make` makes, with what `dress` adds to its spec, and leads to it, through `shape`, from values of run-time types. `call` tells its calls
-    /// apart by their input.
-    pub(crate) async fn spawn<K>(
+    /// The kernel that `factories` make, with what `dress` adds to its spec, behind a way from and to values of run-time types that
+    /// goes through `shape`. `call` tells its calls apart by their input.
+    pub(crate) fn make<K>(
         &self,
         call: fn(&K::Input) -> u64,
-        make: impl Fn() -> Result<K, KernelError> + Send + Sync + 'static,
+        factories: Factories<K>,
         dress: impl FnOnce(KernelSpec<Faulty<K>>) -> KernelSpec<Faulty<K>>,
-        shape: impl FnOnce(Pipeline<K::Input, K::Output>) -> Pipeline<K::Input, K::Output>,
-    ) -> Result<AnyPipeline, SpawnError>
+        shape: impl FnOnce(Pipeline<K::Input, K::Output>) -> Pipeline<K::Input, K::Output> + Send + 'static,
+    ) -> Made
     where
         K: Kernel,
-        K::Input: Serialize + DeserializeOwned,
+        K::Input: Serialize + DeserializeOwned + Clone,
         K::Output: Serialize + DeserializeOwned,
     {
-        let faults = self.injector.map(|injector| FaultPlan::new(injector, self.stage.id(), call));
-        let spec = KernelSpec::fallible(self.stage.id(), move || Ok(Faulty::new(make()?, faults.clone())));
-        let kernel = self.runtime.spawn(dress(self.rules(spec.registered(&register())))).await?;
-        let typed = shape(Pipeline::from(kernel));
-        Ok(Pipeline::start().try_map(Value::take).then(typed).map(Value::new))
+        let id = self.stage.id().to_owned();
+        let faults = self.injector.map(|injector| FaultPlan::new(injector, &id, call));
+        let faulty = |make: Make<K>| {
+            let faults = faults.clone();
+            move || Ok(Faulty::new(make()?, faults.clone()))
+        };
+        let mut spec = KernelSpec::fallible(&id, faulty(Arc::clone(&factories.main)));
+        if let Some(degraded) = factories.degraded {
+            spec = spec.degraded_fallible(faulty(degraded));
+        }
+        if let Some(backup) = self.stage.backup {
+            spec = spec.backup_fallible(backup, faulty(factories.main));
+        }
+        let spec = dress(self.rules(spec.registered(&register())));
+        let entered = self.cursor.clone().map(|cursor| (cursor, self.index, self.rounds_before));
+        let made = Arc::clone(&self.made);
+        let connect = move |runtime: &Runtime| {
+            let kernel: KernelRef<K::Input, K::Output> = runtime.kernel(&id)?;
+            let typed = shape(Pipeline::from(kernel));
+            let note = move |input: K::Input| {
+                made.store(0, Ordering::Relaxed);
+                if let Some((cursor, stage, round)) = &entered {
+                    cursor.note(*stage, *round, input.clone());
+                }
+                input
+            };
+            Some(Pipeline::start().try_map(Value::take).map(note).then(typed).map(Value::new))
+        };
+        let decode = |bytes: &[u8]| codec::decode::<K::Input>(bytes).map(Value::new);
+        Made { spec: Box::new(spec), connect: Box::new(connect), decode }
     }
 
-    /// Notes that the stage has made another round.
-    pub(crate) fn round_counter(&self) -> impl Fn() + Send + Sync + 'static {
-        let rounds = Arc::clone(&self.rounds);
-        move || {
+    /// Notes that the stage has made another round, with what it has come to.
+    pub(crate) fn round_counter<T: Clone + Serialize + Send + 'static>(
+        &self,
+    ) -> impl Fn(&T) + Send + Sync + 'static {
+        let (rounds, made, cursor) = (Arc::clone(&self.rounds), Arc::clone(&self.made), self.cursor.clone());
+        let (stage, before) = (self.index, self.rounds_before);
+        move |value| {
             rounds.fetch_add(1, Ordering::Relaxed);
+            let round = made.fetch_add(1, Ordering::Relaxed) + 1;
+            if let Some(cursor) = &cursor {
+                cursor.note(stage, before + round, value.clone());
+            }
         }
     }
 
@@ -66,10 +143,17 @@ impl Site {
             kernel: _,
             name: _,
             settings: _,
+            degraded: _,
             repeat: _,
             placement,
             idempotent,
             checkpointed: _,
+            checkpoint_every,
+            checkpoint_after,
+            replicas,
+            device,
+            backup: _,
+            escalations,
             conviction_limit,
             retry,
             recovery,
@@ -85,6 +169,11 @@ impl Site {
         };
         let spec = if idempotent { spec.idempotent() } else { spec };
         spec.conviction_limit(conviction_limit)
+            .checkpoint_every(checkpoint_every)
+            .checkpoint_after(checkpoint_after)
+            .replicas(replicas)
+            .device(device)
+            .escalations(escalations)
             .retry(retry)
             .recovery(recovery)
             .restart_window(restart_window)
@@ -95,9 +184,26 @@ impl Site {
     }
 }
 
+impl Sections<'_> {
+    /// The settings of the kernel and of its degraded path, each checked. An error names the section.
+    pub(crate) fn read<T: DeserializeOwned + Default>(
+        &self,
+        check: impl Fn(&T) -> Result<(), SettingsError>,
+    ) -> Result<(T, Option<T>), (&'static str, SettingsError)> {
+        let read = |section, settings: &Settings<'_>| {
+            let value: T = settings.read().map_err(|error| (section, error))?;
+            check(&value).map_err(|error| (section, error))?;
+            Ok(value)
+        };
+        let main = read("settings", &self.main)?;
+        let degraded = self.degraded.as_ref().map(|settings| read("degraded", settings)).transpose()?;
+        Ok((main, degraded))
+    }
+}
+
 impl Settings<'_> {
     /// The settings as the kernel's own type.
-    pub(crate) fn read<T: DeserializeOwned + Default>(&self) -> Result<T, SettingsError> {
+    fn read<T: DeserializeOwned + Default>(&self) -> Result<T, SettingsError> {
         match &self.0 {
             Some(table) => {
                 T::deserialize(toml::de::Deserializer::from(table.clone())).map_err(SettingsError::Read)

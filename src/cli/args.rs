@@ -45,6 +45,12 @@ pub(super) struct RunArgs {
     /// Draws the injected faults: the same seed, the same faults.
     #[arg(long, default_value_t = 0, requires = "inject")]
     pub(super) seed: u64,
+    /// Keep the job in this folder, so that it survives the process: the same command goes on from there.
+    #[arg(long, value_name = "DIR")]
+    pub(super) state: Option<PathBuf>,
+    /// Tell an operator, by a POST to this address, what needs one: kernels that are isolated, degraded or failed over, dead letters.
+    #[arg(long, value_name = "URL")]
+    pub(super) webhook: Option<String>,
     /// Serve the health endpoints, and stay after the job until SIGTERM. Port 0 takes a free one; stderr tells which.
     #[arg(long, value_name = "ADDR", num_args = 0..=1, default_missing_value = ADDRESS, value_parser = address)]
     pub(super) serve: Option<SocketAddr>,
@@ -95,6 +101,7 @@ Examples:
   rustkernel run
   rustkernel run --input edges.txt.gz --deadline 10s --format json
   rustkernel run --inject panic=0.2,error=0.2,hang=0.05 --seed 7
+  rustkernel run --state job-state
   rustkernel run pipeline.toml --serve 127.0.0.1:9470";
 
 const HEALTH_EXAMPLES: &str = "\

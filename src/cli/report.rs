@@ -10,7 +10,7 @@ use rustkernel_actors::{Cause, KernelState, KernelStatus};
 use rustkernel_core::KernelId;
 use rustkernel_core::error::{KernelError, KernelErrorKind, Phase};
 
-use crate::job::Counts;
+use crate::job::{Counts, Resumed, Spot};
 use crate::kernels::graph::Ranking;
 
 /// Everything there is to say about a job that ended.
@@ -19,6 +19,8 @@ pub(super) struct Report {
     pub(super) result: Result<Ranking, KernelError>,
     pub(super) stages: PipelineReport,
     pub(super) counts: Counts,
+    /// Where an earlier process had stopped.
+    pub(super) resumed: Option<Resumed>,
     pub(super) kernels: Vec<KernelStatus>,
     /// Threads that were left behind and still block.
     pub(super) blocked_threads: usize,
@@ -34,6 +36,8 @@ struct Document<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorDocument<'a>>,
     stages: Vec<StageDocument<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resumed: Option<Resumed>,
     supervision: SupervisionDocument<'a>,
 }
 
@@ -82,6 +86,7 @@ impl Report {
             result: self.result.as_ref().ok(),
             error: self.result.as_ref().err().map(ErrorDocument::of),
             stages: self.stages.stages.iter().map(StageDocument::of).collect(),
+            resumed: self.resumed,
             supervision: SupervisionDocument {
                 counts: &self.counts,
                 retries: self.retries(),
@@ -136,7 +141,22 @@ impl Report {
             }
             writeln!(out)?;
         }
+        self.write_resumed(out)?;
         self.write_supervision(out)
+    }
+
+    fn write_resumed(&self, out: &mut String) -> fmt::Result {
+        let Some(Resumed { from, reached, request: _ }) = self.resumed else { return Ok(()) };
+        let place = |spot: Spot| format!("stage {}, round {}", spot.stage + 1, spot.round);
+        write!(out, "resumed at {}", place(from))?;
+        if reached > from {
+            write!(
+                out,
+                "; the process before had come to {}: what lies between was done twice",
+                place(reached)
+            )?;
+        }
+        writeln!(out)
     }
 
     fn write_ranking(&self, ranking: &Ranking, out: &mut String) -> fmt::Result {
@@ -165,6 +185,10 @@ impl Report {
             dead_letters,
             abandoned_threads: _,
             breakers_opened,
+            takeovers,
+            degraded,
+            failovers,
+            checkpoint_faults,
             isolated,
         } = &self.counts;
         write!(out, "supervision: {restarts} restarts")?;
@@ -182,6 +206,15 @@ impl Report {
         }
         if *breakers_opened > 0 {
             writeln!(out, "             breakers opened {breakers_opened} times")?;
+        }
+        let others = [
+            (takeovers, "lives took over from another"),
+            (degraded, "times a degraded path began to answer"),
+            (failovers, "moves to a backup device"),
+            (checkpoint_faults, "checkpoints could not be taken, stored or restored"),
+        ];
+        for (count, what) in others.into_iter().filter(|(count, _)| **count > 0) {
+            writeln!(out, "             {count} {what}")?;
         }
         for kernel in isolated {
             writeln!(

@@ -19,8 +19,9 @@ use super::{Exit, names, print, progress, say};
 use crate::config::{ConfigError, JobConfig};
 use crate::http::{HealthServer, Node, health_router};
 use crate::inject::Injector;
-use crate::job::{Job, Plan, Tally};
+use crate::job::{Job, JobState, Plan, StateError, Tally};
 use crate::kernels::graph::{EdgeListSource, Ranking};
+use crate::webhook::{Webhook, WebhookConfig, WebhookError};
 
 /// Why a job did not begin.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,10 @@ enum RunError {
     Spawn(#[from] SpawnError),
     #[error("the signals cannot be listened to: {0}")]
     Signals(#[source] io::Error),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("--webhook: {0}")]
+    Webhook(#[from] WebhookError),
     #[error("the health endpoints cannot be served on {address}: {source}")]
     Serve { address: SocketAddr, source: io::Error },
 }
@@ -62,35 +67,81 @@ pub(super) fn run(args: RunArgs) -> Exit {
     }
 }
 
-fn prepare(args: &RunArgs) -> Result<Plan, RunError> {
+/// A job that has been checked, and the folder it lives in if it has one.
+struct Prepared {
+    plan: Plan,
+    state: Option<JobState>,
+    webhook: Option<Webhook>,
+}
+
+fn prepare(args: &RunArgs) -> Result<Prepared, RunError> {
     let (config, document) = match &args.pipeline {
         Some(path) => JobConfig::read(path)?,
         None => JobConfig::shipped()?,
     };
-    Ok(Plan::new(config, &document)?)
+    let plan = Plan::new(config, &document)?;
+    let input = input_of(args);
+    let open = |dir| JobState::open(dir, &document, &input);
+    let state = args.state.as_deref().map(open).transpose()?;
+    for refused in state.iter().flat_map(JobState::refused) {
+        say(format_args!("warning: {refused}"));
+    }
+    let webhook =
+        args.webhook.as_deref().map(|url| Webhook::new(url, &WebhookConfig::default())).transpose()?;
+    Ok(Prepared { plan, state, webhook })
 }
 
-async fn drive(plan: Plan, args: RunArgs) -> Result<Exit, RunError> {
+fn input_of(args: &RunArgs) -> EdgeListSource {
+    args.input.clone().map_or(EdgeListSource::Shipped, EdgeListSource::Path)
+}
+
+/// The runtime that the job lives in.
+async fn start(
+    tally: &Tally,
+    state: Option<&JobState>,
+    webhook: Option<&Webhook>,
+) -> Result<Runtime, RunError> {
+    let hook = tally.clone();
+    let mut builder = Runtime::builder().hook(move |event| hook.count(event));
+    if let Some(webhook) = webhook {
+        builder = builder.hook(webhook.hook());
+    }
+    if let Some(state) = state {
+        builder = builder.checkpoint_store(state.checkpoints());
+    }
+    let runtime = builder.build().await?;
+    if let Some(state) = state {
+        state.restore_records(&runtime);
+    }
+    Ok(runtime)
+}
+
+async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
+    let Prepared { plan, state, webhook } = prepared;
     let mut signals = Signals::listen().map_err(RunError::Signals)?;
     let name = plan.config().job.name.clone();
     let tally = Tally::default();
-    let hook = tally.clone();
-    let runtime = Runtime::builder().hook(move |event| hook.count(event)).build().await?;
+    let runtime = start(&tally, state.as_ref(), webhook.as_ref()).await?;
     let node = Node::new(runtime.clone());
     node.report(JOB, HealthCheckResult::unknown("starting"));
     let server = args.serve.map(|address| serve(address, &node)).transpose()?;
     let injector = args.inject.map(|mix| Injector::new(mix, args.seed));
-    let job = plan.spawn(&runtime, injector).await?;
+    let job = match &state {
+        Some(state) => plan.resume(&runtime, injector, state).await?,
+        None => plan.spawn(&runtime, injector).await?,
+    };
     node.started();
     node.report(
         JOB,
         HealthCheckResult { reason: Some("running".to_owned()), ..HealthCheckResult::healthy() },
     );
 
-    let exit = match follow(&job, &args, &tally, &mut signals).await {
+    let mut done = false;
+    let exit = match follow(&job, &args, &tally, (state.as_ref(), &runtime), &mut signals).await {
         Ending::Finished(result, stages) => {
             node.report(JOB, health_of(&result));
             let exit = result.as_ref().map_or_else(Exit::of, |_| Exit::Done);
+            let resumed = state.as_ref().and_then(JobState::resumed);
             let names = match &result {
                 Ok(ranking) if args.input.is_none() && args.format == Format::Human => {
                     names::shipped(&ranking.entries.iter().map(|entry| entry.id).collect::<Vec<_>>())
@@ -99,8 +150,9 @@ async fn drive(plan: Plan, args: RunArgs) -> Result<Exit, RunError> {
             };
             let kernels = runtime.status().await;
             let (counts, blocked_threads) = (tally.counts(), runtime.abandoned_threads());
-            let report = Report { name, result, stages, counts, kernels, blocked_threads, names };
+            let report = Report { name, result, stages, counts, resumed, kernels, blocked_threads, names };
             let exit = tell(&report, args.format, exit);
+            done = report.result.is_ok();
             if server.is_some() {
                 signals.next().await;
             }
@@ -113,16 +165,55 @@ async fn drive(plan: Plan, args: RunArgs) -> Result<Exit, RunError> {
     };
     node.draining();
     runtime.shutdown(DRAIN).await;
+    if let Some(state) = &state {
+        keep(state, &runtime, done);
+    }
+    if let Some(webhook) = webhook {
+        let stats = webhook.close(DRAIN);
+        if stats.failed + stats.dropped > 0 {
+            say(format_args!(
+                "warning: the operator was not told of {} events",
+                stats.failed + stats.dropped
+            ));
+        }
+    }
     drop(server);
     Ok(exit)
 }
 
-async fn follow(job: &Job, args: &RunArgs, tally: &Tally, signals: &mut Signals) -> Ending {
-    let input = args.input.clone().map_or(EdgeListSource::Shipped, EdgeListSource::Path);
+/// Brings the folder up to date at the job's end: a job that is done leaves nothing to go on from.
+fn keep(state: &JobState, runtime: &Runtime, done: bool) {
+    state.save_records(runtime);
+    if let Some(trouble) = state.trouble() {
+        say(format_args!("warning: the job's progress was not saved: {trouble}"));
+    }
+    if !done {
+        return state.flush();
+    }
+    if let Err(error) = state.finish() {
+        say(format_args!("warning: {error}"));
+    }
+}
+
+async fn follow(
+    job: &Job,
+    args: &RunArgs,
+    tally: &Tally,
+    (state, runtime): (Option<&JobState>, &Runtime),
+    signals: &mut Signals,
+) -> Ending {
+    let input = input_of(args);
+    let records = async {
+        match state {
+            Some(state) => state.keep_records(runtime).await,
+            None => std::future::pending().await,
+        }
+    };
     let ending = tokio::select! {
         (result, report) = job.run(input, args.deadline.map(Deadline::Within)) => {
             Ending::Finished(result, report)
         }
+        () = records => unreachable!("it never ends"),
         signal = signals.next() => Ending::Cut(signal),
         () = progress::show(job, tally) => unreachable!("it never ends"),
     };
@@ -178,11 +269,20 @@ fn advice(error: &KernelError) -> Option<&'static str> {
 impl RunError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Config(_) => Exit::Config,
+            Self::Config(_) | Self::State(StateError::OtherJob { .. }) => Exit::Config,
+            Self::Webhook(_) => Exit::Usage,
+            Self::State(_) => Exit::Failure,
             Self::Spawn(error) => match error {
-                SpawnError::Id(_) | SpawnError::Config { .. } | SpawnError::NameTaken(_) => Exit::Config,
-                SpawnError::Start { .. } => Exit::GaveUp,
-                SpawnError::RuntimeGone | _ => Exit::Failure,
+                SpawnError::Id(_)
+                | SpawnError::Config { .. }
+                | SpawnError::NameTaken(_)
+                | SpawnError::Name { .. }
+                | SpawnError::Supervisor { .. }
+                | SpawnError::SupervisorTaken(_) => Exit::Config,
+                SpawnError::Start { .. } | SpawnError::Child { .. } => Exit::GaveUp,
+                SpawnError::RuntimeGone | SpawnError::SupervisorGone(_) | SpawnError::Refused { .. } | _ => {
+                    Exit::Failure
+                }
             },
             Self::Tokio(_) | Self::Start(_) | Self::Signals(_) | Self::Serve { .. } => Exit::Failure,
         }

@@ -40,6 +40,11 @@ impl Document {
         self.error(line_column, field, fault)
     }
 
+    /// The whole text.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The table at `field`, with its places in the text.
     pub(crate) fn table(&self, field: &str) -> Option<toml::Spanned<DeTable<'_>>> {
         let document = DeTable::parse(&self.text).ok()?;

@@ -95,6 +95,22 @@ pub enum ConfigFault {
         /// All there are.
         known: String,
     },
+    /// A child that is neither a stage nor a supervisor.
+    #[error("there is no stage and no supervisor `{child}`{}", hint(nearest.as_deref(), known))]
+    UnknownChild {
+        /// The name.
+        child: String,
+        /// The one most like it.
+        nearest: Option<String>,
+        /// All there are.
+        known: String,
+    },
+    /// A child that is named twice.
+    #[error("`{child}` has a supervisor already")]
+    ChildTaken {
+        /// The child.
+        child: String,
+    },
     /// A kernel's own settings.
     #[error("{source}")]
     Settings {

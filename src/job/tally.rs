@@ -26,6 +26,14 @@ pub struct Counts {
     pub abandoned_threads: u64,
     /// Breakers that opened.
     pub breakers_opened: u64,
+    /// Lives that took over from a failed or an older one: standbys, recovered kernels.
+    pub takeovers: u64,
+    /// Times a degraded path began to answer.
+    pub degraded: u64,
+    /// Moves to a backup device.
+    pub failovers: u64,
+    /// Checkpoints that could not be taken, stored or restored.
+    pub checkpoint_faults: u64,
     /// Kernels whose restart budget was used up, in that order.
     pub isolated: Vec<String>,
 }
@@ -42,11 +50,18 @@ impl Tally {
             Fact::ThreadAbandoned { .. } => counts.abandoned_threads += 1,
             Fact::Breaker(transition) if transition.to == BreakerMode::Open => counts.breakers_opened += 1,
             Fact::Isolated { .. } => counts.isolated.extend(event.kernel.as_ref().map(ToString::to_string)),
+            Fact::TookOver { .. } => counts.takeovers += 1,
+            Fact::Degraded => counts.degraded += 1,
+            Fact::FailedOver { .. } => counts.failovers += 1,
+            Fact::CheckpointFailed { .. } | Fact::CheckpointRefused { .. } => counts.checkpoint_faults += 1,
             Fact::Started { .. }
+            | Fact::StandbyReady { .. }
+            | Fact::StandbyFailed { .. }
+            | Fact::Recovered
+            | Fact::ChildAbandoned
             | Fact::Resumed
             | Fact::Stopped
             | Fact::Breaker(_)
-            | Fact::CheckpointFailed { .. }
             | Fact::Health(_)
             | Fact::GaveUp
             | _ => {}

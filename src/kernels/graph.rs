@@ -16,7 +16,7 @@
 
 pub mod csr;
 pub mod edge_list;
-mod fingerprint;
+pub(crate) mod fingerprint;
 pub mod load;
 pub mod pagerank;
 pub mod top_k;

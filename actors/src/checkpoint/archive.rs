@@ -36,18 +36,20 @@ pub(crate) struct Saved {
 
 /// What there is to restore from.
 #[derive(Debug)]
-pub(crate) struct Recovered {
+pub struct Recovered {
     /// The newest valid checkpoint's sequence number and payload.
-    pub(crate) found: Option<(u64, Vec<u8>)>,
+    pub found: Option<(u64, Vec<u8>)>,
     /// Newer ones that are not valid, the newest first; all that were looked at, if none is.
-    pub(crate) refused: Vec<RefusedCheckpoint>,
+    pub refused: Vec<RefusedCheckpoint>,
 }
 
 /// A stored checkpoint that was not used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RefusedCheckpoint {
-    pub(crate) sequence: u64,
-    pub(crate) reason: String,
+pub struct RefusedCheckpoint {
+    /// Its number.
+    pub sequence: u64,
+    /// What is wrong with it.
+    pub reason: String,
 }
 
 impl Archive {
@@ -146,7 +148,8 @@ fn ask<T>(what: &'static str, call: impl FnOnce() -> Result<T, StoreError>) -> R
     contain(what, call).unwrap_or_else(panicked)
 }
 
-fn with_causes(error: &StoreError) -> String {
+/// The error's text with those of its causes: an operator reads nothing else of it.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

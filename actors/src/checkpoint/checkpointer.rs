@@ -11,6 +11,7 @@ use rustkernel_core::codec;
 use rustkernel_core::traits::CheckpointableKernel;
 use serde::Serialize;
 
+use super::archive::with_causes;
 use crate::contain::contain;
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -60,7 +61,7 @@ impl<K: CheckpointableKernel> Checkpointer<K> {
             },
             restore: |kernel, frame| match codec::decode(frame) {
                 Ok(checkpoint) => Ok(Box::pin(kernel.restore(checkpoint))),
-                Err(error) => Err(error.to_string()),
+                Err(error) => Err(with_causes(&error)),
             },
         }
     }
@@ -91,7 +92,7 @@ impl<C: Serialize + Send> Frame for Lazy<C> {
             if let Some(encoded) = contain("encoding a checkpoint", || codec::encode(&typed)) {
                 *state = match encoded {
                     Ok(bytes) => State::Bytes(bytes.into()),
-                    Err(error) => State::Bad(error.to_string()),
+                    Err(error) => State::Bad(with_causes(&error)),
                 };
             }
             contain("dropping a checkpoint", || drop(typed));

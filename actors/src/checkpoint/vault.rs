@@ -11,16 +11,22 @@ use super::archive::{Archive, Recovered};
 use super::writer::{SaveError, SaveJob, Writer};
 use super::{CheckpointStore, Frame, StoreError};
 
-/// An archive, and the thread that writes to it.
-pub(crate) struct Vault {
+/// A store with a thread that writes to it, so that whoever saves does not wait. Records are sealed with a checksum, their name and their
+/// number; a damaged one is refused by name and the one before it is found.
+///
+/// A runtime has one of its own for its kernels' checkpoints
+/// ([`RuntimeBuilder::checkpoint_store`](crate::RuntimeBuilder::checkpoint_store)); a program can keep other state the same way.
+pub struct Vault {
     archive: Archive,
     writer: Writer,
 }
 
 impl Vault {
+    /// Keeps `retention` records of each name in `store`; 0 counts as 1. `on_outcome` is told what became of each, on the writing thread.
+    ///
     /// # Errors
     /// When the operating system starts no further thread.
-    pub(crate) fn open(
+    pub fn open(
         store: Arc<dyn CheckpointStore>,
         retention: usize,
         on_outcome: impl Fn(&KernelId, u64, Result<(), SaveError>) + Send + 'static,
@@ -30,27 +36,38 @@ impl Vault {
         Ok(Self { archive, writer })
     }
 
-    /// Saves a checkpoint soon, unless a newer one of the same kernel comes first.
-    pub(crate) fn save(&self, kernel: &KernelId, sequence: u64, frame: Arc<dyn Frame>) {
-        let payload = Box::new(move || frame.bytes().map(|bytes| bytes.to_vec()));
-        self.writer.submit(kernel, SaveJob { sequence, payload });
+    /// Saves what `payload` gives, soon and on the writing thread, unless a newer one of the same name comes first. An error is told by
+    /// its text.
+    pub fn save_with(
+        &self,
+        name: &KernelId,
+        sequence: u64,
+        payload: impl FnOnce() -> Result<Vec<u8>, String> + Send + 'static,
+    ) {
+        self.writer.submit(name, SaveJob { sequence, payload: Box::new(payload) });
     }
 
-    /// The newest valid checkpoint before number `below`, and the number that the next one gets. Blocks while it reads.
+    /// Saves a checkpoint soon, unless a newer one of the same kernel comes first.
+    pub(crate) fn save(&self, kernel: &KernelId, sequence: u64, frame: Arc<dyn Frame>) {
+        self.save_with(kernel, sequence, move || frame.bytes().map(|bytes| bytes.to_vec()));
+    }
+
+    /// The newest valid record before number `below`, and the number that the next one gets. Blocks while it reads.
     ///
     /// # Errors
     /// The store cannot say what there is.
-    pub(crate) fn load(&self, kernel: &KernelId, below: Option<u64>) -> Result<(Recovered, u64), StoreError> {
-        Ok((self.archive.newest(kernel, below)?, self.archive.next_sequence(kernel)?))
+    pub fn load(&self, name: &KernelId, below: Option<u64>) -> Result<(Recovered, u64), StoreError> {
+        Ok((self.archive.newest(name, below)?, self.archive.next_sequence(name)?))
     }
 
-    /// Checkpoints that were never written because a newer one of the same kernel came first.
-    pub(crate) fn replaced_count(&self) -> u64 {
+    /// Records that were never written because a newer one of the same name came first.
+    #[must_use]
+    pub fn replaced_count(&self) -> u64 {
         self.writer.replaced_count()
     }
 
-    /// Waits until everything saved so far is written or has failed, for at most `limit`. Blocks.
-    pub(crate) fn flush(&self, limit: Duration) -> bool {
+    /// Waits until everything saved so far is written or has failed, for at most `limit`. Says whether it is. Blocks.
+    pub fn flush(&self, limit: Duration) -> bool {
         self.writer.flush_within(limit)
     }
 }

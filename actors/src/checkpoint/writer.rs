@@ -45,7 +45,7 @@ type Encode = Box<dyn FnOnce() -> Result<Vec<u8>, String> + Send>;
 
 /// Why a checkpoint was not saved. Those before it are as they were.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SaveError {
+pub enum SaveError {
     /// The state did not become bytes.
     #[error("the checkpoint cannot be encoded: {reason}")]
     Encode {

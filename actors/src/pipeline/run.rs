@@ -22,6 +22,11 @@ use crate::way::{Cell, Chain, Flow, Next};
 const CHAIN_BIT: u64 = 1 << 63;
 static CHAINS: AtomicU64 = AtomicU64::new(0);
 
+/// The id of the next run of any chain in this process.
+pub(super) fn next_id() -> u64 {
+    CHAIN_BIT | CHAINS.fetch_add(1, Ordering::Relaxed)
+}
+
 /// One run: the answer to come, the cancellation, and the times of the stages.
 pub(super) struct Run<O>(Arc<Shared<O>>);
 
@@ -39,6 +44,7 @@ impl<O: Send + 'static> Run<O> {
         pipeline: &Pipeline<I, O>,
         deadline: Deadline,
         reports: bool,
+        id: u64,
     ) -> Self {
         let (asked, started) = match deadline {
             Deadline::None => (Timestamp::NEVER, Timestamp::ZERO),
@@ -49,7 +55,6 @@ impl<O: Send + 'static> Run<O> {
             Deadline::At(at) => (at, Timestamp::ZERO),
         };
         let deadline = asked.min(ambient_deadline().unwrap_or(Timestamp::NEVER));
-        let id = CHAIN_BIT | CHAINS.fetch_add(1, Ordering::Relaxed);
         let header = Header { retry_budget: pipeline.retry_budget, ..Header::new(id, deadline) };
         let recorder = reports.then(Recorder::default);
         Self(Arc::new(Shared {

@@ -9,16 +9,17 @@ use std::sync::Arc;
 use rustkernel_core::clock::Timestamp;
 use rustkernel_core::error::DownReason;
 use rustkernel_core::recovery::{Recovery as Decision, Relief, Situation};
+use rustkernel_core::resilience::InvalidConfig;
 use rustkernel_core::supervision::{ChildKey, ChildState, Exit, Restart};
 
-use super::life::{Due, KernelChild, Life, Phase, Purpose, Role, Stage};
+use super::life::{Due, Life, Phase, Purpose, Role, Stage};
 use super::message::HandOverError;
 use super::node::{Alive, Body as AliveBody};
 use super::{Myself, Recovery};
 use crate::breaker::BreakerMsg;
 use crate::cause::Cause;
 use crate::operator::Fact;
-use crate::slot::{Incarnation, Variant};
+use crate::slot::{Incarnation, Life as SlotLife, Variant};
 
 /// Whose failure is to be decided about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +41,9 @@ impl Recovery {
         match answers {
             // Somebody has taken over while the kernel waited for its restart.
             Some(Variant::Main | Variant::Backup) => self.machine.on_started(key, life, now),
+            Some(Variant::Degraded) if kernel.is_rebuilt() => {}
             Some(Variant::Degraded) => {
-                let incarnation = kernel.plan.kernel.prepare(variant);
+                let incarnation = kernel.plan.kernel.prepare(variant, false);
                 self.launch(key, incarnation, Role::Successor(Purpose::Start), myself).await;
             }
             None => {
@@ -58,7 +60,7 @@ impl Recovery {
         let Some(kernel) = self.kernel(key) else { return };
         let number = incarnation.number;
         let launcher = match &role {
-            Role::Successor(Purpose::Replace(launcher, _)) => Arc::clone(launcher),
+            Role::Successor(Purpose::Replace(version, _)) => version.launcher(incarnation.variant),
             Role::Present | Role::Standby | Role::Successor(_) | Role::Leaving => {
                 kernel.plan.launcher(incarnation.variant)
             }
@@ -72,6 +74,7 @@ impl Recovery {
             lane: None,
             role,
             stage: Stage::Starting,
+            pending: None,
             began: now,
         });
         match launcher.launch(incarnation, myself.get_cell()).await {
@@ -145,7 +148,8 @@ impl Recovery {
         }
         let (slot, life) = (kernel.plan.slot, kernel.life);
         let missing = kernel.plan.replicas.saturating_sub(kernel.standbys());
-        if missing > 0 && !kernel.timers.is_set(Due::Standby) && !kernel.is_degraded() {
+        let makes = kernel.makes_standbys() && !kernel.is_degraded();
+        if missing > 0 && makes && !kernel.timers.is_set(Due::Standby) {
             kernel.timers.set(Due::Standby, now);
         }
         if number > 1 {
@@ -157,64 +161,94 @@ impl Recovery {
 
     /// A life that was prepared has become the present one. What it says may overtake each other, so this may come twice.
     pub(super) async fn took_over(&mut self, slot: u32, number: u64) {
+        let now = self.now();
         let Some((key, kernel)) = self.kernel_of(slot) else { return };
         let Some(at) = kernel.lives.iter().position(|life| life.incarnation.number == number) else { return };
         if matches!(kernel.lives[at].role, Role::Present | Role::Leaving) {
             return;
         }
-        for life in &mut kernel.lives {
-            if matches!(life.role, Role::Present) {
-                life.role = Role::Leaving;
-            }
+        kernel.dismiss(now, |role| matches!(role, Role::Present));
+        let life = &mut kernel.lives[at];
+        if let Role::Successor(purpose) = mem::replace(&mut life.role, Role::Present) {
+            life.pending = Some(purpose);
         }
-        let role = mem::replace(&mut kernel.lives[at].role, Role::Present);
-        let id = kernel.plan.kernel.id().clone();
-        let variant = kernel.lives[at].incarnation.variant;
+        self.takes_over(key, number);
+    }
+
+    /// A life is the present one from now on, and has still to restore what the one before it left.
+    fn takes_over(&mut self, key: ChildKey, number: u64) {
+        let now = self.now();
+        let Some(kernel) = self.kernel(key) else { return };
+        let (id, limit) = (kernel.plan.kernel.id().clone(), kernel.plan.start_limit);
+        kernel.timers.set(Due::Life(number), now + limit);
+        let Some(life) = kernel.life(number) else { return };
+        life.stage = Stage::TakingOver;
+        let variant = life.incarnation.variant;
         self.env.links.operator.tell(Some(&id), Fact::TookOver { incarnation: number, variant });
         self.present_serves(key);
-        let Some(kernel) = self.kernel(key) else { return };
-        match role {
-            Role::Successor(Purpose::Replace(launcher, done)) => {
-                kernel.plan.replace(launcher);
-                // Who asked may be gone; so below. Standbys of the old version make way for new ones.
-                let _ = done.send(Ok(()));
-                dismiss_standbys(kernel);
+    }
+
+    /// A life that has taken over serves: what it took over for is done.
+    pub(super) async fn life_serves(&mut self, slot: u32, number: u64) {
+        self.took_over(slot, number).await;
+        let now = self.now();
+        let Some((key, kernel)) = self.kernel_of(slot) else { return };
+        let Some(life) = kernel.life(number).filter(|life| life.stage == Stage::TakingOver) else { return };
+        life.stage = Stage::Ready;
+        let pending = life.pending.take();
+        kernel.timers.clear(Due::Life(number));
+        let id = kernel.plan.kernel.id().clone();
+        match pending {
+            None => return,
+            Some(Purpose::Start | Purpose::Recover) => {
+                self.env.links.operator.tell(Some(&id), Fact::Recovered);
+                return;
             }
-            Role::Successor(Purpose::FailBack(done)) => {
+            Some(Purpose::Replace(version, done)) => {
+                kernel.plan.replace(version);
+                // Who asked may be gone; so below.
+                let _ = done.send(Ok(()));
+            }
+            Some(Purpose::FailBack(done)) => {
                 kernel.variant = Variant::Main;
                 kernel.recovery.set_failed_over(false);
-                let _ = done.send(Ok(()));
-                dismiss_standbys(kernel);
-            }
-            Role::Successor(Purpose::Start | Purpose::Recover) => {
                 self.env.links.operator.tell(Some(&id), Fact::Recovered);
+                let _ = done.send(Ok(()));
             }
-            Role::Standby | Role::Present | Role::Leaving => {}
         }
-        let now = self.now();
-        if let Some(kernel) = self.kernel(key)
-            && kernel.standbys() < kernel.plan.replicas
-            && !kernel.timers.is_set(Due::Standby)
-        {
+        // Standbys of the old version, or on the other device, make way for new ones.
+        let Some(kernel) = self.kernel(key) else { return };
+        kernel.dismiss(now, |role| matches!(role, Role::Standby));
+        if kernel.plan.replicas > 0 && kernel.makes_standbys() {
             kernel.timers.set(Due::Standby, now);
         }
     }
 
-    /// A warm standby takes over now, if there is one.
+    /// The present life could not take its state down for its successor, and goes on.
+    pub(super) fn turned_away(&mut self, slot: u32, number: u64, reason: String) {
+        let now = self.now();
+        let Some((_, kernel)) = self.kernel_of(slot) else { return };
+        let Some(life) = kernel.life(number) else { return };
+        let Role::Successor(purpose) = mem::replace(&mut life.role, Role::Leaving) else { return };
+        purpose.fail(HandOverError::Checkpoint { reason });
+        kernel.dismiss_life(number, now);
+    }
+
+    /// A warm standby takes over, if there is one: now, or as soon as the degraded path has finished what it has in hand.
     fn promote(&mut self, key: ChildKey) -> bool {
         let Some(kernel) = self.kernel(key) else { return false };
-        let Some(number) = kernel.plan.kernel.promote_standby() else { return false };
-        for life in &mut kernel.lives {
-            if life.incarnation.number == number {
-                life.role = Role::Present;
-            } else if matches!(life.role, Role::Present) {
-                life.role = Role::Leaving;
-            }
+        if kernel.present().is_some() {
+            let warm = |life: &&mut Life| matches!(life.role, Role::Standby) && life.stage == Stage::Ready;
+            let Some(life) = kernel.lives.iter_mut().find(warm) else { return false };
+            life.role = Role::Successor(Purpose::Recover);
+            kernel.plan.kernel.hand_over(&life.incarnation);
+            return true;
         }
-        let fact = Fact::TookOver { incarnation: number, variant: kernel.variant };
-        let id = kernel.plan.kernel.id().clone();
-        self.env.links.operator.tell(Some(&id), fact);
-        self.present_serves(key);
+        let Some(number) = kernel.plan.kernel.promote_standby() else { return false };
+        if let Some(life) = kernel.life(number) {
+            life.role = Role::Present;
+        }
+        self.takes_over(key, number);
         true
     }
 
@@ -233,7 +267,7 @@ impl Recovery {
         let Some(life) = kernel.life(number) else { return };
         life.actor = None;
         let mut cause = match (error, &life.stage) {
-            (Some(text), Stage::Starting) => Cause::StartFailed(text),
+            (Some(text), Stage::Starting | Stage::TakingOver) => Cause::StartFailed(text),
             (Some(text), Stage::Ready | Stage::Ending(_)) => Cause::Panicked(text),
             (None, _) => Cause::Killed,
         };
@@ -266,11 +300,15 @@ impl Recovery {
         let slot = kernel.plan.slot;
         let Some(life) = kernel.life(number) else { return };
         let (ready, took_over) = (life.incarnation.ready(), life.incarnation.epoch() != 0);
+        let serves = life.incarnation.serves();
         if let Some(restored) = ready {
             self.life_ready(slot, number, restored);
         }
         if took_over {
             self.took_over(slot, number).await;
+        }
+        if serves {
+            self.life_serves(slot, number).await;
         }
     }
 
@@ -322,9 +360,10 @@ impl Recovery {
     async fn life_ended(&mut self, key: ChildKey, number: u64, cause: Cause, myself: &Myself) {
         let now = self.now();
         let Some(kernel) = self.kernel(key) else { return };
-        let Some(life) = kernel.take_life(number) else { return };
+        let Some(mut life) = kernel.take_life(number) else { return };
         kernel.plan.kernel.forget_prepared(number);
         if kernel.phase == Phase::Stopping {
+            life.pending.into_iter().for_each(Purpose::cancel);
             if kernel.lives.is_empty() {
                 self.kernel_stopped(key);
             }
@@ -351,15 +390,35 @@ impl Recovery {
             }
             Role::Present => {
                 self.note_kernel_failure(key, number, &cause);
+                let on_trial = life.pending.is_some() && life.incarnation.on_trial;
+                if let Some(purpose) = life.pending.take() {
+                    purpose.fail(HandOverError::Start(cause));
+                }
                 if self.kernel(key).is_some_and(|kernel| kernel.plan.kernel.present().is_some()) {
                     // A successor was ready and serves already; its message is on its way.
                     return;
+                }
+                if on_trial {
+                    return self.roll_back(key, myself).await;
                 }
                 let degraded = life.incarnation.variant == Variant::Degraded;
                 let whose = if degraded { Failed::Degraded } else { Failed::Present };
                 self.failed(key, whose, myself).await;
             }
         }
+    }
+
+    /// A life that took over from one that could go on has not come to serve: what there was before is made again, and goes on from the
+    /// state that was left.
+    async fn roll_back(&mut self, key: ChildKey, myself: &Myself) {
+        if self.promote(key) {
+            return;
+        }
+        let now = self.now();
+        let Some(kernel) = self.kernel(key) else { return };
+        kernel.set_phase(Phase::Starting, now);
+        let incarnation = kernel.plan.kernel.begin(kernel.variant);
+        self.launch(key, incarnation, Role::Present, myself).await;
     }
 
     fn note_kernel_failure(&mut self, key: ChildKey, number: u64, cause: &Cause) {
@@ -383,10 +442,13 @@ impl Recovery {
             self.machine.on_exit(key, life, Exit::Abnormal, None, now);
             return;
         }
-        if whose == Failed::Degraded && matches!(state, ChildState::Delayed { .. } | ChildState::Starting) {
-            // It answered only until the restart, which is on its way.
-            if !kernel.has_successor() {
-                kernel.set_phase(Phase::Waiting, now);
+        let comes_back =
+            kernel.is_rebuilt() || matches!(state, ChildState::Delayed { .. } | ChildState::Starting);
+        if whose == Failed::Degraded && comes_back {
+            // It answered only until the kernel is back, which is on its way.
+            kernel.set_phase(Phase::Waiting, now);
+            if let ChildState::Delayed { at } = state {
+                kernel.plan.kernel.wait_until(at);
             }
             return;
         }
@@ -418,7 +480,7 @@ impl Recovery {
         match decision {
             Decision::Restart { at, in_window, degrade } => {
                 kernel.set_phase(Phase::Waiting, now);
-                if at > now {
+                if at > now && kernel.present().is_none() {
                     kernel.plan.kernel.wait_until(at);
                 }
                 let fact = Fact::Restarting { delay: at - now, in_window };
@@ -445,12 +507,17 @@ impl Recovery {
             }
             Decision::Failover => {
                 kernel.variant = Variant::Backup;
-                kernel.set_phase(Phase::Starting, now);
                 let to = kernel.plan.device_of(Variant::Backup);
-                dismiss_standbys(kernel);
-                let incarnation = kernel.plan.kernel.begin(Variant::Backup);
+                kernel.dismiss(now, |role| matches!(role, Role::Standby | Role::Successor(_)));
+                // A degraded path that answers goes on until the backup is ready.
+                let (incarnation, role) = if kernel.present().is_some() {
+                    (kernel.plan.kernel.prepare(Variant::Backup, false), Role::Successor(Purpose::Recover))
+                } else {
+                    kernel.set_phase(Phase::Starting, now);
+                    (kernel.plan.kernel.begin(Variant::Backup), Role::Present)
+                };
                 self.env.links.operator.tell(Some(&id), Fact::FailedOver { to });
-                self.launch(key, incarnation, Role::Present, myself).await;
+                self.launch(key, incarnation, role, myself).await;
             }
             Decision::Isolate => self.isolate(key, DownReason::Isolated),
             Decision::GiveUp => self.machine.escalate(key, now),
@@ -476,7 +543,7 @@ impl Recovery {
         let Some(child) = self.children.get(&key) else { return };
         let cause = child.last_failure.clone().unwrap_or(Cause::Killed);
         let Some(kernel) = self.kernel(key) else { return };
-        dismiss_all(kernel);
+        kernel.dismiss(now, |_| true);
         kernel.timers.clear(Due::Rebuild);
         kernel.timers.clear(Due::Standby);
         kernel.set_phase(Phase::Isolated, now);
@@ -530,10 +597,12 @@ impl Recovery {
         let Some(kernel) = self.kernel(key) else { return };
         let limit = kernel.plan.start_limit;
         let Some(life) = kernel.life(number) else { return };
-        let cause = match life.stage.clone() {
-            Stage::Starting => Cause::StartFailed(format!("not ready after {limit:?}")),
-            Stage::Ending(cause) => cause,
-            Stage::Ready => return,
+        let cause = match (&life.role, life.stage.clone()) {
+            (_, Stage::Ending(cause)) => cause,
+            (Role::Leaving, Stage::Starting | Stage::Ready | Stage::TakingOver) => Cause::Killed,
+            (_, Stage::Starting) => Cause::StartFailed(format!("not ready after {limit:?}")),
+            (_, Stage::TakingOver) => Cause::StartFailed(format!("not restored after {limit:?}")),
+            (_, Stage::Ready) => return,
         };
         self.bury(key, number, &cause);
         self.let_go(key, number);
@@ -546,7 +615,7 @@ impl Recovery {
         if kernel.phase != Phase::Serving && kernel.phase != Phase::Starting || kernel.has_successor() {
             return;
         }
-        let incarnation = kernel.plan.kernel.prepare(kernel.variant);
+        let incarnation = kernel.plan.kernel.prepare(kernel.variant, false);
         self.launch(key, incarnation, Role::Successor(Purpose::Recover), myself).await;
     }
 
@@ -558,7 +627,7 @@ impl Recovery {
             if over || kernel.standbys() >= kernel.plan.replicas || kernel.timers.is_set(Due::Standby) {
                 return;
             }
-            let incarnation = kernel.plan.kernel.prepare(kernel.variant);
+            let incarnation = kernel.plan.kernel.prepare(kernel.variant, false);
             self.launch(key, incarnation, Role::Standby, myself).await;
         }
     }
@@ -572,16 +641,7 @@ impl Recovery {
         kernel.timers.clear(Due::Rebuild);
         kernel.timers.clear(Due::Standby);
         kernel.timers.clear(Due::Drain);
-        for life in &mut kernel.lives {
-            match mem::replace(&mut life.role, Role::Leaving) {
-                Role::Present => life.role = Role::Present,
-                Role::Standby | Role::Leaving => life.incarnation.dismiss(),
-                Role::Successor(purpose) => {
-                    life.incarnation.dismiss();
-                    purpose.cancel();
-                }
-            }
-        }
+        kernel.dismiss(now, |role| !matches!(role, Role::Present));
         if terminates {
             kernel.plan.kernel.drain();
         }
@@ -596,7 +656,7 @@ impl Recovery {
         let now = self.now();
         let Some(kernel) = self.kernel(key) else { return };
         kernel.set_phase(Phase::Stopping, now);
-        dismiss_all(kernel);
+        kernel.dismiss(now, |_| true);
         let numbers: Vec<u64> = kernel.lives.iter().map(Life::number).collect();
         for number in numbers {
             self.bury(key, number, &Cause::Killed);
@@ -672,14 +732,21 @@ impl Recovery {
         if at_home {
             return purpose.fail(HandOverError::AtHome);
         }
-        if kernel.phase != Phase::Serving || kernel.has_successor() || kernel.draining {
+        let hands_over =
+            kernel.has_successor() || kernel.present().is_some_and(|life| life.pending.is_some());
+        let drains = kernel.draining || kernel.plan.kernel.snapshot().life == SlotLife::Draining;
+        if kernel.phase != Phase::Serving || hands_over || drains {
             return purpose.fail(HandOverError::Busy);
         }
         let variant = match &purpose {
             Purpose::FailBack(_) => Variant::Main,
+            Purpose::Replace(version, _) if version.backup.is_none() && kernel.plan.has_backup() => {
+                let rule = "is missing: the kernel has one to move to";
+                return purpose.fail(InvalidConfig { field: "backup", rule }.into());
+            }
             Purpose::Replace(..) | Purpose::Start | Purpose::Recover => kernel.variant,
         };
-        let incarnation = kernel.plan.kernel.prepare(variant);
+        let incarnation = kernel.plan.kernel.prepare(variant, true);
         self.launch(key, incarnation, Role::Successor(purpose), myself).await;
     }
 
@@ -701,38 +768,5 @@ impl Recovery {
         }
         self.env.links.operator.tell(Some(&id), Fact::Resumed);
         true
-    }
-}
-
-impl Purpose {
-    fn fail(self, error: HandOverError) {
-        match self {
-            // Who asked may be gone.
-            Self::Replace(_, done) | Self::FailBack(done) => drop(done.send(Err(error))),
-            Self::Start | Self::Recover => {}
-        }
-    }
-
-    fn cancel(self) {
-        self.fail(HandOverError::Start(Cause::Killed));
-    }
-}
-
-fn dismiss_standbys(kernel: &mut KernelChild) {
-    for life in kernel.lives.iter_mut().filter(|life| matches!(life.role, Role::Standby)) {
-        life.role = Role::Leaving;
-        life.incarnation.dismiss();
-        kernel.plan.kernel.forget_prepared(life.incarnation.number);
-    }
-}
-
-/// All lives end, whatever they do: nobody will ask for what they make.
-fn dismiss_all(kernel: &mut KernelChild) {
-    for life in &mut kernel.lives {
-        if let Role::Successor(purpose) = mem::replace(&mut life.role, Role::Leaving) {
-            purpose.cancel();
-        }
-        life.incarnation.dismiss();
-        kernel.plan.kernel.forget_prepared(life.incarnation.number);
     }
 }

@@ -1,5 +1,6 @@
 //! The lives of one kernel, as its supervisor keeps them.
 
+use std::mem;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -9,10 +10,9 @@ use rustkernel_core::recovery::RecoveryMachine;
 use tokio::sync::oneshot;
 
 use super::message::{HandOverError, RecoveryMsg};
-use super::node::KernelPlan;
+use super::node::{KernelPlan, Version};
 use crate::cause::Cause;
 use crate::home::Home;
-use crate::kernel_actor::Launch;
 use crate::lane::Lane;
 use crate::links::Links;
 use crate::slot::{Incarnation, Variant};
@@ -59,6 +59,8 @@ pub(super) struct Life {
     pub(super) lane: Option<Arc<Lane>>,
     pub(super) role: Role,
     pub(super) stage: Stage,
+    /// What its take-over was for, until it serves.
+    pub(super) pending: Option<Purpose>,
     pub(super) began: Timestamp,
 }
 
@@ -81,7 +83,7 @@ pub(super) enum Purpose {
     /// The kernel is rebuilt behind its degraded path.
     Recover,
     /// A new version, and what the next ones are made from.
-    Replace(Arc<dyn Launch>, oneshot::Sender<Result<(), HandOverError>>),
+    Replace(Version, oneshot::Sender<Result<(), HandOverError>>),
     /// Back to the kernel's own device.
     FailBack(oneshot::Sender<Result<(), HandOverError>>),
 }
@@ -90,6 +92,8 @@ pub(super) enum Purpose {
 pub(super) enum Stage {
     Starting,
     Ready,
+    /// It has been called to serve, and restores what the life before it left.
+    TakingOver,
     /// Its actor is gone, its fenced thread not yet.
     Ending(Cause),
 }
@@ -144,6 +148,39 @@ impl KernelChild {
         self.lives.iter().any(|life| matches!(life.role, Role::Successor(_)))
     }
 
+    /// Whether the kernel itself is being made behind what answers now.
+    pub(super) fn is_rebuilt(&self) -> bool {
+        let rebuilds = |life: &Life| matches!(life.role, Role::Successor(Purpose::Start | Purpose::Recover));
+        self.lives.iter().any(rebuilds)
+    }
+
+    /// Whether standbys that are missing are made: the first ones always, later ones where the policy allows any restart.
+    pub(super) fn makes_standbys(&self) -> bool {
+        !self.complete || self.recovery.policy().max_restarts > 0
+    }
+
+    /// The lives that `leave` names are wanted no more, whatever they do. One that does not notice is left behind after its grace time.
+    pub(super) fn dismiss(&mut self, now: Timestamp, leaves: impl Fn(&Role) -> bool) {
+        let leaving: Vec<u64> =
+            self.lives.iter().filter(|life| leaves(&life.role)).map(Life::number).collect();
+        for number in leaving {
+            self.dismiss_life(number, now);
+        }
+    }
+
+    pub(super) fn dismiss_life(&mut self, number: u64, now: Timestamp) {
+        let until = now + self.plan.grace;
+        let Some(life) = self.life(number) else { return };
+        let role = mem::replace(&mut life.role, Role::Leaving);
+        if let Role::Successor(purpose) = role {
+            purpose.cancel();
+        }
+        life.pending.take().into_iter().for_each(Purpose::cancel);
+        life.incarnation.dismiss();
+        self.plan.kernel.forget_prepared(number);
+        self.timers.set(Due::Life(number), until);
+    }
+
     /// Standbys that are warm.
     pub(super) fn warm(&self) -> usize {
         let warm = |life: &&Life| matches!(life.role, Role::Standby) && life.stage == Stage::Ready;
@@ -158,6 +195,20 @@ impl KernelChild {
     /// Standbys that are warm or being made.
     pub(super) fn standbys(&self) -> usize {
         self.lives.iter().filter(|life| matches!(life.role, Role::Standby)).count()
+    }
+}
+
+impl Purpose {
+    pub(super) fn fail(self, error: HandOverError) {
+        match self {
+            // Who asked may be gone.
+            Self::Replace(_, done) | Self::FailBack(done) => drop(done.send(Err(error))),
+            Self::Start | Self::Recover => {}
+        }
+    }
+
+    pub(super) fn cancel(self) {
+        self.fail(HandOverError::Start(Cause::Killed));
     }
 }
 
@@ -207,7 +258,11 @@ impl Timers {
     pub(super) fn set(&mut self, due: Due, at: Timestamp) {
         self.clear(due);
         self.due.push((at, due));
-        if let Some(links) = self.links.upgrade() {
+        let Some(links) = self.links.upgrade() else { return };
+        // A clock that stands still would not ring for what is due already.
+        if at <= links.timer.clock().now() {
+            self.alarm.ring(at, 0);
+        } else {
             let alarm: Weak<dyn Alarm> = Arc::downgrade(&self.alarm) as Weak<dyn Alarm>;
             links.timer.schedule(at, alarm, 0);
         }

@@ -9,10 +9,9 @@ use rustkernel_core::supervision::{ChildKey, Counts, Refusal};
 use tokio::sync::oneshot;
 
 use super::ending::ShutdownReport;
-use super::node::{Arriving, Declaration, Declared};
+use super::node::{Arriving, Declaration, Declared, Version};
 use super::status::ChildStatus;
 use crate::cause::Cause;
-use crate::kernel_actor::Launch;
 
 pub(crate) enum RecoveryMsg {
     /// Start the children the supervisor begins with.
@@ -21,6 +20,10 @@ pub(crate) enum RecoveryMsg {
     Ready { slot: u32, number: u64, restored: bool },
     /// A life that was prepared has become the slot's present one.
     TookOver { slot: u32, number: u64 },
+    /// It has restored what the life before it left, and serves.
+    Serves { slot: u32, number: u64 },
+    /// The present life's state could not be handed over to this one.
+    TurnedAway { slot: u32, number: u64, reason: String },
     /// An execution hangs; its epoch is void already.
     Hung { slot: u32, number: u64 },
     /// A kernel's thread has ended.
@@ -85,7 +88,7 @@ pub(crate) enum Order {
     /// A new version of a kernel.
     Replace {
         slot: u32,
-        launcher: Arc<dyn Launch>,
+        version: Version,
         done: oneshot::Sender<Result<(), HandOverError>>,
     },
     /// Back from the backup to the kernel's own device.
@@ -143,6 +146,12 @@ pub enum HandOverError {
     /// The new version did not start.
     #[error("the new version did not start: {0}")]
     Start(Cause),
+    /// The state of the present version could not be taken down for its successor.
+    #[error("the kernel's state cannot be handed over: {reason}")]
+    Checkpoint {
+        /// The kernel's error.
+        reason: String,
+    },
     /// A setting of the new version breaks its rule.
     #[error(transparent)]
     Config(#[from] rustkernel_core::resilience::InvalidConfig),

@@ -88,11 +88,8 @@ pub(crate) struct KernelPlan {
     pub(crate) kernel: Arc<dyn Supervised>,
     pub(crate) slot: u32,
     /// The kernel itself; replaced by newer versions.
-    pub(crate) main: Mutex<Arc<dyn Launch>>,
+    pub(crate) version: Mutex<Version>,
     pub(crate) degraded: Option<Arc<dyn Launch>>,
-    pub(crate) backup: Option<Arc<dyn Launch>>,
-    pub(crate) device: DeviceId,
-    pub(crate) backup_device: Option<DeviceId>,
     /// Warm standbys to keep.
     pub(crate) replicas: usize,
     /// As it begins, for every life of its supervisor.
@@ -105,27 +102,50 @@ pub(crate) struct KernelPlan {
     pub(crate) free_name: Box<dyn Fn() + Send + Sync>,
 }
 
+/// One version of a kernel: what its lives are made from, and where.
+pub(crate) struct Version {
+    pub(crate) main: Arc<dyn Launch>,
+    pub(crate) device: DeviceId,
+    pub(crate) backup: Option<(DeviceId, Arc<dyn Launch>)>,
+}
+
+impl Version {
+    pub(crate) fn launcher(&self, variant: Variant) -> Arc<dyn Launch> {
+        match (variant, &self.backup) {
+            (Variant::Backup, Some((_, backup))) => Arc::clone(backup),
+            (Variant::Main | Variant::Degraded | Variant::Backup, _) => Arc::clone(&self.main),
+        }
+    }
+}
+
 impl KernelPlan {
     pub(crate) fn launcher(&self, variant: Variant) -> Arc<dyn Launch> {
-        let main = || Arc::clone(&*self.main.lock().unwrap_or_else(PoisonError::into_inner));
-        match variant {
-            Variant::Main => main(),
-            Variant::Degraded => self.degraded.clone().unwrap_or_else(main),
-            Variant::Backup => self.backup.clone().unwrap_or_else(main),
+        match (variant, &self.degraded) {
+            (Variant::Degraded, Some(degraded)) => Arc::clone(degraded),
+            (Variant::Main | Variant::Degraded | Variant::Backup, _) => self.version().launcher(variant),
         }
     }
 
     /// The next lives are of this version.
-    pub(crate) fn replace(&self, launcher: Arc<dyn Launch>) {
-        let old = mem::replace(&mut *self.main.lock().unwrap_or_else(PoisonError::into_inner), launcher);
+    pub(crate) fn replace(&self, version: Version) {
+        let old = mem::replace(&mut *self.version(), version);
         contain("dropping a kernel's spec", || drop(old));
     }
 
     pub(crate) fn device_of(&self, variant: Variant) -> DeviceId {
-        match variant {
-            Variant::Main | Variant::Degraded => self.device,
-            Variant::Backup => self.backup_device.unwrap_or(self.device),
+        let version = self.version();
+        match (variant, &version.backup) {
+            (Variant::Backup, Some((device, _))) => *device,
+            (Variant::Main | Variant::Degraded | Variant::Backup, _) => version.device,
         }
+    }
+
+    pub(crate) fn has_backup(&self) -> bool {
+        self.version().backup.is_some()
+    }
+
+    fn version(&self) -> MutexGuard<'_, Version> {
+        self.version.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

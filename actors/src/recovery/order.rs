@@ -39,8 +39,8 @@ impl Recovery {
             Order::Resume { slot, done } => drop(done.send(self.resume_kernel(slot, now))),
             Order::Kill { slot, done } => drop(done.send(self.kill_present(slot))),
             Order::Stop { slot, drain, done } => self.stop_for_good(slot, drain, done),
-            Order::Replace { slot, launcher, done } => {
-                self.replace(slot, Purpose::Replace(launcher, done), myself).await;
+            Order::Replace { slot, version, done } => {
+                self.replace(slot, Purpose::Replace(version, done), myself).await;
             }
             Order::FailBack { slot, done } => self.replace(slot, Purpose::FailBack(done), myself).await,
             Order::Shutdown { grace, done } => self.shut_down(grace, done),

@@ -40,6 +40,11 @@ impl Runtime {
         self.inner.links.vault.as_ref().map_or(0, |vault| vault.replaced_count())
     }
 
+    /// Puts the dead letters of an earlier process, oldest first, before those of this one. To be called before anything is replayed.
+    pub fn restore_dead_letters(&self, earlier: Vec<DeadLetter>) {
+        self.inner.links.operator.letters().restore(earlier);
+    }
+
     /// The dead letter with this number, if it is kept.
     #[must_use]
     pub fn dead_letter(&self, letter: u64) -> Option<DeadLetter> {

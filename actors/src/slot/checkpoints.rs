@@ -6,7 +6,8 @@ use std::sync::Arc;
 use rustkernel_core::error::KernelError;
 use rustkernel_core::traits::Payload;
 
-use super::Slot;
+use super::upkeep::Took;
+use super::{Incarnation, Slot};
 use crate::checkpoint::Frame;
 use crate::contain::contain;
 use crate::operator::Fact;
@@ -69,20 +70,22 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         self.lock().checkpoints.newest().cloned()
     }
 
-    /// Keeps a checkpoint of the present incarnation. A failed one leaves the previous one in place. With `prove` it has to become bytes
-    /// now, so that a state which cannot is found out before it is needed. `false` if it was not kept.
-    pub(super) fn keep(&self, saved: Result<Arc<dyn Frame>, KernelError>, prove: bool) -> bool {
-        let saved = saved.map_err(|error| error.to_string());
-        let saved = saved.and_then(|frame| if prove { frame.bytes().map(|_| frame) } else { Ok(frame) });
+    /// Keeps a checkpoint of `incarnation`, unless that has been fenced: then another life's is the newest. A failed one leaves the
+    /// previous one in place.
+    pub(super) fn keep(&self, incarnation: &Incarnation, saved: Result<Arc<dyn Frame>, String>) -> Took {
         let frame = match saved {
             Ok(frame) => frame,
             Err(reason) => {
                 self.lock().checkpoints.trouble = Some(format!("a checkpoint could not be taken: {reason}"));
-                self.links.operator.tell(Some(&self.id), Fact::CheckpointFailed { reason });
-                return false;
+                let fact = Fact::CheckpointFailed { reason: reason.clone() };
+                self.links.operator.tell(Some(&self.id), fact);
+                return Took::Failed(reason);
             }
         };
         let mut state = self.lock();
+        if state.ledger.epoch != incarnation.epoch() {
+            return Took::Fenced;
+        }
         let (sequence, oldest) = state.checkpoints.push(Arc::clone(&frame));
         state.checkpoints.trouble = None;
         // Replicas that follow take each one.
@@ -95,7 +98,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         for standby in followers {
             standby.ring();
         }
-        true
+        Took::Kept
     }
 
     /// Asks the store, once, for what an earlier process has left.
@@ -126,7 +129,11 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         }
         let mut state = self.lock();
         state.checkpoints.last = state.checkpoints.last.max(next - 1);
-        if let Some((sequence, bytes)) = recovered.found {
+        // A life that was given up while it waited for the store comes late: it may not put an old one behind, or before, newer ones.
+        let oldest = state.checkpoints.kept.back().map_or(u64::MAX, |kept| kept.sequence);
+        if let Some((sequence, bytes)) = recovered.found.filter(|(sequence, _)| *sequence < oldest)
+            && state.checkpoints.kept.len() < KEPT
+        {
             state.checkpoints.kept.push_back(Kept { sequence, frame: Arc::new(bytes) });
         }
         Ok(())

@@ -24,8 +24,8 @@ pub(crate) trait Supervised: Send + Sync {
     fn gate(&self) -> &Gate;
     /// A new epoch and the incarnation that owns it. The slot accepts; nothing runs before the incarnation serves.
     fn begin(&self, variant: Variant) -> Arc<Incarnation>;
-    /// A life without an epoch, to be made ready before it takes over.
-    fn prepare(&self, variant: Variant) -> Arc<Incarnation>;
+    /// A life without an epoch, to be made ready before it takes over. `on_trial`: from one that could go on.
+    fn prepare(&self, variant: Variant, on_trial: bool) -> Arc<Incarnation>;
     /// A prepared life is warm: it takes over when [`promote_standby`](Self::promote_standby) says so.
     fn add_standby(&self, standby: &Arc<Incarnation>);
     /// A prepared life is wanted no more, as a standby or as a successor.
@@ -95,20 +95,21 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
 
     fn begin(&self, variant: Variant) -> Arc<Incarnation> {
         let mut state = self.lock();
+        debug_assert!(state.ledger.running.is_none(), "who is replaced has nothing in hand");
         let wakers = state.ledger.fence();
         if state.ledger.life != Life::Draining {
             state.ledger.life = Life::Starting;
         }
         state.incarnations += 1;
-        let incarnation = Arc::new(Incarnation::new(state.ledger.epoch, state.incarnations, variant));
+        let incarnation = Arc::new(Incarnation::new(state.ledger.epoch, state.incarnations, variant, false));
         state.incarnation = Some(Arc::clone(&incarnation));
         drop(state);
         wake(wakers.into_iter().flatten());
         incarnation
     }
 
-    fn prepare(&self, variant: Variant) -> Arc<Incarnation> {
-        self.prepare_life(variant)
+    fn prepare(&self, variant: Variant, on_trial: bool) -> Arc<Incarnation> {
+        self.prepare_life(variant, on_trial)
     }
 
     fn add_standby(&self, standby: &Arc<Incarnation>) {
@@ -118,6 +119,7 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
     fn forget_prepared(&self, number: u64) {
         let mut state = self.lock();
         state.standbys.retain(|standby| standby.number != number);
+        state.prepared.retain(|prepared| prepared.number != number);
         if state.successor.as_ref().is_some_and(|successor| successor.number == number) {
             state.successor = None;
         }
@@ -172,6 +174,7 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
     }
 
     fn bury_present(&self, cause: &Cause) {
+        self.dismiss_prepared();
         let epoch = self.lock().ledger.epoch;
         self.bury(epoch, cause);
     }

@@ -1,7 +1,7 @@
 //! One life of a kernel, as its slot and its supervisor know it.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustkernel_core::clock::Timestamp;
 use rustkernel_core::traits::Signal;
@@ -28,6 +28,8 @@ pub(crate) struct Incarnation {
     /// The number of this life, from 1.
     pub(crate) number: u64,
     pub(crate) variant: Variant,
+    /// It takes over from a life that could go on: what it cannot restore is its own fault, and no checkpoint's.
+    pub(crate) on_trial: bool,
     /// Raised when the incarnation has been fenced.
     pub(crate) fence: Signal,
     /// Rung for an incarnation that stands by: it was promoted, dismissed, or there is a new checkpoint.
@@ -36,18 +38,22 @@ pub(crate) struct Incarnation {
     blocked_since: AtomicU64,
     /// Set when it is made and proven: whether it was restored.
     ready: OnceLock<bool>,
+    /// Set when it has taken over and restored what the life before it left.
+    serves: AtomicBool,
 }
 
 impl Incarnation {
-    pub(crate) fn new(epoch: u64, number: u64, variant: Variant) -> Self {
+    pub(crate) fn new(epoch: u64, number: u64, variant: Variant, on_trial: bool) -> Self {
         Self {
             epoch: AtomicU64::new(epoch),
             number,
             variant,
+            on_trial,
             fence: Signal::new(),
             call: Notify::new(),
             blocked_since: AtomicU64::new(0),
             ready: OnceLock::new(),
+            serves: AtomicBool::new(false),
         }
     }
 
@@ -93,6 +99,16 @@ impl Incarnation {
     /// Whether it was restored, if it has ever been ready.
     pub(crate) fn ready(&self) -> Option<bool> {
         self.ready.get().copied()
+    }
+
+    /// It has taken over, with everything that was left to it.
+    pub(crate) fn set_serves(&self) {
+        self.serves.store(true, Ordering::Release);
+    }
+
+    /// Whether it has taken over for good.
+    pub(crate) fn serves(&self) -> bool {
+        self.serves.load(Ordering::Acquire)
     }
 
     pub(super) fn enter(&self, now: Timestamp) {

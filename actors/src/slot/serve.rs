@@ -17,7 +17,7 @@ use rustkernel_core::traits::{Context, LocalKernel, Payload};
 
 use super::incarnation::{Incarnation, Variant};
 use super::ledger::{Entry, Next, Running};
-use super::upkeep::Upkeep;
+use super::upkeep::{Took, Upkeep};
 use super::{Life, Shared, Slot, arm, wake};
 use crate::cancel::{cancelled, deadline_exceeded};
 use crate::checkpoint::Checkpointer;
@@ -59,31 +59,27 @@ pub(crate) async fn serve<K: LocalKernel>(
             match (Take { slot, incarnation, done: &mut done, turns: &mut turns, due }).await {
                 Taken::Run(header, request, since) => (header, request, since),
                 Taken::Checkpoint => {
-                    if upkeep.take(incarnation, kernel).await {
-                        continue;
-                    }
-                    return Ending::Fenced;
-                }
-                Taken::HandOver => {
-                    if upkeep.is_dirty() && !upkeep.take(incarnation, kernel).await {
+                    if upkeep.take(incarnation, kernel, false).await == Took::Fenced {
                         return Ending::Fenced;
                     }
-                    if slot.hand_over_now(incarnation) {
-                        return Ending::Stopped;
-                    }
-                    // The successor is gone again; so this one goes on.
                     continue;
                 }
+                Taken::HandOver => match hand_over(slot, incarnation, kernel, &mut upkeep).await {
+                    Some(ending) => return ending,
+                    None => continue,
+                },
                 Taken::End(ending) => {
                     if ending == Ending::Stopped && upkeep.is_dirty() {
-                        upkeep.take(incarnation, kernel).await;
+                        upkeep.take(incarnation, kernel, false).await;
                     }
                     return ending;
                 }
             };
         let result = {
             let stops = [request.way.signal(), &incarnation.fence];
-            let mut cx = Context::new(header, incarnation.number, slot.clock(), stops);
+            // What the kernel is told; the books keep this stage's own.
+            let told = Header { degraded: header.degraded || request.way.is_degraded_before(), ..header };
+            let mut cx = Context::new(told, incarnation.number, slot.clock(), stops);
             // A kernel may work before it returns its future, and when the future is dropped: both may block.
             incarnation.enter(since);
             let future =
@@ -101,9 +97,30 @@ pub(crate) async fn serve<K: LocalKernel>(
         }
         if upkeep.served() {
             slot.hand_out(incarnation, &mut done);
-            upkeep.take(incarnation, kernel).await;
+            upkeep.take(incarnation, kernel, false).await;
         }
     }
+}
+
+/// Takes the last checkpoint and makes way. `None` if the incarnation goes on: its successor is gone again, or its state cannot be
+/// handed over.
+async fn hand_over<K: LocalKernel>(
+    slot: &Slot<K::Input, K::Output>,
+    incarnation: &Incarnation,
+    kernel: &mut K,
+    upkeep: &mut Upkeep<'_, K>,
+) -> Option<Ending> {
+    if upkeep.is_dirty() {
+        match upkeep.take(incarnation, kernel, true).await {
+            Took::Kept => {}
+            Took::Failed(reason) => {
+                slot.turn_successor_away(reason);
+                return None;
+            }
+            Took::Fenced => return Some(Ending::Fenced),
+        }
+    }
+    slot.hand_over_now(incarnation).then_some(Ending::Stopped)
 }
 
 /// Hands out the last answer and takes the next request, under one lock.

@@ -6,6 +6,7 @@
 //! | a successor is ready (new version, recovered kernel, fail-back) | the successor | finished first; the rest waits |
 //! | it failed while a successor was ready | the successor | as with a standby |
 
+use std::mem;
 use std::sync::Arc;
 
 use rustkernel_core::traits::Payload;
@@ -16,15 +17,31 @@ use crate::recovery::RecoveryMsg;
 
 impl<I: Payload, O: Payload> Slot<I, O> {
     /// A life that is to be made and then waits: as a standby, or as a successor.
-    pub(super) fn prepare_life(&self, variant: Variant) -> Arc<Incarnation> {
+    pub(super) fn prepare_life(&self, variant: Variant, on_trial: bool) -> Arc<Incarnation> {
         let mut state = self.lock();
         state.incarnations += 1;
-        Arc::new(Incarnation::new(0, state.incarnations, variant))
+        let incarnation = Arc::new(Incarnation::new(0, state.incarnations, variant, on_trial));
+        state.prepared.push(Arc::clone(&incarnation));
+        incarnation
+    }
+
+    /// Lives that their supervisor has left behind: nobody else knows that they wait.
+    pub(super) fn dismiss_prepared(&self) {
+        let prepared = {
+            let mut state = self.lock();
+            state.successor = None;
+            state.standbys.clear();
+            mem::take(&mut state.prepared)
+        };
+        for incarnation in prepared {
+            incarnation.dismiss();
+        }
     }
 
     /// The present incarnation finishes what it has in hand and makes way. Where there is none, the successor begins at once.
     pub(super) fn succeed(&self, successor: &Arc<Incarnation>) {
         let mut state = self.lock();
+        state.standbys.retain(|standby| standby.number != successor.number);
         if state.incarnation.is_none() {
             self.enthrone(state, successor);
             return;
@@ -46,7 +63,16 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         true
     }
 
-    /// A warm standby takes over now.
+    /// What the incarnation holds cannot be handed over: it goes on, and its successor is wanted no more.
+    pub(super) fn turn_successor_away(&self, reason: String) {
+        let successor = self.lock().successor.take();
+        if let Some(successor) = successor {
+            let (slot, number) = (self.index, successor.number);
+            self.home.tell(RecoveryMsg::TurnedAway { slot, number, reason });
+        }
+    }
+
+    /// A warm standby takes over now. Nobody may have anything in hand.
     pub(super) fn promote_first_standby(&self) -> Option<u64> {
         let mut state = self.lock();
         if state.standbys.is_empty() {
@@ -60,7 +86,9 @@ impl<I: Payload, O: Payload> Slot<I, O> {
 
     /// Makes `next` the slot's incarnation, under a new epoch, and tells everybody.
     pub(super) fn enthrone(&self, mut state: MutexGuard<'_, State<I, O>>, next: &Arc<Incarnation>) {
+        debug_assert!(state.ledger.running.is_none(), "who is replaced has nothing in hand");
         let wakers = state.ledger.fence();
+        state.prepared.retain(|prepared| prepared.number != next.number);
         next.promote(state.ledger.epoch);
         let old = state.incarnation.replace(Arc::clone(next));
         match state.ledger.life {

@@ -3,19 +3,19 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustkernel_core::KernelId;
 use rustkernel_core::clock::Timestamp;
 use rustkernel_core::recovery::{RecoveryMachine, Targets};
 use rustkernel_core::resilience::{BreakerMachine, InvalidConfig, RetryPlan};
 use rustkernel_core::supervision::{ChildKind, ChildSpec, Restart, Shutdown};
 use rustkernel_core::traits::LocalKernel;
+use rustkernel_core::{DeviceId, KernelId};
 
 use super::{Degraded, KernelSpec, Launcher, Placing, SpawnError};
 use crate::breaker::BreakerMsg;
 use crate::checkpoint::Checkpointer;
 use crate::home::Home;
 use crate::kernel_actor::{Canary, Factory, Launch, Recipe};
-use crate::recovery::{Declaration, Declared, Env, KernelPlan};
+use crate::recovery::{Declaration, Declared, Env, KernelPlan, Version};
 use crate::runtime::Registry;
 use crate::slot::{Rules, Slot, Supervised, Watch};
 
@@ -34,8 +34,8 @@ pub(crate) struct Checked<K: LocalKernel> {
     recovery: RecoveryMachine,
     making: Making<K>,
     degraded: Option<Degraded<K>>,
-    backup: Option<(rustkernel_core::DeviceId, Factory<K>)>,
-    device: rustkernel_core::DeviceId,
+    backup: Option<(DeviceId, Factory<K>)>,
+    device: DeviceId,
     replicas: usize,
     start_limit: Duration,
 }
@@ -60,6 +60,17 @@ impl<K: LocalKernel> Making<K> {
             canary: self.canary.clone(),
         };
         (self.launcher)(Arc::new(recipe), env.abandoned.clone(), env.handle.clone())
+    }
+
+    fn version(
+        &self,
+        slot: &SlotOf<K>,
+        env: &Env,
+        device: DeviceId,
+        backup: Option<(DeviceId, Factory<K>)>,
+    ) -> Version {
+        let backup = backup.map(|(device, factory)| (device, self.launcher(slot, &factory, env)));
+        Version { main: self.launcher(slot, &self.factory, env), device, backup }
     }
 }
 
@@ -171,11 +182,8 @@ impl<K: LocalKernel> Checked<K> {
             Placing { inline: making.inline, abandoned: env.abandoned.clone(), handle: env.handle.clone() };
         let (names, name, links) = (Arc::clone(registry), id, Arc::clone(&env.links));
         let plan = KernelPlan {
-            main: Mutex::new(making.launcher(&slot, &making.factory, env)),
+            version: Mutex::new(making.version(&slot, env, device, backup)),
             degraded: degraded.map(|make| make(Arc::clone(&slot), placing)),
-            backup: backup.as_ref().map(|(_, factory)| making.launcher(&slot, factory, env)),
-            backup_device: backup.map(|(device, _)| device),
-            device,
             kernel,
             slot: index,
             replicas,
@@ -190,9 +198,9 @@ impl<K: LocalKernel> Checked<K> {
         Ok((Declared { spec, body: Declaration::Kernel(Arc::new(plan)) }, slot))
     }
 
-    /// Makes a launcher of this version for a slot that exists.
-    pub(crate) fn launcher(&self, slot: &SlotOf<K>, env: &Env) -> Arc<dyn Launch> {
-        self.making.launcher(slot, &self.making.factory, env)
+    /// Makes another version for a slot that exists.
+    pub(crate) fn version(self, slot: &SlotOf<K>, env: &Env) -> Version {
+        self.making.version(slot, env, self.device, self.backup)
     }
 }
 

@@ -33,7 +33,7 @@ enum Step {
     /// Time passes, and each timer is heard; or as much passes and only one is heard at the end of it.
     Pass(u64, bool),
     /// Time passes and no timer is heard yet.
-    Oversleep(u64),
+    Overdue(u64),
     Start(u8, ChildRules),
     Terminate(u16),
     Restart(u16),
@@ -114,7 +114,7 @@ fn step() -> impl Strategy<Value = Step> {
         20 => (pick(), exit(), retry()).prop_map(|(at, exit, retry)| Step::Die(at, exit, retry)),
         10 => (pick(), 0_u8..3).prop_map(|(at, news)| Step::Stale(at, news)),
         14 => (0_u64..400, any::<bool>()).prop_map(|(millis, each)| Step::Pass(millis, each)),
-        4 => (0_u64..100).prop_map(Step::Oversleep),
+        4 => (0_u64..100).prop_map(Step::Overdue),
         1 => (5_000_u64..6_000, any::<bool>()).prop_map(|(millis, each)| Step::Pass(millis, each)),
         8 => (0_u8..16, rules()).prop_map(|(name, rules)| Step::Start(name, rules)),
         5 => pick().prop_map(Step::Terminate),
@@ -170,7 +170,7 @@ impl World {
             Step::Die(at, exit, retry) => self.die(at, exit, retry),
             Step::Stale(at, news) => self.stale(at, news),
             Step::Pass(millis, each) => self.pass(Duration::from_millis(millis), each),
-            Step::Oversleep(millis) => {
+            Step::Overdue(millis) => {
                 self.now = now + Duration::from_millis(millis);
                 Ok(())
             }

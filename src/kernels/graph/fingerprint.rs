@@ -6,22 +6,22 @@
 
 /// The hash so far.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fingerprint(u64);
+pub(crate) struct Fingerprint(u64);
 
 impl Fingerprint {
     /// The hash of nothing, apart from `domain`: what the words stand for.
-    pub(super) fn new(domain: u64) -> Self {
+    pub(crate) fn new(domain: u64) -> Self {
         Self(domain).words([domain])
     }
 
     /// The hash with `words` behind what came before. The words are not counted: add the length of a part
     /// whose end the parts around it do not tell.
-    pub(super) fn words(self, words: impl IntoIterator<Item = u64>) -> Self {
+    pub(crate) fn words(self, words: impl IntoIterator<Item = u64>) -> Self {
         Self(words.into_iter().fold(self.0, |hash, word| (hash.rotate_left(5) ^ word).wrapping_mul(FACTOR)))
     }
 
     /// The hash.
-    pub(super) fn finish(self) -> u64 {
+    pub(crate) fn finish(self) -> u64 {
         let hash = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         hash ^ (hash >> 31)
