@@ -7,6 +7,7 @@ mod admin;
 #[path = "tree/boot.rs"]
 mod boot;
 #[path = "tree/cast.rs"]
+#[allow(dead_code, reason = "the random trees use the rest")]
 mod cast;
 #[path = "tree/escalation.rs"]
 mod escalation;

@@ -8,20 +8,16 @@ use crate::cast::{Cast, HOUR, Tell, flat, phases, quick, runtime, until, until_c
 use crate::kit::{self, Do, NONE, PuppetRef, ms, soon};
 
 fn refused<T: std::fmt::Debug>(result: Result<T, ChildError>) -> Refusal {
-    match result.unwrap_err() {
-        ChildError::Refused(refusal) => refusal,
-        other => panic!("{other}"),
-    }
+    let error = result.unwrap_err();
+    let ChildError::Refused(refusal) = error else { panic!("{error}") };
+    refusal
 }
 
 async fn start_refused(supervisor: &SupervisorRef, cast: &Cast, name: &str) -> Refusal {
-    match soon(supervisor.start_task(cast.task(name))).await.unwrap_err() {
-        SpawnError::Refused { source, child } => {
-            assert_eq!(child, name);
-            source
-        }
-        other => panic!("{other}"),
-    }
+    let error = soon(supervisor.start_task(cast.task(name))).await.unwrap_err();
+    let SpawnError::Refused { source, child } = error else { panic!("{error}") };
+    assert_eq!(child, name);
+    source
 }
 
 #[tokio::test]

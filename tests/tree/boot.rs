@@ -94,7 +94,9 @@ async fn a_child_that_does_not_start_stops_those_before_it_in_reverse_and_frees_
 /// A task that returned before it was up was said to have been killed, or nothing was said at all.
 #[tokio::test]
 async fn a_task_that_ends_before_it_is_up_has_not_started() {
-    for how in [Tell::Finish, Tell::Fail, Tell::Panic] {
+    let ends =
+        [(Tell::Finish, "before it was up"), (Tell::Fail, "told to fail"), (Tell::Panic, "told to panic")];
+    for (how, reason) in ends {
         let (runtime, _hand) = runtime().await;
         let cast = Cast::default();
         let tree = quick("top").task(cast.task("a")).task(cast.slow("b"));
@@ -104,11 +106,6 @@ async fn a_task_that_ends_before_it_is_up_has_not_started() {
         cast.tell("b", how.clone());
         let error = soon(starting).await.unwrap().unwrap_err();
         let SpawnError::Child { cause: Cause::StartFailed(text), .. } = &error else { panic!("{error}") };
-        let reason = match how {
-            Tell::Finish => "before it was up",
-            Tell::Fail => "told to fail",
-            _ => "told to panic",
-        };
         assert!(text.contains("b: ") && text.contains(reason), "{text}");
         cast.expect(["-b", "-a"]).await;
 
@@ -163,14 +160,11 @@ async fn a_bad_spec_anywhere_is_refused_by_field_before_any_child_starts() {
     ];
     for (bad, wanted) in by_field {
         let error = soon(runtime.supervise(bad)).await.unwrap_err();
-        match &error {
-            SpawnError::Supervisor { source, supervisor } => {
-                assert_eq!((source.field, supervisor.as_str()), (wanted, "low"));
-            }
-            SpawnError::Config { source, kernel } => {
-                assert_eq!((source.field, kernel.as_str()), (wanted, "k/c"))
-            }
-            _ => panic!("{error}"),
+        if let SpawnError::Supervisor { source, supervisor } = &error {
+            assert_eq!((source.field, supervisor.as_str()), (wanted, "low"));
+        } else {
+            let SpawnError::Config { source, kernel } = &error else { panic!("{error}") };
+            assert_eq!((source.field, kernel.as_str()), (wanted, "k/c"));
         }
     }
     let by_name = [

@@ -43,7 +43,7 @@ async fn everything_below_a_killed_supervisor_is_gone_before_its_next_life_begin
         let low = until_child(&top, "low", ChildPhase::Up).await;
         assert_eq!(low.life, life);
     }
-    kernels.iter().for_each(|kernel| assert_balanced(kernel));
+    kernels.iter().for_each(assert_balanced);
 }
 
 #[tokio::test]

@@ -92,7 +92,7 @@ impl Play {
             12 => self.hold(node),
             13 => self.fail(node),
             14 => {
-                self.note(format!("terminate {name}"));
+                self.note(&format!("terminate {name}"));
                 let above = self.above(node);
                 kit::spawn(async move { above.terminate_child(&name).await });
                 let before = self.model.log.len();
@@ -108,7 +108,7 @@ impl Play {
                 self.restart(waiting.unwrap_or(node));
             }
             16 if self.rng.u8(..4) == 0 => {
-                self.note(format!("delete {name}"));
+                self.note(&format!("delete {name}"));
                 let above = self.above(node);
                 kit::spawn(async move { above.delete_child(&name).await });
                 self.model.delete(node);
@@ -117,7 +117,7 @@ impl Play {
         }
     }
 
-    fn note(&mut self, step: String) {
+    fn note(&mut self, step: &str) {
         self.steps.push(format!("{} ms: {step}", self.model.now));
     }
 
@@ -137,7 +137,7 @@ impl Play {
             return;
         }
         if self.model.is(node) == Is::Starting && self.rng.bool() {
-            self.note(format!("ready {node}"));
+            self.note(&format!("ready {node}"));
             self.cast.tell(&self.plants[node].name, Tell::Ready);
             return self.model.ready(node);
         }
@@ -161,7 +161,7 @@ impl Play {
             self.cast.tell(name, tell);
             (how, exit)
         };
-        self.note(format!("{name} {how}"));
+        self.note(&format!("{name} {how}"));
         exit
     }
 
@@ -191,7 +191,7 @@ impl Play {
             return;
         }
         let name = self.plants[node].name.clone();
-        self.note(format!("kill {name}"));
+        self.note(&format!("kill {name}"));
         let killed = match self.plants[node].kind {
             Kind::Kernel => soon(self.runtime.kill(&name)).await,
             Kind::Task | Kind::Announcer | Kind::Supervisor(_) => {
@@ -207,7 +207,7 @@ impl Play {
             return;
         }
         let holds = !self.model.held.remove(&node);
-        self.note(format!("hold {node}: {holds}"));
+        self.note(&format!("hold {node}: {holds}"));
         if holds {
             self.model.held.insert(node);
         }
@@ -219,14 +219,14 @@ impl Play {
             return;
         }
         let starts = self.rng.usize(..4);
-        self.note(format!("{node} fails {starts} starts"));
+        self.note(&format!("{node} fails {starts} starts"));
         self.model.failing.insert(node, starts);
         self.cast.fail(&self.plants[node].name, starts);
     }
 
     fn restart(&mut self, node: usize) {
         let name = self.plants[node].name.clone();
-        self.note(format!("restart {name}"));
+        self.note(&format!("restart {name}"));
         let above = self.above(node);
         kit::spawn(async move { above.restart_child(&name).await });
         self.model.restart(node);
@@ -240,7 +240,7 @@ impl Play {
         if let Some((at, _)) = due.filter(|(at, _)| *at <= target) {
             target = at;
         }
-        self.note(format!("pass {} ms", target - self.model.now));
+        self.note(&format!("pass {} ms", target - self.model.now));
         self.hand.advance(Duration::from_millis(target - self.model.now));
         let before = self.model.log.len();
         self.model.advance_to(target);

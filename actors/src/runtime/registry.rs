@@ -17,10 +17,13 @@ use crate::spec::SpawnError;
 /// The name of the supervisor that a runtime brings.
 pub(crate) const ROOT: &str = "root";
 
+/// Each under its name and a number; empty while the name is only reserved.
+type Supervisors = HashMap<String, (u32, Option<Arc<Node>>)>;
+
 #[derive(Default)]
 pub(crate) struct Registry {
     names: Mutex<HashMap<KernelId, Option<Named>>>,
-    supervisors: Mutex<HashMap<String, (u32, Option<Arc<Node>>)>>,
+    supervisors: Mutex<Supervisors>,
     next: AtomicU32,
 }
 
@@ -119,7 +122,7 @@ impl Registry {
         self.lock().get(&id).cloned().flatten()
     }
 
-    fn lock_supervisors(&self) -> MutexGuard<'_, HashMap<String, (u32, Option<Arc<Node>>)>> {
+    fn lock_supervisors(&self) -> MutexGuard<'_, Supervisors> {
         self.supervisors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
