@@ -120,7 +120,8 @@ async fn further_escalations_are_tried_in_order_and_end_in_the_supervisor_above(
         steps.push(match fact(&mut events, step).await {
             Fact::Restarting { .. } => "restart",
             Fact::TookOver { .. } => "replica",
-            _ => "backup",
+            Fact::FailedOver { .. } => "backup",
+            other => unreachable!("{other:?} was not waited for"),
         });
         soon(kernel.call(COUNT, NONE)).await.unwrap();
     }
