@@ -36,6 +36,9 @@ impl Recovery {
         let now = self.now();
         let Some(kernel) = self.kernel(key) else { return };
         kernel.life = life;
+        let slot = kernel.plan.slot;
+        self.see_who_took_over(slot);
+        let Some(kernel) = self.kernel(key) else { return };
         let variant = kernel.variant;
         let answers = kernel.present().map(|present| present.incarnation.variant);
         match answers {
@@ -97,6 +100,7 @@ impl Recovery {
     /// A life is made and proven.
     pub(super) fn life_ready(&mut self, slot: u32, number: u64, restored: bool) {
         let now = self.now();
+        self.see_who_took_over(slot);
         let Some((key, kernel)) = self.kernel_of(slot) else { return };
         let Some(life) = kernel.life(number).filter(|life| life.stage == Stage::Starting) else { return };
         life.stage = Stage::Ready;
@@ -158,18 +162,30 @@ impl Recovery {
         self.tell_started(key);
     }
 
-    /// A life that was prepared has become the present one. What it says may overtake each other, so this may come twice.
-    pub(super) async fn took_over(&mut self, slot: u32, number: u64) {
-        let now = self.now();
-        let Some((key, kernel)) = self.kernel_of(slot) else { return };
-        let Some(at) = kernel.lives.iter().position(|life| life.incarnation.number == number) else { return };
-        if matches!(kernel.lives[at].role, Role::Present | Role::Leaving) {
-            return;
+    /// Lives that were prepared have become the present one, each in its turn. They say so by message, which other news may overtake:
+    /// whoever decides something looks first. Where the slot has nobody, nobody takes over unseen.
+    pub(super) fn see_who_took_over(&mut self, slot: u32) {
+        while let Some((key, kernel)) = self.kernel_of(slot) {
+            let waits = |life: &&Life| matches!(life.role, Role::Standby | Role::Successor(_));
+            let called = kernel.lives.iter().filter(waits).filter(|life| life.incarnation.epoch() != 0);
+            let Some(first) = called.min_by_key(|life| life.incarnation.epoch()) else { return };
+            let number = first.number();
+            self.took_over(key, number);
         }
+    }
+
+    /// A life that was prepared has become the present one.
+    fn took_over(&mut self, key: ChildKey, number: u64) {
+        let now = self.now();
+        let Some(kernel) = self.kernel(key) else { return };
         kernel.dismiss(now, |role| matches!(role, Role::Present));
-        let life = &mut kernel.lives[at];
+        let Some(life) = kernel.life(number) else { return };
         if let Role::Successor(purpose) = mem::replace(&mut life.role, Role::Present) {
             life.pending = Some(purpose);
+        }
+        if life.incarnation.variant != Variant::Degraded {
+            // Who was to bring the kernel back comes too late.
+            kernel.dismiss(now, |role| matches!(role, Role::Successor(Purpose::Start | Purpose::Recover)));
         }
         self.takes_over(key, number);
     }
@@ -188,8 +204,8 @@ impl Recovery {
     }
 
     /// A life that has taken over serves: what it took over for is done.
-    pub(super) async fn life_serves(&mut self, slot: u32, number: u64) {
-        self.took_over(slot, number).await;
+    pub(super) fn life_serves(&mut self, slot: u32, number: u64) {
+        self.see_who_took_over(slot);
         let now = self.now();
         let Some((key, kernel)) = self.kernel_of(slot) else { return };
         let Some(life) = kernel.life(number).filter(|life| life.stage == Stage::TakingOver) else { return };
@@ -259,7 +275,7 @@ impl Recovery {
         error: Option<String>,
         myself: &Myself,
     ) {
-        self.catch_up(key, number).await;
+        self.catch_up(key, number);
         let now = self.now();
         let Some(kernel) = self.kernel(key) else { return };
         let grace = kernel.plan.grace;
@@ -294,20 +310,17 @@ impl Recovery {
     }
 
     /// The end of a life overtakes what it said before.
-    async fn catch_up(&mut self, key: ChildKey, number: u64) {
+    fn catch_up(&mut self, key: ChildKey, number: u64) {
         let Some(kernel) = self.kernel(key) else { return };
         let slot = kernel.plan.slot;
         let Some(life) = kernel.life(number) else { return };
-        let (ready, took_over) = (life.incarnation.ready(), life.incarnation.epoch() != 0);
-        let serves = life.incarnation.serves();
+        let (ready, serves) = (life.incarnation.ready(), life.incarnation.serves());
         if let Some(restored) = ready {
             self.life_ready(slot, number, restored);
         }
-        if took_over {
-            self.took_over(slot, number).await;
-        }
+        self.see_who_took_over(slot);
         if serves {
-            self.life_serves(slot, number).await;
+            self.life_serves(slot, number);
         }
     }
 
@@ -321,7 +334,7 @@ impl Recovery {
 
     pub(super) async fn hung(&mut self, slot: u32, number: u64, myself: &Myself) {
         let Some((key, _)) = self.kernel_of(slot) else { return };
-        self.catch_up(key, number).await;
+        self.catch_up(key, number);
         let Some(kernel) = self.kernel(key) else { return };
         if kernel.life(number).is_none() {
             // Its thread noticed the fence, and its end came first: the failure has been decided about.
@@ -370,6 +383,8 @@ impl Recovery {
         }
         let id = kernel.plan.kernel.id().clone();
         match life.role {
+            // It hung while it was the present one, and whoever took over said so first.
+            Role::Leaving if cause == Cause::Hung => self.note_kernel_failure(key, number, &cause),
             Role::Leaving => {}
             Role::Standby => {
                 let at = kernel.recovery.on_standby_failure(now);
@@ -430,19 +445,27 @@ impl Recovery {
     /// Nobody serves any more, or what was to serve again does not. Decides and acts.
     async fn failed(&mut self, key: ChildKey, whose: Failed, myself: &Myself) {
         let now = self.now();
+        if let Some(slot) = self.kernel(key).map(|kernel| kernel.plan.slot) {
+            self.see_who_took_over(slot);
+        }
         let allows = self.machine.allows_restart(now);
         let state = self.machine.child(key).map(|view| (view.state, view.spec.rules.restart));
         let Some((state, restart)) = state else { return };
         let out_of_threads = self.env.abandoned.alive() >= self.env.abandoned_limit;
         let Some(kernel) = self.kernel(key) else { return };
+        if kernel.present().is_some() && !kernel.is_degraded() {
+            // Somebody else serves by now.
+            return;
+        }
         let life = kernel.life;
         if !kernel.served || restart == Restart::Temporary {
             // One that never served is not kept: whoever started it is told. A temporary one is not started again.
             self.machine.on_exit(key, life, Exit::Abnormal, None, now);
             return;
         }
+        // That it is being started says nothing: the life that was to serve may have failed before its degraded path took its place.
         let comes_back =
-            kernel.is_rebuilt() || matches!(state, ChildState::Delayed { .. } | ChildState::Starting);
+            kernel.is_rebuilt() || matches!(state, ChildState::Delayed { .. } | ChildState::Planned);
         if whose == Failed::Degraded && comes_back {
             // It answered only until the kernel is back, which is on its way.
             kernel.set_phase(Phase::Waiting, now);
@@ -558,6 +581,7 @@ impl Recovery {
     /// A request cannot wait for the restart.
     pub(super) async fn pressed(&mut self, slot: u32, myself: &Myself) {
         let now = self.now();
+        self.see_who_took_over(slot);
         let Some((key, kernel)) = self.kernel_of(slot) else { return };
         if kernel.phase != Phase::Waiting || kernel.present().is_some() {
             return;
@@ -575,6 +599,7 @@ impl Recovery {
     /// An alarm of a kernel rang: what it waited for has not happened in time, or a delay is over.
     pub(super) async fn alarm(&mut self, slot: u32, myself: &Myself) {
         let now = self.now();
+        self.see_who_took_over(slot);
         let Some((key, kernel)) = self.kernel_of(slot) else { return };
         for due in kernel.timers.take_due(now) {
             match due {
@@ -611,7 +636,7 @@ impl Recovery {
     /// Rebuilds the kernel behind its degraded path.
     async fn rebuild(&mut self, key: ChildKey, myself: &Myself) {
         let Some(kernel) = self.kernel(key) else { return };
-        if kernel.phase != Phase::Serving && kernel.phase != Phase::Starting || kernel.has_successor() {
+        if kernel.phase != Phase::Serving && kernel.phase != Phase::Starting || kernel.is_rebuilt() {
             return;
         }
         let incarnation = kernel.plan.kernel.prepare(kernel.variant, false);
@@ -755,7 +780,7 @@ impl Recovery {
         }
         let Some((key, kernel)) = self.kernel_of(slot) else { return false };
         let id = kernel.plan.kernel.id().clone();
-        let degraded = kernel.is_degraded() && kernel.phase == Phase::Serving && !kernel.has_successor();
+        let degraded = kernel.is_degraded() && kernel.phase == Phase::Serving && !kernel.is_rebuilt();
         let waits = matches!(kernel.phase, Phase::Isolated | Phase::Waiting);
         if !(degraded || waits) || !kernel.recovery.on_resume() {
             return false;
