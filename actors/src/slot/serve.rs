@@ -161,7 +161,7 @@ impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
         state.ledger.answer_arrived();
         let epoch = incarnation.epoch();
         let given = done.take().map(|done| (state.ledger.hand_out(epoch, done.now), done));
-        let hands_over = state.successor.is_some() && state.ledger.epoch == epoch;
+        let hands_over = !state.successors.is_empty() && state.ledger.epoch == epoch;
         let is_due = due.is_some_and(|due| due <= slot.clock().now());
         if hands_over || is_due {
             drop(state);
