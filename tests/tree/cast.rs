@@ -275,6 +275,20 @@ pub(crate) async fn until_child(supervisor: &SupervisorRef, name: &str, phase: C
     children.iter().find(is_it).unwrap().clone()
 }
 
+/// Waits until everything in the tree is up.
+pub(crate) async fn until_all_up(runtime: &Runtime) {
+    let all_up = async {
+        loop {
+            let tree = runtime.tree().await.expect("the runtime is there");
+            if flat(&tree).iter().all(|branch| branch.child.state == ChildPhase::Up) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(all_up).await;
+}
+
 /// The children's names and phases.
 pub(crate) async fn phases(supervisor: &SupervisorRef) -> Vec<(String, ChildPhase)> {
     let children = soon(supervisor.which_children()).await.unwrap();

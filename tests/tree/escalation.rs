@@ -8,7 +8,7 @@ use rustkernel::core::error::KernelErrorKind;
 use rustkernel::core::resilience::{BackoffStrategy, RecoveryPolicy};
 use rustkernel::core::supervision::{Restart, SupervisorConfig};
 
-use crate::cast::{Cast, HOUR, NO_DELAY, Tell, flat, quick, runtime, until, until_child};
+use crate::cast::{Cast, HOUR, NO_DELAY, Tell, flat, quick, runtime, until, until_all_up, until_child};
 use crate::kit::{self, Do, Latch, NONE, PuppetRef, assert_balanced, at_once, kind, ms, soon, status};
 
 const PERIOD: Duration = Duration::from_secs(5);
@@ -27,6 +27,8 @@ async fn a_failure_that_no_restart_cures_passes_three_levels_and_the_runtime_giv
     cast.expect(["+k/b", "+leaf", "+k/a"]).await;
     let kernels: [PuppetRef; 2] = ["k/a", "k/b"].map(|name| runtime.kernel(name).unwrap());
     for life in 1..8 {
+        // A failure during a boot is another matter.
+        until_all_up(&runtime).await;
         cast.tell("leaf", Tell::Panic);
         match life % 4 {
             1 | 3 => cast.expect(["-leaf", "+leaf"]).await,
@@ -34,6 +36,7 @@ async fn a_failure_that_no_restart_cures_passes_three_levels_and_the_runtime_giv
             _ => cast.expect(["-leaf", "-k/a", "-k/b", "+k/b", "+leaf", "+k/a"]).await,
         }
     }
+    until_all_up(&runtime).await;
     let door = Latch::new();
     let waiting = kernels.each_ref().map(|kernel| {
         let held = kernel.try_call(Do::Wait(Arc::clone(&door)), NONE).unwrap();

@@ -98,10 +98,12 @@ async fn a_kernel_in_its_delay_a_starting_one_and_a_standby_are_no_orphans_eithe
     assert_eq!(soon(waits).await.unwrap(), 2, "the new life does not wait for the old one's delay");
     cast.expect_all(["-k/standby", "-k/standby"]).await;
     cast.expect(["+k/delayed", "+k/standby"]).await;
-    hand.advance(HOUR);
-    cast.expect(["+k/standby", "k/standby LIVES TWICE"]).await;
-    cast.expect_nothing().await;
+    until_child(&low, "k/standby", ChildPhase::Up).await;
+    hand.advance(ms(1));
     soon(async { while status(&runtime, "k/standby").await.standbys == 0 {} }).await;
+    cast.expect(["+k/standby", "k/standby LIVES TWICE"]).await;
+    hand.advance(HOUR);
+    cast.expect_nothing().await;
     assert_eq!(soon(standby.call(Do::Incarnation, NONE)).await.unwrap(), 3);
     assert_eq!(status(&runtime, "k/standby").await.incarnation, 3);
     assert_eq!(runtime.abandoned_threads(), 0);
@@ -290,13 +292,16 @@ async fn no_kill_at_any_moment_makes_anything_live_twice() {
             tokio::task::yield_now().await;
         }
     }
-    let settled = |children: &[rustkernel::actors::ChildStatus]| {
-        children.iter().all(|child| child.state == ChildPhase::Up)
+    // The last kills may be under way still, and a task is up before it runs.
+    let all_alive = async {
+        while cast.alive() != ["a", "c", "k/b", "k/d"] {
+            tokio::task::yield_now().await;
+        }
     };
+    soon(all_alive).await;
     for supervisor in [&top, &low, &deep] {
-        until(supervisor, settled).await;
+        until(supervisor, |children| children.iter().all(|child| child.state == ChildPhase::Up)).await;
     }
-    assert_eq!(cast.alive(), ["a", "c", "k/b", "k/d"]);
     assert_eq!(cast.twice(), Vec::<String>::new());
     assert_balanced(&kernel);
 }

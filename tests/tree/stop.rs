@@ -164,6 +164,12 @@ async fn a_kernel_that_blocks_its_thread_is_left_behind_when_its_time_is_over() 
             door.open();
         }
         cast.expect(["-k/a"]).await;
+        soon(async {
+            while runtime.abandoned_threads() > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
         soon(runtime.root().terminate_child("top")).await.unwrap();
         soon(runtime.root().delete_child("top")).await.unwrap();
     }
