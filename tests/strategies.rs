@@ -78,7 +78,12 @@ impl Kernel for Worker {
             Do::Panic => panic!("told to panic"),
             Do::Block(latch) => latch.block(),
             Do::Wait(latch) => latch.pass().await,
-            _ => {}
+            Do::Double(_)
+            | Do::Fail(_)
+            | Do::Incarnation
+            | Do::Attempt
+            | Do::PanicUntil(_)
+            | Do::FailUntil(_) => {}
         }
         self.served += 1;
         Ok(Span { life: cx.incarnation(), from, to: self.world.tick() })

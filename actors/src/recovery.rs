@@ -25,6 +25,7 @@ mod node;
 mod order;
 mod perform;
 mod status;
+mod takeover;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};

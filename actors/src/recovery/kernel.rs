@@ -1,15 +1,13 @@
-//! A kernel's lives: how they begin, take over from each other, fail and end.
+//! A kernel's lives: how they begin, fail and end; how they take over from each other is in `takeover`.
 //!
 //! The machine of the supervisor knows a kernel as one child that is up or down. What happens inside, a standby taking over, a degraded path
 //! answering meanwhile, a new version, is this file's business; the machine is told only what concerns the group.
 
-use std::mem;
 use std::sync::Arc;
 
 use rustkernel_core::clock::Timestamp;
 use rustkernel_core::error::DownReason;
 use rustkernel_core::recovery::{Recovery as Decision, Relief, Situation};
-use rustkernel_core::resilience::InvalidConfig;
 use rustkernel_core::supervision::{ChildKey, ChildState, Exit, Restart};
 
 use super::life::{Due, Life, Phase, Purpose, Role, Stage};
@@ -19,7 +17,7 @@ use super::{Myself, Recovery};
 use crate::breaker::BreakerMsg;
 use crate::cause::Cause;
 use crate::operator::Fact;
-use crate::slot::{Incarnation, Life as SlotLife, Variant};
+use crate::slot::{Incarnation, Variant};
 
 /// Whose failure is to be decided about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +56,13 @@ impl Recovery {
     }
 
     /// Begins a life.
-    async fn launch(&mut self, key: ChildKey, incarnation: Arc<Incarnation>, role: Role, myself: &Myself) {
+    pub(super) async fn launch(
+        &mut self,
+        key: ChildKey,
+        incarnation: Arc<Incarnation>,
+        role: Role,
+        myself: &Myself,
+    ) {
         let now = self.now();
         let Some(kernel) = self.kernel(key) else { return };
         let number = incarnation.number;
@@ -134,7 +138,7 @@ impl Recovery {
     }
 
     /// The present life serves.
-    fn present_serves(&mut self, key: ChildKey) {
+    pub(super) fn present_serves(&mut self, key: ChildKey) {
         let now = self.now();
         let Some(kernel) = self.kernel(key) else { return };
         if matches!(kernel.phase, Phase::Stopping | Phase::Isolated) {
@@ -160,111 +164,6 @@ impl Recovery {
         }
         self.machine.on_started(key, life, now);
         self.tell_started(key);
-    }
-
-    /// Lives that were prepared have become the present one, each in its turn. They say so by message, which other news may overtake:
-    /// whoever decides something looks first. Where the slot has nobody, nobody takes over unseen.
-    pub(super) fn see_who_took_over(&mut self, slot: u32) {
-        while let Some((key, kernel)) = self.kernel_of(slot) {
-            let waits = |life: &&Life| matches!(life.role, Role::Standby | Role::Successor(_));
-            let called = kernel.lives.iter().filter(waits).filter(|life| life.incarnation.epoch() != 0);
-            let Some(first) = called.min_by_key(|life| life.incarnation.epoch()) else { return };
-            let number = first.number();
-            self.took_over(key, number);
-        }
-    }
-
-    /// A life that was prepared has become the present one.
-    fn took_over(&mut self, key: ChildKey, number: u64) {
-        let now = self.now();
-        let Some(kernel) = self.kernel(key) else { return };
-        kernel.dismiss(now, |role| matches!(role, Role::Present));
-        let Some(life) = kernel.life(number) else { return };
-        if let Role::Successor(purpose) = mem::replace(&mut life.role, Role::Present) {
-            life.pending = Some(purpose);
-        }
-        if life.incarnation.variant != Variant::Degraded {
-            // Who was to bring the kernel back comes too late.
-            kernel.dismiss(now, |role| matches!(role, Role::Successor(Purpose::Start | Purpose::Recover)));
-        }
-        self.takes_over(key, number);
-    }
-
-    /// A life is the present one from now on, and has still to restore what the one before it left.
-    fn takes_over(&mut self, key: ChildKey, number: u64) {
-        let now = self.now();
-        let Some(kernel) = self.kernel(key) else { return };
-        let (id, limit) = (kernel.plan.kernel.id().clone(), kernel.plan.start_limit);
-        kernel.timers.set(Due::Life(number), now + limit);
-        let Some(life) = kernel.life(number) else { return };
-        life.stage = Stage::TakingOver;
-        let variant = life.incarnation.variant;
-        self.env.links.operator.tell(Some(&id), Fact::TookOver { incarnation: number, variant });
-        self.present_serves(key);
-    }
-
-    /// A life that has taken over serves: what it took over for is done.
-    pub(super) fn life_serves(&mut self, slot: u32, number: u64) {
-        self.see_who_took_over(slot);
-        let now = self.now();
-        let Some((key, kernel)) = self.kernel_of(slot) else { return };
-        let Some(life) = kernel.life(number).filter(|life| life.stage == Stage::TakingOver) else { return };
-        life.stage = Stage::Ready;
-        let pending = life.pending.take();
-        kernel.timers.clear(Due::Life(number));
-        let id = kernel.plan.kernel.id().clone();
-        match pending {
-            None => return,
-            Some(Purpose::Start | Purpose::Recover) => {
-                self.env.links.operator.tell(Some(&id), Fact::Recovered);
-                return;
-            }
-            Some(Purpose::Replace(version, done)) => {
-                kernel.plan.replace(version);
-                // Who asked may be gone; so below.
-                let _ = done.send(Ok(()));
-            }
-            Some(Purpose::FailBack(done)) => {
-                kernel.variant = Variant::Main;
-                kernel.recovery.set_failed_over(false);
-                self.env.links.operator.tell(Some(&id), Fact::Recovered);
-                let _ = done.send(Ok(()));
-            }
-        }
-        // Standbys of the old version, or on the other device, make way for new ones.
-        let Some(kernel) = self.kernel(key) else { return };
-        kernel.dismiss(now, |role| matches!(role, Role::Standby));
-        if kernel.plan.replicas > 0 && kernel.makes_standbys() {
-            kernel.timers.set(Due::Standby, now);
-        }
-    }
-
-    /// The present life could not take its state down for its successor, and goes on.
-    pub(super) fn turned_away(&mut self, slot: u32, number: u64, reason: String) {
-        let now = self.now();
-        let Some((_, kernel)) = self.kernel_of(slot) else { return };
-        let Some(life) = kernel.life(number) else { return };
-        let Role::Successor(purpose) = mem::replace(&mut life.role, Role::Leaving) else { return };
-        purpose.fail(HandOverError::Checkpoint { reason });
-        kernel.dismiss_life(number, now);
-    }
-
-    /// A warm standby takes over, if there is one: now, or as soon as the degraded path has finished what it has in hand.
-    fn promote(&mut self, key: ChildKey) -> bool {
-        let Some(kernel) = self.kernel(key) else { return false };
-        if kernel.present().is_some() {
-            let warm = |life: &&mut Life| matches!(life.role, Role::Standby) && life.stage == Stage::Ready;
-            let Some(life) = kernel.lives.iter_mut().find(warm) else { return false };
-            life.role = Role::Successor(Purpose::Recover);
-            kernel.plan.kernel.hand_over(&life.incarnation);
-            return true;
-        }
-        let Some(number) = kernel.plan.kernel.promote_standby() else { return false };
-        if let Some(life) = kernel.life(number) {
-            life.role = Role::Present;
-        }
-        self.takes_over(key, number);
-        true
     }
 
     /// The actor of a life has ended.
@@ -420,19 +319,6 @@ impl Recovery {
                 self.failed(key, whose, myself).await;
             }
         }
-    }
-
-    /// A life that took over from one that could go on has not come to serve: what there was before is made again, and goes on from the
-    /// state that was left.
-    async fn roll_back(&mut self, key: ChildKey, myself: &Myself) {
-        if self.promote(key) {
-            return;
-        }
-        let now = self.now();
-        let Some(kernel) = self.kernel(key) else { return };
-        kernel.set_phase(Phase::Starting, now);
-        let incarnation = kernel.plan.kernel.begin(kernel.variant);
-        self.launch(key, incarnation, Role::Present, myself).await;
     }
 
     fn note_kernel_failure(&mut self, key: ChildKey, number: u64, cause: &Cause) {
@@ -746,32 +632,6 @@ impl Recovery {
                 kernel.set_phase(Phase::Starting, now);
             }
         }
-    }
-
-    pub(super) async fn replace(&mut self, slot: u32, purpose: Purpose, myself: &Myself) {
-        let Some((key, kernel)) = self.kernel_of(slot) else {
-            return purpose.fail(HandOverError::UnknownKernel);
-        };
-        let at_home = matches!(purpose, Purpose::FailBack(_)) && kernel.variant != Variant::Backup;
-        if at_home {
-            return purpose.fail(HandOverError::AtHome);
-        }
-        let hands_over =
-            kernel.has_successor() || kernel.present().is_some_and(|life| life.pending.is_some());
-        let drains = kernel.draining || kernel.plan.kernel.snapshot().life == SlotLife::Draining;
-        if kernel.phase != Phase::Serving || hands_over || drains {
-            return purpose.fail(HandOverError::Busy);
-        }
-        let variant = match &purpose {
-            Purpose::FailBack(_) => Variant::Main,
-            Purpose::Replace(version, _) if version.backup.is_none() && kernel.plan.has_backup() => {
-                let rule = "is missing: the kernel has one to move to";
-                return purpose.fail(InvalidConfig { field: "backup", rule }.into());
-            }
-            Purpose::Replace(..) | Purpose::Start | Purpose::Recover => kernel.variant,
-        };
-        let incarnation = kernel.plan.kernel.prepare(variant, true);
-        self.launch(key, incarnation, Role::Successor(purpose), myself).await;
     }
 
     pub(super) fn resume_kernel(&mut self, slot: u32, now: Timestamp) -> bool {
