@@ -41,7 +41,9 @@ fn lives(tree: &Tree) -> Vec<String> {
         let child = &branch.child;
         let life = child.kernel.as_ref().map_or(child.life, |kernel| kernel.incarnation);
         lives.push(format!("{} {life}", child.name));
-        lives.extend(branch.supervisor.iter().flat_map(|below| self::lives(below)));
+        if let Some(below) = &branch.supervisor {
+            lives.extend(self::lives(below));
+        }
     }
     lives
 }
@@ -54,7 +56,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let service = Supervisor::new("service")
         .rest_for_one()
         .backoff(BackoffStrategy::Fixed { delay: Duration::ZERO })
-        .task(Task::new("connection", |cx| async move { Ok(cx.stopped().await) }))
+        .task(Task::new("connection", |cx| async move {
+            cx.stopped().await;
+            Ok(())
+        }))
         .kernel(brittle("text/embed"))
         .supervisor(gpu);
     let service = runtime.supervise(service).await?;
