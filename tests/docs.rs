@@ -46,7 +46,8 @@ fn every_test_that_the_semantics_name_exists() {
 fn every_guarantee_names_a_test() {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/semantics.md")).unwrap();
     let rows = text.lines().filter(|line| {
-        line.starts_with("| ") && !line.starts_with("| guarantee") && !line.starts_with("| situation")
+        line.starts_with("| ")
+            && !["| guarantee", "| situation", "| strategy"].iter().any(|head| line.starts_with(head))
     });
     let bare: Vec<_> =
         rows.filter(|row| !row.split('`').any(|part| part.matches('_').count() >= 3)).collect();

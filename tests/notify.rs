@@ -117,10 +117,13 @@ async fn further_escalations_are_tried_in_order_and_end_in_the_supervisor_above(
         let step = |fact: &Fact| {
             matches!(fact, Fact::Restarting { .. } | Fact::TookOver { .. } | Fact::FailedOver { .. })
         };
-        steps.push(match fact(&mut events, step).await {
-            Fact::Restarting { .. } => "restart",
-            Fact::TookOver { .. } => "replica",
-            _ => "backup",
+        let seen = fact(&mut events, step).await;
+        steps.push(if matches!(seen, Fact::Restarting { .. }) {
+            "restart"
+        } else if matches!(seen, Fact::TookOver { .. }) {
+            "replica"
+        } else {
+            "backup"
         });
         soon(kernel.call(COUNT, NONE)).await.unwrap();
     }

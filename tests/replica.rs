@@ -7,6 +7,7 @@ mod kit;
 #[path = "support/tally.rs"]
 mod tally;
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use kit::{DOWN_ISOLATED, Do, Latch, NONE, assert_balanced, kind, ms, soon, status};
@@ -307,8 +308,17 @@ async fn standbys_of_a_supervisor_that_was_killed_are_gone_with_it() {
         let kernel = runtime.kernel::<Do, tally::Told>("a/b").unwrap();
         let mut events = runtime.events();
         assert!(runtime.root().kill_child("group").await.unwrap());
-        hand.advance(DELAY * 10);
-        fact(&mut events, |fact| matches!(fact, Fact::StandbyReady { .. })).await;
+        {
+            // The supervisor's delay begins when what it has left behind is gone.
+            let mut warm = pin!(fact(&mut events, |fact| matches!(fact, Fact::StandbyReady { .. })));
+            loop {
+                tokio::select! {
+                    biased;
+                    _ = &mut warm => break,
+                    () = tokio::task::yield_now() => hand.advance(DELAY),
+                }
+            }
+        }
         let served_by = next(&kernel).await.0;
         assert_eq!(status(&runtime, "a/b").await.standbys, 1, "only its own");
         soon(kernel.call(Do::Panic, NONE)).await.unwrap_err();

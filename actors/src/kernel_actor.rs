@@ -205,15 +205,13 @@ async fn live<K: LocalKernel>(recipe: &Recipe<K>, incarnation: &Incarnation) -> 
     let mut kernel = Contained::new((recipe.factory)()?);
     let Some(kernel) = kernel.get() else { return Ok(Ending::Fenced) };
     let checkpointer = recipe.checkpointer.as_ref();
-    let mut held = match checkpointer {
-        Some(checkpointer) => {
-            slot.load_checkpoints().await?;
-            restore_newer(slot, incarnation, checkpointer, kernel, 0).await?
-        }
+    // Boxed, like what a standby does: otherwise every kernel that serves would carry the room for it.
+    let held = match checkpointer {
+        Some(checkpointer) => Box::pin(restore_first(slot, incarnation, checkpointer, kernel)).await?,
         None => 0,
     };
     if let Some(canary) = &recipe.canary {
-        prove(kernel, canary, incarnation, slot).await?;
+        Box::pin(prove(kernel, canary, incarnation, slot)).await?;
     }
     let restored = held > 0;
     let stands_by = incarnation.epoch() == 0;
@@ -222,15 +220,8 @@ async fn live<K: LocalKernel>(recipe: &Recipe<K>, incarnation: &Incarnation) -> 
     }
     incarnation.set_ready(restored);
     slot.home.tell(RecoveryMsg::Ready { slot: slot.index, number: incarnation.number, restored });
-    while stands_by && !incarnation.fence.is_raised() {
-        let called = incarnation.epoch() != 0;
-        if let Some(checkpointer) = checkpointer.filter(|_| called || slot.rules.replicas_follow) {
-            held = restore_newer(slot, incarnation, checkpointer, kernel, held).await?;
-        }
-        if called {
-            break;
-        }
-        incarnation.rung().await;
+    if stands_by {
+        Box::pin(stand_by(slot, incarnation, checkpointer, kernel, held)).await?;
     }
     if incarnation.fence.is_raised() {
         return Ok(Ending::Fenced);
@@ -240,6 +231,38 @@ async fn live<K: LocalKernel>(recipe: &Recipe<K>, incarnation: &Incarnation) -> 
         slot.home.tell(RecoveryMsg::Serves { slot: slot.index, number: incarnation.number });
     }
     Ok(serve(slot, incarnation, kernel, checkpointer).await)
+}
+
+/// Restores what there is for the first time in this life, an earlier process's included.
+async fn restore_first<K: LocalKernel>(
+    slot: &Slot<K::Input, K::Output>,
+    incarnation: &Incarnation,
+    checkpointer: &Checkpointer<K>,
+    kernel: &mut K,
+) -> Result<u64, KernelError> {
+    slot.load_checkpoints().await?;
+    restore_newer(slot, incarnation, checkpointer, kernel, 0).await
+}
+
+/// Waits until the life is called to serve, or dismissed.
+async fn stand_by<K: LocalKernel>(
+    slot: &Slot<K::Input, K::Output>,
+    incarnation: &Incarnation,
+    checkpointer: Option<&Checkpointer<K>>,
+    kernel: &mut K,
+    mut held: u64,
+) -> Result<(), KernelError> {
+    while !incarnation.fence.is_raised() {
+        let called = incarnation.epoch() != 0;
+        if let Some(checkpointer) = checkpointer.filter(|_| called || slot.rules.replicas_follow) {
+            held = restore_newer(slot, incarnation, checkpointer, kernel, held).await?;
+        }
+        if called {
+            break;
+        }
+        incarnation.rung().await;
+    }
+    Ok(())
 }
 
 /// Restores the newest checkpoint, if it is newer than the one the kernel `held`. One whose bytes are no good gives way to the one before

@@ -18,6 +18,8 @@
 //! after the old life's task and thread have ended and its kernel is dropped, or after it was fenced and counted as abandoned.
 
 mod ending;
+mod failure;
+mod halt;
 mod kernel;
 mod life;
 mod message;
@@ -217,8 +219,8 @@ impl Recovery {
         match message {
             RecoveryMsg::Boot => self.machine.boot(now),
             RecoveryMsg::Ready { slot, number, restored } => self.life_ready(slot, number, restored),
-            RecoveryMsg::TookOver { slot, number } => self.took_over(slot, number).await,
-            RecoveryMsg::Serves { slot, number } => self.life_serves(slot, number).await,
+            RecoveryMsg::TookOver { slot } => self.see_who_took_over(slot),
+            RecoveryMsg::Serves { slot, number } => self.life_serves(slot, number),
             RecoveryMsg::TurnedAway { slot, number, reason } => self.turned_away(slot, number, reason),
             RecoveryMsg::Hung { slot, number } => self.hung(slot, number, myself).await,
             RecoveryMsg::LaneEnded { slot, number } => self.lane_ended(slot, number, myself).await,

@@ -13,6 +13,7 @@ mod serve;
 mod succession;
 mod upkeep;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -67,7 +68,7 @@ struct State<I, O> {
     ledger: Ledger<Shared<I, O>>,
     incarnation: Option<Arc<Incarnation>>,
     /// Who takes over as soon as the incarnation has nothing in hand, or is gone.
-    successor: Option<Arc<Incarnation>>,
+    successors: VecDeque<Arc<Incarnation>>,
     /// Made, proven, and waiting for the incarnation to fail.
     standbys: Vec<Arc<Incarnation>>,
     /// Every life that was begun to take over some day and has not yet, those two included.
@@ -108,7 +109,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         let state = State {
             ledger,
             incarnation: None,
-            successor: None,
+            successors: VecDeque::new(),
             standbys: Vec::new(),
             prepared: Vec::new(),
             incarnations: 0,

@@ -1,16 +1,14 @@
-//! A kernel's lives: how they begin, take over from each other, fail and end.
+//! A kernel's lives: how they begin, become ready, and take over from each other.
 //!
 //! The machine of the supervisor knows a kernel as one child that is up or down. What happens inside, a standby taking over, a degraded path
-//! answering meanwhile, a new version, is this file's business; the machine is told only what concerns the group.
+//! answering meanwhile, a new version, is this file's business; the machine is told only what concerns the group. How lives fail and
+//! end is in `failure.rs` and `halt.rs`.
 
 use std::mem;
 use std::sync::Arc;
 
-use rustkernel_core::clock::Timestamp;
-use rustkernel_core::error::DownReason;
-use rustkernel_core::recovery::{Recovery as Decision, Relief, Situation};
 use rustkernel_core::resilience::InvalidConfig;
-use rustkernel_core::supervision::{ChildKey, ChildState, Exit, Restart};
+use rustkernel_core::supervision::ChildKey;
 
 use super::life::{Due, Life, Phase, Purpose, Role, Stage};
 use super::message::HandOverError;
@@ -21,21 +19,15 @@ use crate::cause::Cause;
 use crate::operator::Fact;
 use crate::slot::{Incarnation, Life as SlotLife, Variant};
 
-/// Whose failure is to be decided about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Failed {
-    /// What served, or was made to serve.
-    Present,
-    /// The degraded path, which served.
-    Degraded,
-}
-
 impl Recovery {
     /// The machine wants the kernel up.
     pub(super) async fn start_kernel(&mut self, key: ChildKey, life: u64, myself: &Myself) {
         let now = self.now();
         let Some(kernel) = self.kernel(key) else { return };
         kernel.life = life;
+        let slot = kernel.plan.slot;
+        self.see_who_took_over(slot);
+        let Some(kernel) = self.kernel(key) else { return };
         let variant = kernel.variant;
         let answers = kernel.present().map(|present| present.incarnation.variant);
         match answers {
@@ -55,7 +47,13 @@ impl Recovery {
     }
 
     /// Begins a life.
-    async fn launch(&mut self, key: ChildKey, incarnation: Arc<Incarnation>, role: Role, myself: &Myself) {
+    pub(super) async fn launch(
+        &mut self,
+        key: ChildKey,
+        incarnation: Arc<Incarnation>,
+        role: Role,
+        myself: &Myself,
+    ) {
         let now = self.now();
         let Some(kernel) = self.kernel(key) else { return };
         let number = incarnation.number;
@@ -98,6 +96,7 @@ impl Recovery {
     /// A life is made and proven.
     pub(super) fn life_ready(&mut self, slot: u32, number: u64, restored: bool) {
         let now = self.now();
+        self.see_who_took_over(slot);
         let Some((key, kernel)) = self.kernel_of(slot) else { return };
         let Some(life) = kernel.life(number).filter(|life| life.stage == Stage::Starting) else { return };
         life.stage = Stage::Ready;
@@ -131,7 +130,7 @@ impl Recovery {
     }
 
     /// The present life serves.
-    fn present_serves(&mut self, key: ChildKey) {
+    pub(super) fn present_serves(&mut self, key: ChildKey) {
         let now = self.now();
         let Some(kernel) = self.kernel(key) else { return };
         if matches!(kernel.phase, Phase::Stopping | Phase::Isolated) {
@@ -159,24 +158,36 @@ impl Recovery {
         self.tell_started(key);
     }
 
-    /// A life that was prepared has become the present one. What it says may overtake each other, so this may come twice.
-    pub(super) async fn took_over(&mut self, slot: u32, number: u64) {
-        let now = self.now();
-        let Some((key, kernel)) = self.kernel_of(slot) else { return };
-        let Some(at) = kernel.lives.iter().position(|life| life.incarnation.number == number) else { return };
-        if matches!(kernel.lives[at].role, Role::Present | Role::Leaving) {
-            return;
+    /// Lives that were prepared have become the present one, each in its turn. They say so by message, which other news may overtake:
+    /// whoever decides something looks first. Where the slot has nobody, nobody takes over unseen.
+    pub(super) fn see_who_took_over(&mut self, slot: u32) {
+        while let Some((key, kernel)) = self.kernel_of(slot) {
+            let waits = |life: &&Life| matches!(life.role, Role::Standby | Role::Successor(_));
+            let called = kernel.lives.iter().filter(waits).filter(|life| life.incarnation.epoch() != 0);
+            let Some(first) = called.min_by_key(|life| life.incarnation.epoch()) else { return };
+            let number = first.number();
+            self.took_over(key, number);
         }
+    }
+
+    /// A life that was prepared has become the present one.
+    pub(super) fn took_over(&mut self, key: ChildKey, number: u64) {
+        let now = self.now();
+        let Some(kernel) = self.kernel(key) else { return };
         kernel.dismiss(now, |role| matches!(role, Role::Present));
-        let life = &mut kernel.lives[at];
+        let Some(life) = kernel.life(number) else { return };
         if let Role::Successor(purpose) = mem::replace(&mut life.role, Role::Present) {
             life.pending = Some(purpose);
+        }
+        if life.incarnation.variant != Variant::Degraded {
+            // Who was to bring the kernel back comes too late.
+            kernel.dismiss(now, |role| matches!(role, Role::Successor(Purpose::Start | Purpose::Recover)));
         }
         self.takes_over(key, number);
     }
 
     /// A life is the present one from now on, and has still to restore what the one before it left.
-    fn takes_over(&mut self, key: ChildKey, number: u64) {
+    pub(super) fn takes_over(&mut self, key: ChildKey, number: u64) {
         let now = self.now();
         let Some(kernel) = self.kernel(key) else { return };
         let (id, limit) = (kernel.plan.kernel.id().clone(), kernel.plan.start_limit);
@@ -189,8 +200,8 @@ impl Recovery {
     }
 
     /// A life that has taken over serves: what it took over for is done.
-    pub(super) async fn life_serves(&mut self, slot: u32, number: u64) {
-        self.took_over(slot, number).await;
+    pub(super) fn life_serves(&mut self, slot: u32, number: u64) {
+        self.see_who_took_over(slot);
         let now = self.now();
         let Some((key, kernel)) = self.kernel_of(slot) else { return };
         let Some(life) = kernel.life(number).filter(|life| life.stage == Stage::TakingOver) else { return };
@@ -235,7 +246,7 @@ impl Recovery {
     }
 
     /// A warm standby takes over, if there is one: now, or as soon as the degraded path has finished what it has in hand.
-    fn promote(&mut self, key: ChildKey) -> bool {
+    pub(super) fn promote(&mut self, key: ChildKey) -> bool {
         let Some(kernel) = self.kernel(key) else { return false };
         if kernel.present().is_some() {
             let warm = |life: &&mut Life| matches!(life.role, Role::Standby) && life.stage == Stage::Ready;
@@ -252,367 +263,10 @@ impl Recovery {
         true
     }
 
-    /// The actor of a life has ended.
-    pub(super) async fn life_actor_ended(
-        &mut self,
-        key: ChildKey,
-        number: u64,
-        error: Option<String>,
-        myself: &Myself,
-    ) {
-        self.catch_up(key, number).await;
-        let now = self.now();
-        let Some(kernel) = self.kernel(key) else { return };
-        let grace = kernel.plan.grace;
-        let Some(life) = kernel.life(number) else { return };
-        life.actor = None;
-        let mut cause = match (error, &life.stage) {
-            (Some(text), Stage::Starting | Stage::TakingOver) => Cause::StartFailed(text),
-            (Some(text), Stage::Ready | Stage::Ending(_)) => Cause::Panicked(text),
-            (None, _) => Cause::Killed,
-        };
-        let is_present = matches!(life.role, Role::Present);
-        let has_thread = life.has_thread();
-        if has_thread {
-            // The actor was killed, its thread was not: it is fenced and gets its grace time to notice.
-            life.incarnation.dismiss();
-        }
-        let buried = self.bury(key, number, &cause);
-        if is_present && !buried {
-            // The watchdog was first; its message is still on its way.
-            cause = Cause::Hung;
-        }
-        if has_thread {
-            if let Some(kernel) = self.kernel(key) {
-                if let Some(life) = kernel.life(number) {
-                    life.stage = Stage::Ending(cause);
-                }
-                kernel.timers.set(Due::Life(number), now + grace);
-            }
-            return;
-        }
-        self.life_ended(key, number, cause, myself).await;
-    }
-
-    /// The end of a life overtakes what it said before.
-    async fn catch_up(&mut self, key: ChildKey, number: u64) {
-        let Some(kernel) = self.kernel(key) else { return };
-        let slot = kernel.plan.slot;
-        let Some(life) = kernel.life(number) else { return };
-        let (ready, took_over) = (life.incarnation.ready(), life.incarnation.epoch() != 0);
-        let serves = life.incarnation.serves();
-        if let Some(restored) = ready {
-            self.life_ready(slot, number, restored);
-        }
-        if took_over {
-            self.took_over(slot, number).await;
-        }
-        if serves {
-            self.life_serves(slot, number).await;
-        }
-    }
-
-    pub(super) async fn lane_ended(&mut self, slot: u32, number: u64, myself: &Myself) {
-        let Some((key, kernel)) = self.kernel_of(slot) else { return };
-        let Some(life) = kernel.life(number).filter(|life| life.actor.is_none()) else { return };
-        if let Stage::Ending(cause) = life.stage.clone() {
-            self.life_ended(key, number, cause, myself).await;
-        }
-    }
-
-    pub(super) async fn hung(&mut self, slot: u32, number: u64, myself: &Myself) {
-        let Some((key, _)) = self.kernel_of(slot) else { return };
-        self.catch_up(key, number).await;
-        let Some(kernel) = self.kernel(key) else { return };
-        if kernel.life(number).is_none() {
-            // Its thread noticed the fence, and its end came first: the failure has been decided about.
-            return;
-        }
-        self.let_go(key, number);
-        self.life_ended(key, number, Cause::Hung, myself).await;
-    }
-
-    /// Voids the epoch of a life, if it is the slot's, and resolves what it had in hand.
-    fn bury(&mut self, key: ChildKey, number: u64, cause: &Cause) -> bool {
-        let Some(kernel) = self.kernel(key) else { return false };
-        let Some(epoch) = kernel.life(number).map(|life| life.incarnation.epoch()) else { return false };
-        epoch != 0 && kernel.plan.kernel.bury(epoch, cause)
-    }
-
-    /// Ends a life that does not end by itself: kill, fence, abandon.
-    fn let_go(&mut self, key: ChildKey, number: u64) {
-        let Some(kernel) = self.kernel(key) else { return };
-        let id = kernel.plan.kernel.id().clone();
-        let Some(life) = kernel.life(number) else { return };
-        life.incarnation.dismiss();
-        let (actor, lane) = (life.actor.take(), life.lane.take());
-        if let Some(actor) = actor {
-            self.node.take_alive(actor.get_id());
-            actor.kill();
-        }
-        if lane.is_some_and(|lane| lane.abandon()) {
-            let fact = Fact::ThreadAbandoned { alive: self.env.abandoned.alive() };
-            self.env.links.operator.tell(Some(&id), fact);
-        }
-    }
-
-    /// A life is gone for good, or fenced and given up.
-    async fn life_ended(&mut self, key: ChildKey, number: u64, cause: Cause, myself: &Myself) {
-        let now = self.now();
-        let Some(kernel) = self.kernel(key) else { return };
-        let Some(mut life) = kernel.take_life(number) else { return };
-        kernel.plan.kernel.forget_prepared(number);
-        if kernel.phase == Phase::Stopping {
-            life.pending.into_iter().for_each(Purpose::cancel);
-            if kernel.lives.is_empty() {
-                self.kernel_stopped(key);
-            }
-            return;
-        }
-        let id = kernel.plan.kernel.id().clone();
-        match life.role {
-            Role::Leaving => {}
-            Role::Standby => {
-                let at = kernel.recovery.on_standby_failure(now);
-                kernel.complete = true;
-                if let Some(at) = at {
-                    kernel.timers.set(Due::Standby, at);
-                }
-                self.env.links.operator.tell(Some(&id), Fact::StandbyFailed { incarnation: number, cause });
-                self.tell_started(key);
-            }
-            Role::Successor(Purpose::Replace(_, done) | Purpose::FailBack(done)) => {
-                let _ = done.send(Err(HandOverError::Start(cause)));
-            }
-            Role::Successor(Purpose::Start | Purpose::Recover) => {
-                self.note_kernel_failure(key, number, &cause);
-                self.failed(key, Failed::Present, myself).await;
-            }
-            Role::Present => {
-                self.note_kernel_failure(key, number, &cause);
-                let on_trial = life.pending.is_some() && life.incarnation.on_trial;
-                if let Some(purpose) = life.pending.take() {
-                    purpose.fail(HandOverError::Start(cause));
-                }
-                if self.kernel(key).is_some_and(|kernel| kernel.plan.kernel.present().is_some()) {
-                    // A successor was ready and serves already; its message is on its way.
-                    return;
-                }
-                if on_trial {
-                    return self.roll_back(key, myself).await;
-                }
-                let degraded = life.incarnation.variant == Variant::Degraded;
-                let whose = if degraded { Failed::Degraded } else { Failed::Present };
-                self.failed(key, whose, myself).await;
-            }
-        }
-    }
-
-    /// A life that took over from one that could go on has not come to serve: what there was before is made again, and goes on from the
-    /// state that was left.
-    async fn roll_back(&mut self, key: ChildKey, myself: &Myself) {
-        if self.promote(key) {
-            return;
-        }
-        let now = self.now();
-        let Some(kernel) = self.kernel(key) else { return };
-        kernel.set_phase(Phase::Starting, now);
-        let incarnation = kernel.plan.kernel.begin(kernel.variant);
-        self.launch(key, incarnation, Role::Present, myself).await;
-    }
-
-    fn note_kernel_failure(&mut self, key: ChildKey, number: u64, cause: &Cause) {
-        let Some(child) = self.children.get_mut(&key) else { return };
-        child.last_failure = Some(cause.clone());
-        let fact = Fact::Failed { incarnation: number, cause: cause.clone() };
-        self.env.links.operator.tell_child(&self.node.name, child.declared.name(), fact);
-    }
-
-    /// Nobody serves any more, or what was to serve again does not. Decides and acts.
-    async fn failed(&mut self, key: ChildKey, whose: Failed, myself: &Myself) {
-        let now = self.now();
-        let allows = self.machine.allows_restart(key, now);
-        let state = self.machine.child(key).map(|view| (view.state, view.spec.rules.restart));
-        let Some((state, restart)) = state else { return };
-        let out_of_threads = self.env.abandoned.alive() >= self.env.abandoned_limit;
-        let Some(kernel) = self.kernel(key) else { return };
-        let life = kernel.life;
-        if !kernel.served || restart == Restart::Temporary {
-            // One that never served is not kept: whoever started it is told. A temporary one is not started again.
-            self.machine.on_exit(key, life, Exit::Abnormal, None, now);
-            return;
-        }
-        let comes_back =
-            kernel.is_rebuilt() || matches!(state, ChildState::Delayed { .. } | ChildState::Starting);
-        if whose == Failed::Degraded && comes_back {
-            // It answered only until the kernel is back, which is on its way.
-            kernel.set_phase(Phase::Waiting, now);
-            if let ChildState::Delayed { at } = state {
-                kernel.plan.kernel.wait_until(at);
-            }
-            return;
-        }
-        if out_of_threads && kernel.plan.launcher(kernel.variant).takes_a_thread() {
-            kernel.recovery.hold();
-            self.isolate(key, DownReason::AbandonedThreads);
-            return;
-        }
-        let situation = Situation {
-            now,
-            supervisor_allows: allows,
-            standby_ready: kernel.warm() > 0,
-            earliest_deadline: kernel.plan.kernel.earliest_deadline(),
-            start_takes: kernel.start_takes,
-        };
-        let decision = match whose {
-            Failed::Present => kernel.recovery.on_failure(&situation),
-            Failed::Degraded => kernel.recovery.on_degraded_failure(&situation),
-        };
-        self.carry_out(key, decision, myself).await;
-    }
-
-    /// Does what the kernel's policy says about a failure.
-    async fn carry_out(&mut self, key: ChildKey, decision: Decision, myself: &Myself) {
-        let now = self.now();
-        let Some(kernel) = self.kernel(key) else { return };
-        let id = kernel.plan.kernel.id().clone();
-        let life = kernel.life;
-        match decision {
-            Decision::Restart { at, in_window, degrade } => {
-                kernel.set_phase(Phase::Waiting, now);
-                if at > now && kernel.present().is_none() {
-                    kernel.plan.kernel.wait_until(at);
-                }
-                let fact = Fact::Restarting { delay: at - now, in_window };
-                self.env.links.operator.tell(Some(&id), fact);
-                self.machine.on_exit(key, life, Exit::Abnormal, Some(at), now);
-                if degrade {
-                    self.degrade(key, myself).await;
-                }
-            }
-            Decision::Promote { rebuild_at } => {
-                if let Some(at) = rebuild_at {
-                    kernel.timers.set(Due::Standby, at);
-                }
-                if !self.promote(key) {
-                    // It was warm a moment ago, and is gone: as without it.
-                    self.machine.on_exit(key, life, Exit::Abnormal, Some(now), now);
-                }
-            }
-            Decision::Degrade { rebuild_at } => {
-                if let Some(at) = rebuild_at {
-                    kernel.timers.set(Due::Rebuild, at);
-                }
-                self.degrade(key, myself).await;
-            }
-            Decision::Failover => {
-                kernel.variant = Variant::Backup;
-                let to = kernel.plan.device_of(Variant::Backup);
-                kernel.dismiss(now, |role| matches!(role, Role::Standby | Role::Successor(_)));
-                // A degraded path that answers goes on until the backup is ready.
-                let (incarnation, role) = if kernel.present().is_some() {
-                    (kernel.plan.kernel.prepare(Variant::Backup, false), Role::Successor(Purpose::Recover))
-                } else {
-                    kernel.set_phase(Phase::Starting, now);
-                    (kernel.plan.kernel.begin(Variant::Backup), Role::Present)
-                };
-                self.env.links.operator.tell(Some(&id), Fact::FailedOver { to });
-                self.launch(key, incarnation, role, myself).await;
-            }
-            Decision::Isolate => self.isolate(key, DownReason::Isolated),
-            Decision::GiveUp => self.machine.escalate(key, now),
-            Decision::Ignore => {}
-        }
-    }
-
-    /// The degraded path answers from now on.
-    async fn degrade(&mut self, key: ChildKey, myself: &Myself) {
-        let Some(kernel) = self.kernel(key) else { return };
-        if kernel.present().is_some() {
-            return;
-        }
-        let id = kernel.plan.kernel.id().clone();
-        let incarnation = kernel.plan.kernel.begin(Variant::Degraded);
-        self.env.links.operator.tell(Some(&id), Fact::Degraded);
-        self.launch(key, incarnation, Role::Present, myself).await;
-    }
-
-    /// Nobody serves until an operator says so.
-    fn isolate(&mut self, key: ChildKey, reason: DownReason) {
-        let now = self.now();
-        let Some(child) = self.children.get(&key) else { return };
-        let cause = child.last_failure.clone().unwrap_or(Cause::Killed);
-        let Some(kernel) = self.kernel(key) else { return };
-        kernel.dismiss(now, |_| true);
-        kernel.timers.clear(Due::Rebuild);
-        kernel.timers.clear(Due::Standby);
-        kernel.set_phase(Phase::Isolated, now);
-        kernel.plan.kernel.close(reason);
-        let slot = kernel.plan.slot;
-        let id = kernel.plan.kernel.id().clone();
-        self.machine.hold(key, now);
-        self.env.links.operator.tell(Some(&id), Fact::Isolated { cause });
-        // A drain of this one, or a shutdown, may have waited for it.
-        self.idle(Some(slot), now);
-    }
-
-    /// A request cannot wait for the restart.
-    pub(super) async fn pressed(&mut self, slot: u32, myself: &Myself) {
-        let now = self.now();
-        let Some((key, kernel)) = self.kernel_of(slot) else { return };
-        if kernel.phase != Phase::Waiting || kernel.present().is_some() {
-            return;
-        }
-        match kernel.recovery.relief(kernel.warm() > 0) {
-            Relief::Promote => {
-                self.machine.resume(key, now);
-                self.promote(key);
-            }
-            Relief::Degrade => self.degrade(key, myself).await,
-            Relief::None => {}
-        }
-    }
-
-    /// An alarm of a kernel rang: what it waited for has not happened in time, or a delay is over.
-    pub(super) async fn alarm(&mut self, slot: u32, myself: &Myself) {
-        let now = self.now();
-        let Some((key, kernel)) = self.kernel_of(slot) else { return };
-        for due in kernel.timers.take_due(now) {
-            match due {
-                Due::Life(number) => self.life_is_late(key, number, myself).await,
-                Due::Rebuild => self.rebuild(key, myself).await,
-                Due::Standby => self.make_standby(key, myself).await,
-                Due::Drain => {
-                    if let Some(name) = self.children.get(&key).map(|child| Arc::clone(child.declared.name()))
-                    {
-                        // It is a child until it is forgotten.
-                        let _stopped = self.machine.terminate_child(&name, now);
-                    }
-                }
-            }
-        }
-    }
-
-    async fn life_is_late(&mut self, key: ChildKey, number: u64, myself: &Myself) {
-        let Some(kernel) = self.kernel(key) else { return };
-        let limit = kernel.plan.start_limit;
-        let Some(life) = kernel.life(number) else { return };
-        let cause = match (&life.role, life.stage.clone()) {
-            (_, Stage::Ending(cause)) => cause,
-            (Role::Leaving, Stage::Starting | Stage::Ready | Stage::TakingOver) => Cause::Killed,
-            (_, Stage::Starting) => Cause::StartFailed(format!("not ready after {limit:?}")),
-            (_, Stage::TakingOver) => Cause::StartFailed(format!("not restored after {limit:?}")),
-            (_, Stage::Ready) => return,
-        };
-        self.bury(key, number, &cause);
-        self.let_go(key, number);
-        self.life_ended(key, number, cause, myself).await;
-    }
-
     /// Rebuilds the kernel behind its degraded path.
-    async fn rebuild(&mut self, key: ChildKey, myself: &Myself) {
+    pub(super) async fn rebuild(&mut self, key: ChildKey, myself: &Myself) {
         let Some(kernel) = self.kernel(key) else { return };
-        if kernel.phase != Phase::Serving && kernel.phase != Phase::Starting || kernel.has_successor() {
+        if kernel.phase != Phase::Serving && kernel.phase != Phase::Starting || kernel.is_rebuilt() {
             return;
         }
         let incarnation = kernel.plan.kernel.prepare(kernel.variant, false);
@@ -620,7 +274,7 @@ impl Recovery {
     }
 
     /// Makes the standbys that are missing.
-    async fn make_standby(&mut self, key: ChildKey, myself: &Myself) {
+    pub(super) async fn make_standby(&mut self, key: ChildKey, myself: &Myself) {
         loop {
             let Some(kernel) = self.kernel(key) else { return };
             let over = matches!(kernel.phase, Phase::Isolated | Phase::Stopping);
@@ -629,98 +283,6 @@ impl Recovery {
             }
             let incarnation = kernel.plan.kernel.prepare(kernel.variant, false);
             self.launch(key, incarnation, Role::Standby, myself).await;
-        }
-    }
-
-    /// The machine wants the kernel down: after its current request.
-    pub(super) fn stop_kernel(&mut self, key: ChildKey) {
-        let now = self.now();
-        let terminates = self.children.get(&key).is_some_and(|child| !child.stopped.is_empty());
-        let Some(kernel) = self.kernel(key) else { return };
-        kernel.set_phase(Phase::Stopping, now);
-        kernel.timers.clear(Due::Rebuild);
-        kernel.timers.clear(Due::Standby);
-        kernel.timers.clear(Due::Drain);
-        kernel.dismiss(now, |role| !matches!(role, Role::Present));
-        if terminates {
-            kernel.plan.kernel.drain();
-        }
-        kernel.plan.kernel.stop();
-        if kernel.lives.is_empty() {
-            self.kernel_stopped(key);
-        }
-    }
-
-    /// The machine wants the kernel dead at once.
-    pub(super) fn kill_kernel(&mut self, key: ChildKey) {
-        let now = self.now();
-        let Some(kernel) = self.kernel(key) else { return };
-        kernel.set_phase(Phase::Stopping, now);
-        kernel.dismiss(now, |_| true);
-        let numbers: Vec<u64> = kernel.lives.iter().map(Life::number).collect();
-        for number in numbers {
-            self.bury(key, number, &Cause::Killed);
-            let Some(life) = self.kernel(key).and_then(|kernel| kernel.life(number)) else { continue };
-            if let Some(actor) = &life.actor {
-                actor.kill();
-            }
-            if life.lane.is_some() || life.actor.is_none() {
-                // A thread cannot be killed: it is fenced and left.
-                self.let_go(key, number);
-                if let Some(kernel) = self.kernel(key) {
-                    kernel.take_life(number);
-                }
-            }
-        }
-        self.env.links.endings.killed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        if self.kernel(key).is_some_and(|kernel| kernel.lives.is_empty()) {
-            self.kernel_gone(key);
-        }
-    }
-
-    pub(super) fn abandon_kernel(&mut self, key: ChildKey) {
-        let Some(kernel) = self.kernel(key) else { return };
-        let numbers: Vec<u64> = kernel.lives.iter().map(Life::number).collect();
-        for number in numbers {
-            self.let_go(key, number);
-            if let Some(kernel) = self.kernel(key) {
-                kernel.take_life(number);
-            }
-        }
-        self.reset_kernel(key);
-    }
-
-    fn kernel_stopped(&mut self, key: ChildKey) {
-        let killed = self.machine.child(key).is_some_and(|view| view.state != ChildState::Stopping);
-        if !killed {
-            self.env.links.endings.stopped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        }
-        self.kernel_gone(key);
-    }
-
-    /// Nothing of the kernel is alive any more, as the machine wanted.
-    fn kernel_gone(&mut self, key: ChildKey) {
-        let now = self.now();
-        self.reset_kernel(key);
-        if !self.machine.is_running()
-            && let Some(id) = self.kernel(key).map(|kernel| kernel.plan.kernel.id().clone())
-        {
-            // Its supervisor ends, and nobody else will say so.
-            self.env.links.operator.tell(Some(&id), Fact::Stopped);
-        }
-        if let Some(life) = self.machine.child(key).map(|view| view.life) {
-            self.machine.on_exit(key, life, Exit::Shutdown, None, now);
-        }
-    }
-
-    /// A kernel that is down waits to be started again as if for the first time.
-    pub(super) fn reset_kernel(&mut self, key: ChildKey) {
-        let now = self.now();
-        if let Some(kernel) = self.kernel(key).filter(|kernel| kernel.lives.is_empty()) {
-            kernel.draining = false;
-            if kernel.phase != Phase::Isolated {
-                kernel.set_phase(Phase::Starting, now);
-            }
         }
     }
 
@@ -748,25 +310,5 @@ impl Recovery {
         };
         let incarnation = kernel.plan.kernel.prepare(variant, true);
         self.launch(key, incarnation, Role::Successor(purpose), myself).await;
-    }
-
-    pub(super) fn resume_kernel(&mut self, slot: u32, now: Timestamp) -> bool {
-        if self.shutdown.is_some() {
-            return false;
-        }
-        let Some((key, kernel)) = self.kernel_of(slot) else { return false };
-        let id = kernel.plan.kernel.id().clone();
-        let degraded = kernel.is_degraded() && kernel.phase == Phase::Serving && !kernel.has_successor();
-        let waits = matches!(kernel.phase, Phase::Isolated | Phase::Waiting);
-        if !(degraded || waits) || !kernel.recovery.on_resume() {
-            return false;
-        }
-        if degraded {
-            kernel.timers.set(Due::Rebuild, now);
-        } else if !self.machine.resume(key, now) {
-            return false;
-        }
-        self.env.links.operator.tell(Some(&id), Fact::Resumed);
-        true
     }
 }

@@ -104,7 +104,7 @@ impl KernelChild {
         Self {
             recovery: plan.recovery.clone(),
             plan,
-            lives: Vec::new(),
+            lives: Vec::with_capacity(1),
             phase: Phase::Starting,
             since: links.timer.clock().now(),
             life: 0,
@@ -251,7 +251,7 @@ struct KernelAlarm {
 impl Timers {
     fn new(slot: u32, links: &Arc<Links>, home: &Arc<Home>) -> Self {
         let alarm = Arc::new(KernelAlarm { slot, home: Arc::downgrade(home) });
-        Self { due: Vec::new(), alarm, links: Arc::downgrade(links) }
+        Self { due: Vec::with_capacity(1), alarm, links: Arc::downgrade(links) }
     }
 
     /// Rings for `due` at `at`, and at no other time.

@@ -19,7 +19,7 @@ pub(crate) enum RecoveryMsg {
     /// A life is made and proven.
     Ready { slot: u32, number: u64, restored: bool },
     /// A life that was prepared has become the slot's present one.
-    TookOver { slot: u32, number: u64 },
+    TookOver { slot: u32 },
     /// It has restored what the life before it left, and serves.
     Serves { slot: u32, number: u64 },
     /// The present life's state could not be handed over to this one.

@@ -10,6 +10,7 @@ use rustkernel_core::resilience::Outcome;
 use rustkernel_core::traits::Payload;
 
 use super::ledger::{Entry, Running};
+use super::succession::crown;
 use super::{Accounts, Incarnation, Life, MutexGuard, Shared, Slot, State, Variant, wake};
 use crate::cause::Cause;
 use crate::contain::contain;
@@ -120,9 +121,7 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
         let mut state = self.lock();
         state.standbys.retain(|standby| standby.number != number);
         state.prepared.retain(|prepared| prepared.number != number);
-        if state.successor.as_ref().is_some_and(|successor| successor.number == number) {
-            state.successor = None;
-        }
+        state.successors.retain(|successor| successor.number != number);
     }
 
     fn promote_standby(&self) -> Option<u64> {
@@ -150,15 +149,15 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
     }
 
     fn bury(&self, epoch: u64, cause: &Cause) -> bool {
-        let mut state = self.lock();
+        let state = self.lock();
         if state.ledger.epoch != epoch {
             return false;
         }
-        let successor = state.successor.take();
-        let suspect = unsettled(void(state));
-        if let Some(successor) = successor {
-            self.succeed(&successor);
+        let (running, succeeded) = void(state);
+        if succeeded {
+            self.tell_took_over();
         }
+        let suspect = unsettled(running);
         let kind = match cause {
             Cause::Hung => KernelErrorKind::Hung,
             Cause::Panicked(_)
@@ -189,7 +188,9 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
     fn close(&self, reason: DownReason) {
         let mut state = self.lock();
         let waiting = state.ledger.close(Life::Down(reason));
-        if let Some(suspect) = unsettled(void(state)) {
+        state.successors.clear();
+        let (running, _) = void(state);
+        if let Some(suspect) = unsettled(running) {
             self.lock().ledger.settle(suspect.bytes, false);
             let error = KernelError::new(KernelErrorKind::Crashed, Phase::Executing)
                 .with_source(Cause::Killed.to_string());
@@ -262,15 +263,13 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     /// Fences the incarnation whose execution hangs: its request is resolved, its late answer is void, and recovery is told.
     pub(super) fn fence_hung(&self, state: MutexGuard<'_, State<I, O>>) {
         let number = state.incarnation.as_ref().map_or(0, |incarnation| incarnation.number);
-        let mut state = state;
-        let successor = state.successor.take();
-        let suspect = unsettled(void(state));
+        let (running, succeeded) = void(state);
         // Told before the answer: whoever has the answer and asks for the status sees the failure in it.
         self.home.tell(RecoveryMsg::Hung { slot: self.index, number });
-        if let Some(successor) = successor {
-            self.succeed(&successor);
+        if succeeded {
+            self.tell_took_over();
         }
-        if let Some(suspect) = suspect {
+        if let Some(suspect) = unsettled(running) {
             self.resolve(suspect, KernelErrorKind::Hung, &Cause::Hung);
         }
     }
@@ -324,18 +323,26 @@ fn unsettled<R>(running: Option<Running<R>>) -> Option<Entry<R>> {
     contain("dropping a request", || running.and_then(Running::unsettled)).flatten()
 }
 
-/// Ends the current epoch: its incarnation is told, and everything it still does is void. Gives back what it had in hand.
-fn void<I, O>(mut state: MutexGuard<'_, State<I, O>>) -> Option<Running<Shared<I, O>>> {
+/// Ends the current epoch: its incarnation is told, and everything it still does is void. A successor that waits has the slot within the
+/// same lock: in between, somebody could begin another life. Gives back what the old one had in hand, and whether there is a successor.
+fn void<I, O>(mut state: MutexGuard<'_, State<I, O>>) -> Voided<I, O> {
     let wakers = state.ledger.fence();
     let running = state.ledger.take_running();
     if state.ledger.life == Life::Serving {
         state.ledger.life = Life::Starting;
     }
     let incarnation = state.incarnation.take();
+    let successor = state.successors.pop_front();
+    if let Some(successor) = &successor {
+        // The wakers of the old epoch are in hand already.
+        let _ = crown(&mut state, successor);
+    }
     drop(state);
     if let Some(incarnation) = incarnation {
         incarnation.dismiss();
     }
     wake(wakers.into_iter().flatten());
-    running
+    (running, successor.is_some())
 }
+
+type Voided<I, O> = (Option<Running<Shared<I, O>>>, bool);

@@ -59,18 +59,19 @@ pub(crate) async fn serve<K: LocalKernel>(
             match (Take { slot, incarnation, done: &mut done, turns: &mut turns, due }).await {
                 Taken::Run(header, request, since) => (header, request, since),
                 Taken::Checkpoint => {
-                    if upkeep.take(incarnation, kernel, false).await == Took::Fenced {
+                    if Box::pin(upkeep.take(incarnation, kernel, false)).await == Took::Fenced {
                         return Ending::Fenced;
                     }
                     continue;
                 }
-                Taken::HandOver => match hand_over(slot, incarnation, kernel, &mut upkeep).await {
+                // Boxed, as everything rare: an idle kernel would carry the room for it.
+                Taken::HandOver => match Box::pin(hand_over(slot, incarnation, kernel, &mut upkeep)).await {
                     Some(ending) => return ending,
                     None => continue,
                 },
                 Taken::End(ending) => {
                     if ending == Ending::Stopped && upkeep.is_dirty() {
-                        upkeep.take(incarnation, kernel, false).await;
+                        Box::pin(upkeep.take(incarnation, kernel, false)).await;
                     }
                     return ending;
                 }
@@ -160,7 +161,7 @@ impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
         state.ledger.answer_arrived();
         let epoch = incarnation.epoch();
         let given = done.take().map(|done| (state.ledger.hand_out(epoch, done.now), done));
-        let hands_over = state.successor.is_some() && state.ledger.epoch == epoch;
+        let hands_over = !state.successors.is_empty() && state.ledger.epoch == epoch;
         let is_due = due.is_some_and(|due| due <= slot.clock().now());
         if hands_over || is_due {
             drop(state);

@@ -8,6 +8,7 @@
 
 use std::mem;
 use std::sync::Arc;
+use std::task::Waker;
 
 use rustkernel_core::traits::Payload;
 
@@ -29,7 +30,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     pub(super) fn dismiss_prepared(&self) {
         let prepared = {
             let mut state = self.lock();
-            state.successor = None;
+            state.successors.clear();
             state.standbys.clear();
             mem::take(&mut state.prepared)
         };
@@ -46,7 +47,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
             self.enthrone(state, successor);
             return;
         }
-        state.successor = Some(Arc::clone(successor));
+        state.successors.push_back(Arc::clone(successor));
         let sleeper = state.ledger.take_sleeper();
         drop(state);
         wake(sleeper);
@@ -58,14 +59,14 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         if state.ledger.epoch != incarnation.epoch() {
             return true;
         }
-        let Some(successor) = state.successor.take() else { return false };
+        let Some(successor) = state.successors.pop_front() else { return false };
         self.enthrone(state, &successor);
         true
     }
 
     /// What the incarnation holds cannot be handed over: it goes on, and its successor is wanted no more.
     pub(super) fn turn_successor_away(&self, reason: String) {
-        let successor = self.lock().successor.take();
+        let successor = self.lock().successors.pop_front();
         if let Some(successor) = successor {
             let (slot, number) = (self.index, successor.number);
             self.home.tell(RecoveryMsg::TurnedAway { slot, number, reason });
@@ -86,20 +87,35 @@ impl<I: Payload, O: Payload> Slot<I, O> {
 
     /// Makes `next` the slot's incarnation, under a new epoch, and tells everybody.
     pub(super) fn enthrone(&self, mut state: MutexGuard<'_, State<I, O>>, next: &Arc<Incarnation>) {
-        debug_assert!(state.ledger.running.is_none(), "who is replaced has nothing in hand");
-        let wakers = state.ledger.fence();
-        state.prepared.retain(|prepared| prepared.number != next.number);
-        next.promote(state.ledger.epoch);
-        let old = state.incarnation.replace(Arc::clone(next));
-        match state.ledger.life {
-            Life::Starting | Life::Serving | Life::Waiting(_) => state.ledger.life = Life::Serving,
-            Life::Draining | Life::Down(_) => {}
-        }
+        let (old, wakers) = crown(&mut state, next);
         drop(state);
         if let Some(old) = old {
             old.dismiss();
         }
         wake(wakers.into_iter().flatten());
-        self.home.tell(RecoveryMsg::TookOver { slot: self.index, number: next.number });
+        self.tell_took_over();
+    }
+
+    pub(super) fn tell_took_over(&self) {
+        self.home.tell(RecoveryMsg::TookOver { slot: self.index });
     }
 }
+
+/// The slot is `next`'s, under a new epoch. Gives back whose it was, and who is to be woken once the lock is released.
+pub(super) fn crown<I, O>(state: &mut State<I, O>, next: &Arc<Incarnation>) -> Crowned {
+    debug_assert!(state.ledger.running.is_none(), "who is replaced has nothing in hand");
+    let wakers = state.ledger.fence();
+    state.prepared.retain(|prepared| prepared.number != next.number);
+    if next.variant != Variant::Degraded {
+        // Who was to bring the kernel back comes too late. Another version follows in its turn.
+        state.successors.retain(|successor| successor.on_trial);
+    }
+    next.promote(state.ledger.epoch);
+    match state.ledger.life {
+        Life::Starting | Life::Serving | Life::Waiting(_) => state.ledger.life = Life::Serving,
+        Life::Draining | Life::Down(_) => {}
+    }
+    (state.incarnation.replace(Arc::clone(next)), wakers)
+}
+
+type Crowned = (Option<Arc<Incarnation>>, [Option<Waker>; 2]);

@@ -202,6 +202,11 @@ impl Child {
         }
     }
 
+    /// Whether its start or its stop is being waited for.
+    pub(super) fn is_alive_but_not_up(&self) -> bool {
+        matches!(self.stage, Stage::Starting | Stage::Stopping { .. })
+    }
+
     pub(super) fn is_temporary(&self) -> bool {
         self.spec.rules.restart == Restart::Temporary
     }

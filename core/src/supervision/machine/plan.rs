@@ -121,7 +121,7 @@ impl SupervisorMachine {
                     let turn = self
                         .children
                         .range(next..)
-                        .find(|(_, child)| matches!(child.stage, Stage::Planned | Stage::Starting));
+                        .find(|(_, child)| child.is_alive_but_not_up() || child.stage == Stage::Planned);
                     let Some((key, stage)) = turn.map(|(key, child)| (*key, child.stage)) else {
                         self.plan = None;
                         if self.mode == Mode::Booting {
