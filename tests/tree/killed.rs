@@ -170,6 +170,30 @@ async fn guests_of_a_killed_supervisor_are_answered_and_their_names_are_free_aft
     hand.advance(HOUR);
 }
 
+/// The kernel's actor was dead, its thread was not: nobody knew of the thread any more.
+#[tokio::test]
+async fn a_thread_that_outlives_its_killed_kernel_is_no_orphan_of_a_killed_supervisor() {
+    let (runtime, hand) = runtime().await;
+    let cast = Cast::default();
+    let low = quick("low").kernel(cast.kernel("k/a").hang_limit(None)).task(cast.task("b"));
+    let top = soon(runtime.supervise(quick("top").supervisor(low))).await.unwrap();
+    let kernel: PuppetRef = runtime.kernel("k/a").unwrap();
+    cast.expect(["+k/a", "+b"]).await;
+    let door = Latch::new();
+    let held = kernel.try_call(Do::Block(Arc::clone(&door)), NONE).unwrap();
+    door.arrived(1).await;
+    assert!(soon(runtime.kill("k/a")).await);
+    assert_eq!(kind(soon(held).await), KernelErrorKind::Crashed);
+    assert!(soon(top.kill_child("low")).await.unwrap());
+    cast.expect(["-b"]).await;
+    hand.advance(ms(4_999));
+    cast.expect_nothing().await;
+    door.open();
+    cast.expect(["-k/a", "+k/a", "+b"]).await;
+    assert_eq!(soon(kernel.call(Do::Incarnation, NONE)).await.unwrap(), 2);
+    assert_eq!(runtime.abandoned_threads(), 0);
+}
+
 /// The one above died while a dead supervisor's children were being ended: its next life did not know of them.
 #[tokio::test]
 async fn a_supervisor_that_dies_while_a_dead_one_below_it_is_cleaned_up_overlooks_nothing() {
