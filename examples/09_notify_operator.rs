@@ -41,10 +41,12 @@ impl Kernel for Reader {
 }
 
 fn in_words(kind: &KernelErrorKind) -> &'static str {
-    match kind {
-        KernelErrorKind::Crashed => "crashed",
-        KernelErrorKind::Down(_) => "down: isolated",
-        _ => "something else",
+    if matches!(kind, KernelErrorKind::Crashed) {
+        "crashed"
+    } else if matches!(kind, KernelErrorKind::Down(_)) {
+        "down: isolated"
+    } else {
+        "something else"
     }
 }
 
