@@ -103,7 +103,7 @@ impl Writer {
         drop(replaced.map(Contained::new));
     }
 
-    /// [`Self::flush`], for at most `limit`; `false` if something is still to be done.
+    /// Waits until what was submitted so far is done, for at most `limit`; `false` if something is still to be done.
     pub(crate) fn flush_within(&self, limit: Duration) -> bool {
         let last = self.shared.lock().pending.last_ticket();
         self.wait_for(last, limit)
