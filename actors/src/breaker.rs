@@ -3,7 +3,6 @@
 //! Failures that matter arrive as reports of the gates, times as rings of the timer, commands from the operator. Each change of state is
 //! decided by the kernel's [`BreakerMachine`], published to its gate, and told to the operator once.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,6 +12,7 @@ use rustkernel_core::clock::{Clock, Timestamp};
 use rustkernel_core::resilience::{BreakerMachine, BreakerMode, Outcome, Permit, Transition, TripCause};
 use tokio::sync::oneshot;
 
+use crate::counted::CountedMap;
 use crate::gate::{Mode, Report, same_generation};
 use crate::links::Links;
 use crate::operator::Fact;
@@ -57,7 +57,7 @@ pub(crate) struct BreakerActor {
 }
 
 #[derive(Default)]
-pub(crate) struct Breakers(HashMap<u32, Breaker>);
+pub(crate) struct Breakers(CountedMap<u32, Breaker>);
 
 struct Breaker {
     kernel: Arc<dyn Supervised>,
@@ -141,7 +141,7 @@ impl BreakerActor {
     /// Lets `decide` work on a breaker, then publishes, tells and schedules what follows from it.
     fn with(
         &self,
-        breakers: &mut HashMap<u32, Breaker>,
+        breakers: &mut CountedMap<u32, Breaker>,
         slot: u32,
         decide: impl FnOnce(&mut Breaker) -> Option<Transition>,
     ) {

@@ -11,6 +11,7 @@ mod cancel;
 mod cause;
 pub mod checkpoint;
 mod contain;
+mod counted;
 mod dead_letter;
 mod gate;
 // Not declared in `gate.rs`: a benchmark includes that file from another folder.

@@ -29,7 +29,6 @@ mod perform;
 mod remains;
 mod status;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -45,6 +44,7 @@ pub(crate) use node::{Arriving, Declaration, Declared, KernelPlan, Node, Version
 pub use status::{Branch, ChildPhase, ChildStatus, KernelState, KernelStatus, Tree};
 
 use crate::cause::Cause;
+use crate::counted::CountedMap;
 use crate::home::Home;
 use crate::lane::Abandoned;
 use crate::links::Links;
@@ -88,9 +88,9 @@ pub(crate) struct Recovery {
     above: Option<Above>,
     booted: Option<oneshot::Sender<()>>,
     machine: SupervisorMachine,
-    children: HashMap<ChildKey, Child>,
+    children: CountedMap<ChildKey, Child>,
     /// Kernels by the number of their slot.
-    slots: HashMap<u32, ChildKey>,
+    slots: CountedMap<u32, ChildKey>,
     /// Rings for the machine, and what it is set to.
     alarm: Arc<TickAlarm>,
     armed: Timestamp,
@@ -162,8 +162,8 @@ impl Actor for RecoveryActor {
             above: self.above.clone(),
             booted: self.booted.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take(),
             machine,
-            children: HashMap::new(),
-            slots: HashMap::new(),
+            children: CountedMap::default(),
+            slots: CountedMap::default(),
             alarm,
             armed: Timestamp::NEVER,
             shutdown: None,

@@ -1,6 +1,6 @@
 //! One node of the tree, as it outlives its recovery actor: what was declared, and what is alive below it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,7 @@ use rustkernel_core::supervision::{ChildKey, ChildSpec, SupervisorConfig};
 
 use crate::cause::Cause;
 use crate::contain::contain;
+use crate::counted::CountedMap;
 use crate::home::Home;
 use crate::kernel_actor::Launch;
 use crate::lane::Lane;
@@ -37,7 +38,7 @@ struct State {
     /// The children it begins with, every time.
     children: Vec<Arc<Declared>>,
     /// Actors below it that are alive, so that whoever finds it dead can end them.
-    alive: HashMap<ActorId, Alive>,
+    alive: CountedMap<ActorId, Alive>,
     /// Children that came at run time or leave for good; its next life begins without them.
     guests: BTreeMap<ChildKey, Arc<Declared>>,
     /// Why its last life ended, if it ended in order.

@@ -4,7 +4,7 @@
 //! once (a kernel that is down is unhealthy); what may pass (a thread that blocks for longer than the probe's timeout) counts by the
 //! thresholds of the [`ProbeMachine`].
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use super::RuntimeState;
 use super::registry::{Named, Registry};
+use crate::counted::CountedMap;
 use crate::kernel_ref::health_of;
 use crate::links::Links;
 use crate::operator::Fact;
@@ -27,7 +28,7 @@ pub(crate) struct ProbeLoop {
     config: HealthCheckConfig,
     registry: Arc<Registry>,
     links: Weak<Links>,
-    seen: Mutex<HashMap<u32, Seen>>,
+    seen: Mutex<CountedMap<u32, Seen>>,
     me: Weak<Self>,
 }
 
@@ -83,13 +84,22 @@ impl ProbeLoop {
         let Some(links) = self.links.upgrade() else { return };
         let now = links.timer.clock().now();
         let result = health_of(kernel, now, self.config.probe.timeout);
-        let mut seen = self.lock();
-        let before = seen.get(&index).map(|seen| seen.machine.status());
-        let fresh = || ProbeMachine::try_new(&self.config.probe, Some(now + self.config.startup_limit)).ok();
-        let Some(mut machine) = seen.remove(&index).map(|seen| seen.machine).or_else(fresh) else { return };
-        let status = machine.on_result(result.status, now);
-        seen.insert(index, Seen { machine, last: result });
-        drop(seen);
+        let (before, status) = match self.lock().entry(index) {
+            Entry::Occupied(mut known) => {
+                let Seen { machine, last } = known.get_mut();
+                let before = machine.status();
+                let status = machine.on_result(result.status, now);
+                *last = result;
+                (Some(before), status)
+            }
+            Entry::Vacant(place) => {
+                let limit = Some(now + self.config.startup_limit);
+                let Ok(mut machine) = ProbeMachine::try_new(&self.config.probe, limit) else { return };
+                let status = machine.on_result(result.status, now);
+                place.insert(Seen { machine, last: result });
+                (None, status)
+            }
+        };
         if before != Some(status) {
             links.operator.tell(Some(kernel.id()), Fact::Health(status));
         }
@@ -140,7 +150,7 @@ impl ProbeLoop {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Seen>> {
+    fn lock(&self) -> MutexGuard<'_, CountedMap<u32, Seen>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

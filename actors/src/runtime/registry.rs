@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -39,12 +40,13 @@ pub(crate) struct Named {
 impl Registry {
     /// Takes the name and a slot number.
     pub(crate) fn reserve(&self, id: &KernelId) -> Result<u32, SpawnError> {
-        let mut names = self.lock();
-        if names.contains_key(id) {
-            return Err(SpawnError::NameTaken(id.clone()));
+        match self.lock().entry(id.clone()) {
+            Entry::Occupied(taken) => Err(SpawnError::NameTaken(taken.key().clone())),
+            Entry::Vacant(free) => {
+                free.insert(None);
+                Ok(self.next.fetch_add(1, Ordering::Relaxed))
+            }
         }
-        names.insert(id.clone(), None);
-        Ok(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Puts the slot under its reserved name.
