@@ -239,6 +239,9 @@ pub(super) enum Due {
 /// The points in time that one kernel waits for. Few: one for each of its lives, and a rebuild.
 pub(super) struct Timers {
     due: Vec<(Timestamp, Due)>,
+    /// The points that the timer holds for it. One of them is not later than anything that is due, and no more are there than that
+    /// takes: lives that start and end in a row set one alarm, not one each.
+    scheduled: Vec<Timestamp>,
     alarm: Arc<KernelAlarm>,
     links: Weak<Links>,
 }
@@ -251,7 +254,12 @@ struct KernelAlarm {
 impl Timers {
     fn new(slot: u32, links: &Arc<Links>, home: &Arc<Home>) -> Self {
         let alarm = Arc::new(KernelAlarm { slot, home: Arc::downgrade(home) });
-        Self { due: Vec::with_capacity(1), alarm, links: Arc::downgrade(links) }
+        Self {
+            due: Vec::with_capacity(1),
+            scheduled: Vec::with_capacity(1),
+            alarm,
+            links: Arc::downgrade(links),
+        }
     }
 
     /// Rings for `due` at `at`, and at no other time.
@@ -263,6 +271,14 @@ impl Timers {
         if at <= links.timer.clock().now() {
             self.alarm.ring(at, 0);
         } else {
+            self.schedule(at, &links);
+        }
+    }
+
+    /// Has the timer ring at `at`, unless it rings before.
+    fn schedule(&mut self, at: Timestamp, links: &Links) {
+        if self.scheduled.iter().all(|other| *other > at) {
+            self.scheduled.push(at);
             let alarm: Weak<dyn Alarm> = Arc::downgrade(&self.alarm) as Weak<dyn Alarm>;
             links.timer.schedule(at, alarm, 0);
         }
@@ -280,6 +296,11 @@ impl Timers {
     pub(super) fn take_due(&mut self, now: Timestamp) -> Vec<Due> {
         let mut due: Vec<_> = self.due.iter().filter(|(at, _)| *at <= now).copied().collect();
         self.due.retain(|(at, _)| *at > now);
+        self.scheduled.retain(|at| *at > now);
+        let next = self.due.iter().map(|(at, _)| *at).min();
+        if let Some((next, links)) = next.zip(self.links.upgrade()) {
+            self.schedule(next, &links);
+        }
         due.sort_by_key(|(at, _)| *at);
         due.into_iter().map(|(_, due)| due).collect()
     }
@@ -290,5 +311,34 @@ impl Alarm for KernelAlarm {
         if let Some(home) = self.home.upgrade() {
             home.tell(RecoveryMsg::Alarm { slot: self.slot });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::Operator;
+    use crate::timer::Timer;
+
+    #[test]
+    fn lives_that_start_and_end_in_a_row_set_one_alarm_and_what_is_due_later_is_rung_for() {
+        let (timer, hand) = Timer::manual();
+        let operator = Operator::new(timer.clock().clone(), Vec::new());
+        let links = Arc::new(Links::new(timer, operator, None));
+        let mut timers = Timers::new(0, &links, &Arc::new(Home::default()));
+        let now = || links.timer.clock().now();
+        for number in 0..1000 {
+            hand.advance(Duration::from_millis(1));
+            timers.set(Due::Life(number), now() + Duration::from_secs(30));
+            timers.clear(Due::Life(number));
+        }
+        assert_eq!(links.timer.len(), 1);
+        timers.set(Due::Rebuild, now() + Duration::from_secs(40));
+        hand.advance(Duration::from_secs(30));
+        assert!(timers.take_due(now()).is_empty());
+        assert_eq!(links.timer.len(), 1);
+        hand.advance(Duration::from_secs(10));
+        assert_eq!(timers.take_due(now()), [Due::Rebuild]);
+        assert_eq!(links.timer.len(), 0);
     }
 }
