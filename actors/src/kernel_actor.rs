@@ -134,7 +134,8 @@ impl<K: Kernel> Actor for InlineActor<K> {
         (): &mut (),
     ) -> Result<(), ActorProcessingErr> {
         // The kernel is a local of this future: a panic or a kill drops it before the supervisor hears of the end.
-        live(&self.recipe, &self.incarnation).await.map_err(|error| error.to_string())?;
+        // Boxed, because ractor keeps the future of a handler in two places and moves it on its way there.
+        Box::pin(live(&self.recipe, &self.incarnation)).await.map_err(|error| error.to_string())?;
         myself.stop(None);
         Ok(())
     }

@@ -313,7 +313,7 @@ impl Recovery {
             | ChildState::Delayed { .. }
             | ChildState::Stopping => return,
         };
-        for started in child.started.drain(..) {
+        for started in std::mem::take(&mut child.started) {
             // Who asked may be gone.
             let _ = started.send(outcome.clone().map_err(ChildError::Failed));
         }
