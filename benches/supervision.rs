@@ -31,6 +31,8 @@ mod group;
 mod memory;
 #[path = "supervision/overload.rs"]
 mod overload;
+#[path = "supervision/owner.rs"]
+mod owner;
 #[path = "supervision/pipeline.rs"]
 mod pipeline;
 #[path = "supervision/plot.rs"]

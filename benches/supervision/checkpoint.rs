@@ -29,7 +29,7 @@ pub(crate) fn run(report: &mut Report) {
 fn times(report: &mut Report, flavour: Flavour, inline: bool) {
     let runtime = flavour.runtime();
     let calls = report.scale(if inline { 20_000 } else { 3_000 });
-    let (_supervisor, [plain, checkpointed]) = runtime.block_on(kernels(inline));
+    let (_supervisor, [plain, copying, checkpointed]) = runtime.block_on(kernels(inline));
     let side = |name, kernel: &KernelRef<u64, u64>| {
         let (runtime, kernel) = (&runtime, kernel.clone());
         Side::new(name, move || drive(runtime, 1, calls, || call(kernel.clone(), calls)))
@@ -40,7 +40,10 @@ fn times(report: &mut Report, flavour: Flavour, inline: bool) {
         unit: "ns",
         rounds: 31,
         baseline: side("the same kernel, no checkpoints", &plain),
-        contenders: vec![(side("a checkpoint after every request", &checkpointed), Target::Ratio(1.3))],
+        contenders: vec![
+            (side("a checkpoint after every request", &checkpointed), Target::Ratio(1.3)),
+            (side("no checkpoints, the kernel copies its state itself", &copying), Target::None),
+        ],
     });
 }
 
@@ -50,30 +53,45 @@ async fn call(kernel: KernelRef<u64, u64>, calls: usize) {
     }
 }
 
-/// The same kernel twice: without and with checkpoints.
-async fn kernels(inline: bool) -> (Runtime, [KernelRef<u64, u64>; 2]) {
+/// The same kernel thrice: without checkpoints, with two copies of its state in its own hands, and with checkpoints.
+async fn kernels(inline: bool) -> (Runtime, [KernelRef<u64, u64>; 3]) {
     let supervisor = Runtime::builder().build().await.unwrap();
-    let spec = |name| {
-        let spec = KernelSpec::new(name, || Table(vec![0; WORDS].into_boxed_slice()));
+    let spec = |name, copies| {
+        let spec = KernelSpec::new(name, move || Table::new(copies));
         if inline { spec.inline() } else { spec }
     };
-    let plain = supervisor.spawn(spec("bench/plain")).await.unwrap();
-    let checkpointed = supervisor.spawn(spec("bench/checkpointed").checkpointed()).await.unwrap();
-    (supervisor, [plain, checkpointed])
+    let plain = supervisor.spawn(spec("bench/plain", false)).await.unwrap();
+    let copying = supervisor.spawn(spec("bench/copying", true)).await.unwrap();
+    let checkpointed = supervisor.spawn(spec("bench/checkpointed", false).checkpointed()).await.unwrap();
+    (supervisor, [plain, copying, checkpointed])
 }
 
 /// Counts in one of its words.
-struct Table(Box<[u64]>);
+struct Table {
+    words: Box<[u64]>,
+    /// Its last two states, if it keeps them, as the slot does.
+    copies: Option<[Box<[u64]>; 2]>,
+}
+
+impl Table {
+    fn new(copies: bool) -> Self {
+        Self { words: vec![0; WORDS].into_boxed_slice(), copies: copies.then(<[Box<[u64]>; 2]>::default) }
+    }
+}
 
 impl Kernel for Table {
     type Input = u64;
     type Output = u64;
 
     async fn execute(&mut self, input: &u64, _: &mut Context<'_>) -> Result<u64, KernelError> {
-        let words = self.0.len() as u64;
+        let words = self.words.len() as u64;
         let word = usize::try_from(*input % words).unwrap_or(0);
-        self.0[word] += 1;
-        Ok(self.0[word])
+        self.words[word] += 1;
+        if let Some(copies) = &mut self.copies {
+            copies.swap(0, 1);
+            copies[0] = black_box(self.words.clone());
+        }
+        Ok(self.words[word])
     }
 }
 
@@ -81,11 +99,11 @@ impl CheckpointableKernel for Table {
     type Checkpoint = Box<[u64]>;
 
     async fn checkpoint(&self) -> Result<Box<[u64]>, KernelError> {
-        Ok(self.0.clone())
+        Ok(self.words.clone())
     }
 
     async fn restore(&mut self, checkpoint: Box<[u64]>) -> Result<(), KernelError> {
-        self.0 = checkpoint;
+        self.words = checkpoint;
         Ok(())
     }
 }

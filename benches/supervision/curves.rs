@@ -9,8 +9,8 @@ use rustkernel::core::envelope::Deadline;
 use tokio::sync::mpsc;
 
 use crate::call::INPUT;
-use crate::group::{Children, Whom};
 use crate::memory::{bytes_per_actor, bytes_per_kernel};
+use crate::owner::{Children, Whom};
 use crate::pipeline::{bare_chain, kernel_chain, run_kernels, run_tasks};
 use crate::plot::Curve;
 use crate::restart::{GOOD, PANIC, PROVEN, ask_actor, fragile, prove};

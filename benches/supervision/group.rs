@@ -1,18 +1,16 @@
 //! One of a hundred children panics, and all of them serve again: in order, each awaited, as one_for_all promises, beside a hand-written
 //! supervisor that kills the others and spawns everybody anew in no order.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use rustkernel::actors::{KernelRef, Runtime, Supervisor};
 use rustkernel::core::clock::Clock;
 use rustkernel::core::envelope::Deadline;
-use tokio::sync::watch;
 
+use crate::owner::{Children, Whom};
 use crate::report::{Group, Report, Target};
-use crate::restart::{Ask, FragileActor, GOOD, Nothing, PANIC, PROVEN, ask_actor, fragile, prove};
+use crate::restart::{GOOD, PANIC, PROVEN, ask_actor, fragile, prove};
 use crate::rounds::{Sample, Side};
 use crate::sides::Flavour;
 
@@ -29,6 +27,7 @@ pub(crate) fn run(report: &mut Report) {
         let kernels = runtime.block_on(kernel_group(&supervisor, "guarded", true));
         let without_breaker = runtime.block_on(kernel_group(&supervisor, "bare", false));
         let actors = runtime.block_on(Children::spawn(Whom::All, CHILDREN));
+        let in_order = runtime.block_on(Children::spawn(Whom::AllInOrder, CHILDREN));
         let kernel_side = |name, kernels: &Arc<[KernelRef<u64, u64>]>| {
             let (runtime, kernels) = (&runtime, Arc::clone(kernels));
             Side::new(name, move || {
@@ -43,6 +42,12 @@ pub(crate) fn run(report: &mut Report) {
                 runtime.block_on(runtime.spawn(fail_actors(actors.clone(), failures))).unwrap()
             }),
             contenders: vec![
+                (
+                    Side::new("hand-written ractor supervisor, in order, each awaited", || {
+                        runtime.block_on(runtime.spawn(fail_actors(in_order.clone(), failures))).unwrap()
+                    }),
+                    Target::None,
+                ),
                 (kernel_side("one_for_all, inline kernels", &kernels), Target::Ratio(1.5)),
                 (kernel_side("one_for_all, inline kernels without breakers", &without_breaker), Target::None),
             ],
@@ -123,132 +128,4 @@ async fn fail_actors(children: Children, failures: usize) -> f64 {
         }
     }
     Sample::of(spans).median()
-}
-
-/// Whom the hand-written supervisor spawns again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Whom {
-    All,
-    TheFailed,
-}
-
-/// Where a hand-written supervisor publishes its children.
-#[derive(Clone)]
-pub(crate) struct Children {
-    current: Arc<Mutex<Vec<ActorRef<Ask>>>>,
-    /// Changes when all that are to be up are.
-    pub(crate) up: watch::Receiver<()>,
-}
-
-impl Children {
-    pub(crate) async fn spawn(whom: Whom, children: usize) -> Self {
-        let (told, up) = watch::channel(());
-        let current = Arc::new(Mutex::new(Vec::with_capacity(children)));
-        let owner = Owner { whom, children, current: Arc::clone(&current), told };
-        Actor::spawn(None, owner, ()).await.unwrap();
-        Self { current, up }
-    }
-
-    pub(crate) fn child(&self, index: usize) -> ActorRef<Ask> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)[index].clone()
-    }
-}
-
-/// The least supervisor of several children.
-struct Owner {
-    whom: Whom,
-    children: usize,
-    current: Arc<Mutex<Vec<ActorRef<Ask>>>>,
-    told: watch::Sender<()>,
-}
-
-/// What it knows about them.
-#[derive(Default)]
-struct Known {
-    /// Children whose end is awaited.
-    alive: usize,
-    places: HashMap<ActorId, usize>,
-}
-
-impl Owner {
-    async fn spawn_child(&self, myself: &ActorRef<Nothing>) -> Result<ActorRef<Ask>, ActorProcessingErr> {
-        Ok(Actor::spawn_linked(None, FragileActor, (), myself.get_cell()).await?.0)
-    }
-
-    async fn spawn_all(&self, myself: &ActorRef<Nothing>) -> Result<Known, ActorProcessingErr> {
-        let mut fresh = Vec::with_capacity(self.children);
-        let mut places = HashMap::new();
-        for place in 0..self.children {
-            let child = self.spawn_child(myself).await?;
-            if self.whom == Whom::TheFailed {
-                places.insert(child.get_id(), place);
-            }
-            fresh.push(child);
-        }
-        *self.lock() = fresh;
-        self.told.send_replace(());
-        Ok(Known { alive: 0, places })
-    }
-
-    async fn spawn_one(
-        &self,
-        failed: ActorId,
-        myself: &ActorRef<Nothing>,
-        known: &mut Known,
-    ) -> Result<(), ActorProcessingErr> {
-        let child = self.spawn_child(myself).await?;
-        if let Some(place) = known.places.remove(&failed) {
-            known.places.insert(child.get_id(), place);
-            self.lock()[place] = child;
-        }
-        Ok(())
-    }
-
-    fn kill_others(&self, failed: ActorId) {
-        for child in self.lock().iter().filter(|child| child.get_id() != failed) {
-            child.kill();
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<ActorRef<Ask>>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Actor for Owner {
-    type Msg = Nothing;
-    type State = Known;
-    type Arguments = ();
-
-    async fn pre_start(&self, myself: ActorRef<Nothing>, (): ()) -> Result<Known, ActorProcessingErr> {
-        self.spawn_all(&myself).await
-    }
-
-    async fn handle_supervisor_evt(
-        &self,
-        myself: ActorRef<Nothing>,
-        event: SupervisionEvent,
-        known: &mut Known,
-    ) -> Result<(), ActorProcessingErr> {
-        let failed = match event {
-            SupervisionEvent::ActorFailed(child, _) => Some(child.get_id()),
-            SupervisionEvent::ActorTerminated(..) => None,
-            SupervisionEvent::ActorStarted(_)
-            | SupervisionEvent::ProcessGroupChanged(_)
-            | SupervisionEvent::PidLifecycleEvent(_) => return Ok(()),
-        };
-        match (failed, self.whom) {
-            (Some(failed), Whom::TheFailed) => return self.spawn_one(failed, &myself, known).await,
-            (Some(failed), Whom::All) if known.alive == 0 => {
-                known.alive = self.children;
-                self.kill_others(failed);
-            }
-            _ => {}
-        }
-        known.alive = known.alive.saturating_sub(1);
-        if known.alive == 0 {
-            *known = self.spawn_all(&myself).await?;
-        }
-        Ok(())
-    }
 }
