@@ -7,14 +7,15 @@ mod kit;
 #[path = "support/tally.rs"]
 mod tally;
 
-use std::pin::pin;
 use std::sync::Arc;
 
 use kit::{DOWN_ISOLATED, Do, Latch, NONE, assert_balanced, kind, ms, soon, status};
 use rustkernel::actors::{Cause, Fact, KernelSpec, KernelState, Variant};
 use rustkernel::core::error::KernelErrorKind;
 use rustkernel::core::resilience::{RecoveryPolicy, RecoveryStrategy};
-use tally::{COUNT, DELAY, Fault, Script, Tally, TallyRef, fact, policy, runtime, standbys, tally};
+use tally::{
+    COUNT, DELAY, Fault, Script, Tally, TallyRef, fact, fact_in_time, policy, runtime, standbys, tally,
+};
 
 fn replicated(script: &Arc<Script>) -> KernelSpec<Tally> {
     tally(script).replicas(1).recovery(policy(RecoveryStrategy::UseReplica))
@@ -308,17 +309,8 @@ async fn standbys_of_a_supervisor_that_was_killed_are_gone_with_it() {
         let kernel = runtime.kernel::<Do, tally::Told>("a/b").unwrap();
         let mut events = runtime.events();
         assert!(runtime.root().kill_child("group").await.unwrap());
-        {
-            // The supervisor's delay begins when what it has left behind is gone.
-            let mut warm = pin!(fact(&mut events, |fact| matches!(fact, Fact::StandbyReady { .. })));
-            loop {
-                tokio::select! {
-                    biased;
-                    _ = &mut warm => break,
-                    () = tokio::task::yield_now() => hand.advance(DELAY),
-                }
-            }
-        }
+        // The supervisor's delay begins when what it has left behind is gone.
+        fact_in_time(&mut events, &hand, |fact| matches!(fact, Fact::StandbyReady { .. })).await;
         let served_by = next(&kernel).await.0;
         assert_eq!(status(&runtime, "a/b").await.standbys, 1, "only its own");
         soon(kernel.call(Do::Panic, NONE)).await.unwrap_err();

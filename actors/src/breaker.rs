@@ -30,8 +30,8 @@ pub(crate) enum BreakerMsg {
     ProbeOut { slot: u32, generation: u64 },
     /// The timer rang for `generation`.
     Timer { slot: u32, generation: u64 },
-    /// The kernel has a new incarnation, which proves itself with probes.
-    Restarted { slot: u32 },
+    /// The kernel has a new incarnation, which proves itself with probes; with a `trusted` one a closed gate stays closed.
+    Restarted { slot: u32, trusted: bool },
     /// The operator's word. `done` is told when it is published.
     Command { slot: u32, command: BreakerCommand, done: oneshot::Sender<bool> },
 }
@@ -119,9 +119,10 @@ impl Actor for BreakerActor {
                 let current = breaker.machine.generation() == generation;
                 if current { breaker.machine.on_timer(now) } else { None }
             }),
-            BreakerMsg::Restarted { slot } => {
-                self.with(breakers, slot, |breaker| breaker.machine.force_half_open(now))
-            }
+            BreakerMsg::Restarted { slot, trusted } => self.with(breakers, slot, |breaker| {
+                let stays = trusted && breaker.machine.mode() == BreakerMode::Closed;
+                if stays { None } else { breaker.machine.force_half_open(now) }
+            }),
             BreakerMsg::Command { slot, command, done } => {
                 let known = breakers.contains_key(&slot);
                 self.with(breakers, slot, |breaker| breaker.command(command, now));

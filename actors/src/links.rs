@@ -14,6 +14,7 @@ use crate::checkpoint::Vault;
 use crate::gate::Report;
 use crate::home::Home;
 use crate::operator::Operator;
+use crate::recovery::RecoveryMsg;
 use crate::timer::{Alarm, Timer};
 
 /// A runtime's shared parts. Reports to an actor that is gone are dropped: its end is noticed elsewhere.
@@ -28,7 +29,10 @@ pub(crate) struct Links {
     root: Arc<Home>,
     /// Where checkpoints are kept beyond this process, if anywhere.
     pub(crate) vault: Option<Arc<Vault>>,
+    draining: AtomicBool,
     shut_down: AtomicBool,
+    /// Whether the root has still to look whether the tree is idle.
+    idle_told: AtomicBool,
     pub(crate) endings: Endings,
 }
 
@@ -41,7 +45,9 @@ impl Links {
             breaker: OnceLock::new(),
             root: Arc::default(),
             vault: vault.map(Arc::new),
+            draining: AtomicBool::new(false),
             shut_down: AtomicBool::new(false),
+            idle_told: AtomicBool::new(false),
             endings: Endings::default(),
         }
     }
@@ -55,6 +61,27 @@ impl Links {
     /// The root of the tree.
     pub(crate) fn root(&self) -> &Arc<Home> {
         &self.root
+    }
+
+    /// The whole tree is draining: what restarts now takes nothing new either.
+    pub(crate) fn mark_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Some slot has nothing left. While the root has one such message ahead of it, another says nothing new.
+    pub(crate) fn tell_root_idle(&self) {
+        if !self.idle_told.swap(true, Ordering::AcqRel) && !self.root.tell(RecoveryMsg::Idle { slot: None }) {
+            self.idle_told.store(false, Ordering::Release);
+        }
+    }
+
+    /// The root is about to look.
+    pub(crate) fn idle_heard(&self) {
+        self.idle_told.store(false, Ordering::Release);
     }
 
     /// The recovery actor is about to end because it was asked to.

@@ -252,6 +252,9 @@ impl Recovery {
             Declaration::Kernel(plan) => {
                 self.slots.insert(plan.slot, key);
                 let plan = Arc::clone(plan);
+                if !self.env.links.is_draining() {
+                    plan.kernel.undrain();
+                }
                 Body::Kernel(Box::new(KernelChild::new(plan, &self.env.links, &self.node.home)))
             }
             Declaration::Task(_) => Body::Task(None),

@@ -105,9 +105,8 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         links: Arc<Links>,
         home: Arc<Home>,
     ) -> Arc<Self> {
-        let ledger = Ledger::new(rules.bounds).with_relief(rules.has_relief);
         let state = State {
-            ledger,
+            ledger: Ledger::new(rules.bounds),
             incarnation: None,
             successors: VecDeque::new(),
             standbys: Vec::new(),
@@ -150,6 +149,10 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         // Made before the lock is taken; a refusal takes it apart again.
         let request = Arc::new(Request { input, permit, budget: timing.budget, way });
         let mut state = self.lock();
+        if matches!(state.ledger.life, Life::Waiting(_)) {
+            let has_relief = self.rules.has_degraded || !state.standbys.is_empty();
+            state.ledger.set_relief(has_relief);
+        }
         let verdict = if remaining.is_zero() {
             Err(KernelErrorKind::DeadlineExceeded)
         } else {
@@ -237,7 +240,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     /// A draining slot has nothing left: its supervisor may be waiting for that, and so may the shutdown of all.
     fn tell_idle(&self) {
         self.home.tell(RecoveryMsg::Idle { slot: Some(self.index) });
-        self.links.root().tell(RecoveryMsg::Idle { slot: None });
+        self.links.tell_root_idle();
     }
 
     fn lock(&self) -> MutexGuard<'_, State<I, O>> {

@@ -61,10 +61,17 @@ enum Step {
     #[default]
     AllServe,
     /// So many ends are awaited.
-    Killing { alive: usize },
+    Killing {
+        alive: usize,
+    },
     /// Those before `next` live, except for the failed one.
-    KillingInOrder { failed: ActorId, next: usize },
-    SpawningInOrder { fresh: Vec<ActorRef<Ask>> },
+    KillingInOrder {
+        failed: ActorId,
+        next: usize,
+    },
+    SpawningInOrder {
+        fresh: Vec<ActorRef<Ask>>,
+    },
 }
 
 impl Owner {

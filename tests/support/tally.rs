@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test file uses its own part of the kit")]
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -42,6 +43,8 @@ pub(crate) type TallyRef = KernelRef<Do, Told>;
 pub(crate) struct Script {
     /// Factories called so far, all of them together.
     made: watch::Sender<usize>,
+    /// Instances that are alive.
+    living: watch::Sender<usize>,
     /// What a factory does: by the name that it gives, until that is taken back.
     broken: Mutex<HashMap<&'static str, Fault>>,
     /// Restores that are still to fail.
@@ -63,6 +66,7 @@ impl Script {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             made: watch::Sender::new(0),
+            living: watch::Sender::new(0),
             broken: Mutex::default(),
             restores_to_fail: AtomicU32::new(0),
             checkpoints_to_fail: AtomicU32::new(0),
@@ -100,6 +104,15 @@ impl Script {
         soon(self.made.subscribe().wait_for(|made| *made >= count)).await.unwrap();
     }
 
+    pub(crate) fn living(&self) -> usize {
+        *self.living.borrow()
+    }
+
+    /// Waits until so many instances are alive.
+    pub(crate) async fn lives(&self, count: usize) {
+        soon(self.living.subscribe().wait_for(|living| *living == count)).await.unwrap();
+    }
+
     /// A factory.
     pub(crate) fn maker(self: &Arc<Self>, who: &'static str) -> impl Fn() -> Tally + Send + Sync + use<> {
         let script = Arc::clone(self);
@@ -111,6 +124,7 @@ impl Script {
                 Some(Fault::Blocks(door)) => door.block(),
                 None => {}
             }
+            script.living.send_modify(|living| *living += 1);
             Tally { who, count: 0, script: Arc::clone(&script) }
         }
     }
@@ -127,6 +141,12 @@ pub(crate) struct Tally {
     who: &'static str,
     count: u64,
     script: Arc<Script>,
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        self.script.living.send_modify(|living| *living -= 1);
+    }
 }
 
 impl Kernel for Tally {
@@ -201,6 +221,22 @@ pub(crate) fn backup() -> DeviceId {
 
 pub(crate) async fn fact(events: &mut Events, wanted: impl FnMut(&Fact) -> bool) -> Fact {
     soon(events.find("a/b", wanted)).await.unwrap().fact
+}
+
+/// The same while time passes: for what follows a delay that begins nobody knows when. It passes slowly, lest a start be late.
+pub(crate) async fn fact_in_time(
+    events: &mut Events,
+    hand: &ClockHand,
+    wanted: impl FnMut(&Fact) -> bool,
+) -> Fact {
+    let mut found = pin!(fact(events, wanted));
+    loop {
+        tokio::select! {
+            biased;
+            fact = &mut found => return fact,
+            () = tokio::task::yield_now() => hand.advance(ms(1)),
+        }
+    }
 }
 
 /// Waits until the kernel has so many warm standbys.

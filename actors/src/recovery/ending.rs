@@ -13,7 +13,7 @@ use rustkernel_core::supervision::End;
 use tokio::sync::oneshot;
 
 use super::message::ChildError;
-use super::{Myself, Recovery, RecoveryMsg};
+use super::{KernelPlan, Myself, Recovery, RecoveryMsg};
 use crate::cause::Cause;
 use crate::home::Home;
 use crate::operator::Fact;
@@ -33,6 +33,9 @@ pub struct ShutdownReport {
 /// A shutdown under way: first every slot drains, then the children stop one by one.
 pub(super) struct Shutdown {
     draining: bool,
+    /// The kernels as they were when it began; those before this one have been seen idle.
+    kernels: Vec<Arc<KernelPlan>>,
+    seen_idle: usize,
     /// What had ended before it began.
     before: (usize, usize),
     /// Everybody who asked.
@@ -50,6 +53,20 @@ impl Alarm for ShutdownAlarm {
     }
 }
 
+impl Shutdown {
+    /// Whether it is worth while to look at every kernel: not while the first one that was busy at the last look is busy still. Many
+    /// kernels that end one by one are so looked at once each, not all of them each time.
+    fn may_be_quiet(&mut self) -> bool {
+        let rest = self.kernels[self.seen_idle..].iter();
+        self.seen_idle += rest.take_while(|plan| plan.kernel.is_idle()).count();
+        let all = self.seen_idle == self.kernels.len();
+        if all {
+            self.seen_idle = 0;
+        }
+        all
+    }
+}
+
 impl Recovery {
     pub(super) fn shut_down(&mut self, grace: Duration, done: oneshot::Sender<ShutdownReport>) {
         if let Some(shutdown) = &mut self.shutdown {
@@ -59,10 +76,13 @@ impl Recovery {
         let alarm = Arc::new(ShutdownAlarm(Arc::downgrade(&self.node.home)));
         self.env.links.schedule_after(grace, &alarm, 0);
         let before = self.endings();
-        self.shutdown = Some(Shutdown { draining: true, before, done: vec![done], _alarm: alarm });
-        for plan in self.node.kernels() {
+        self.env.links.mark_draining();
+        let kernels = self.node.kernels();
+        for plan in &kernels {
             plan.kernel.drain();
         }
+        self.shutdown =
+            Some(Shutdown { draining: true, kernels, seen_idle: 0, before, done: vec![done], _alarm: alarm });
         self.idle(None, self.now());
     }
 
@@ -77,7 +97,12 @@ impl Recovery {
                 name.into_iter().for_each(|name| self.stop_now(&name));
             }
         }
-        if self.shutdown.as_ref().is_some_and(|shutdown| shutdown.draining) && self.is_quiet() {
+        if slot.is_none() {
+            self.env.links.idle_heard();
+        }
+        let may_be_quiet =
+            self.shutdown.as_mut().is_some_and(|shutdown| shutdown.draining && shutdown.may_be_quiet());
+        if may_be_quiet && self.is_quiet() {
             self.stop_draining(now);
         }
     }

@@ -217,11 +217,9 @@ impl Recovery {
             // Somebody else serves by now.
             return;
         }
-        let life = kernel.life;
         if !kernel.served || restart == Restart::Temporary {
             // One that never served is not kept: whoever started it is told. A temporary one is not started again.
-            self.machine.on_exit(key, life, Exit::Abnormal, None, now);
-            return;
+            return self.ends_for_good(key);
         }
         // That it is being started says nothing: the life that was to serve may have failed before its degraded path took its place.
         let comes_back =
@@ -288,7 +286,7 @@ impl Recovery {
                 self.degrade(key, myself).await;
             }
             Decision::Failover => {
-                kernel.variant = Variant::Backup;
+                kernel.move_to(Variant::Backup);
                 let to = kernel.plan.device_of(Variant::Backup);
                 kernel.dismiss(now, |role| matches!(role, Role::Standby | Role::Successor(_)));
                 // A degraded path that answers goes on until the backup is ready.
@@ -330,10 +328,13 @@ impl Recovery {
         kernel.timers.clear(Due::Standby);
         kernel.set_phase(Phase::Isolated, now);
         kernel.plan.kernel.close(reason);
+        // Whoever waits for its standbys waits no longer: there will be none.
+        kernel.complete = true;
         let slot = kernel.plan.slot;
         let id = kernel.plan.kernel.id().clone();
         self.machine.hold(key, now);
         self.env.links.operator.tell(Some(&id), Fact::Isolated { cause });
+        self.tell_started(key);
         // A drain of this one, or a shutdown, may have waited for it.
         self.idle(Some(slot), now);
     }

@@ -54,6 +54,21 @@ impl Recovery {
         }
     }
 
+    /// The kernel's failure is its last: what else there is of it ends, too, and then its supervisor hears of it.
+    pub(super) fn ends_for_good(&mut self, key: ChildKey) {
+        let now = self.now();
+        let Some(kernel) = self.kernel(key) else { return };
+        kernel.exit = Some(Exit::Abnormal);
+        kernel.set_phase(Phase::Stopping, now);
+        kernel.timers.clear(Due::Rebuild);
+        kernel.timers.clear(Due::Standby);
+        kernel.timers.clear(Due::Drain);
+        kernel.dismiss(now, |_| true);
+        if kernel.lives.is_empty() {
+            self.kernel_gone(key);
+        }
+    }
+
     pub(super) fn abandon_kernel(&mut self, key: ChildKey) {
         let Some(kernel) = self.kernel(key) else { return };
         let numbers: Vec<u64> = kernel.lives.iter().map(Life::number).collect();
@@ -84,8 +99,9 @@ impl Recovery {
             // Its supervisor ends, and nobody else will say so.
             self.env.links.operator.tell(Some(&id), Fact::Stopped);
         }
+        let exit = self.kernel(key).and_then(|kernel| kernel.exit.take()).unwrap_or(Exit::Shutdown);
         if let Some(life) = self.machine.child(key).map(|view| view.life) {
-            self.machine.on_exit(key, life, Exit::Shutdown, None, now);
+            self.machine.on_exit(key, life, exit, None, now);
         }
     }
 

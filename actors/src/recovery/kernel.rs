@@ -137,7 +137,9 @@ impl Recovery {
             // It was told to end before it could say that it serves.
             return;
         }
-        let number = kernel.present().map_or(0, Life::number);
+        let present = kernel.present();
+        let number = present.map_or(0, Life::number);
+        let trusted = present.is_some_and(Life::is_trusted);
         kernel.set_phase(Phase::Serving, now);
         if kernel.draining {
             kernel.timers.set(Due::Drain, now + kernel.plan.grace);
@@ -152,7 +154,7 @@ impl Recovery {
             kernel.timers.set(Due::Standby, now);
         }
         if number > 1 {
-            self.env.links.to_breaker(BreakerMsg::Restarted { slot });
+            self.env.links.to_breaker(BreakerMsg::Restarted { slot, trusted });
         }
         self.machine.on_started(key, life, now);
         self.tell_started(key);
@@ -221,7 +223,7 @@ impl Recovery {
                 let _ = done.send(Ok(()));
             }
             Some(Purpose::FailBack(done)) => {
-                kernel.variant = Variant::Main;
+                kernel.move_to(Variant::Main);
                 kernel.recovery.set_failed_over(false);
                 self.env.links.operator.tell(Some(&id), Fact::Recovered);
                 let _ = done.send(Ok(()));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ractor::ActorCell;
 use rustkernel_core::clock::Timestamp;
 use rustkernel_core::recovery::RecoveryMachine;
+use rustkernel_core::supervision::Exit;
 use tokio::sync::oneshot;
 
 use super::message::{HandOverError, RecoveryMsg};
@@ -47,6 +48,8 @@ pub(super) struct KernelChild {
     pub(super) complete: bool,
     /// A drain was asked for; a stop follows when the slot is empty.
     pub(super) draining: bool,
+    /// How it has ended for good, to be told when nothing of it is left.
+    pub(super) exit: Option<Exit>,
     /// How long the last start took.
     pub(super) start_takes: Duration,
     pub(super) timers: Timers,
@@ -101,17 +104,23 @@ pub(super) enum Stage {
 impl KernelChild {
     pub(super) fn new(plan: Arc<KernelPlan>, links: &Arc<Links>, home: &Arc<Home>) -> Self {
         let timers = Timers::new(plan.slot, links, home);
+        let mut recovery = plan.recovery.clone();
+        let variant = plan.variant();
+        if variant == Variant::Backup {
+            recovery.set_failed_over(true);
+        }
         Self {
-            recovery: plan.recovery.clone(),
+            recovery,
             plan,
             lives: Vec::with_capacity(1),
             phase: Phase::Starting,
             since: links.timer.clock().now(),
             life: 0,
-            variant: Variant::Main,
+            variant,
             served: false,
             complete: false,
             draining: false,
+            exit: None,
             start_takes: Duration::ZERO,
             timers,
         }
@@ -121,6 +130,12 @@ impl KernelChild {
         self.served |= phase == Phase::Serving;
         self.phase = phase;
         self.since = now;
+    }
+
+    /// The next lives run on the backup device, or on the kernel's own again.
+    pub(super) fn move_to(&mut self, variant: Variant) {
+        self.variant = variant;
+        self.plan.set_variant(variant);
     }
 
     pub(super) fn life(&mut self, number: u64) -> Option<&mut Life> {
@@ -215,6 +230,12 @@ impl Purpose {
 impl Life {
     pub(super) fn number(&self) -> u64 {
         self.incarnation.number
+    }
+
+    /// Whether it serves though nothing of its kind has failed: a hand-over that was asked for, or the degraded path.
+    pub(super) fn is_trusted(&self) -> bool {
+        let planned = matches!(self.pending, Some(Purpose::Replace(..) | Purpose::FailBack(_)));
+        planned || self.incarnation.variant == Variant::Degraded
     }
 
     /// Whether its thread still runs.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -95,6 +96,8 @@ pub(crate) struct KernelPlan {
     pub(crate) replicas: usize,
     /// As it begins, for every life of its supervisor.
     pub(crate) recovery: RecoveryMachine,
+    /// Whether it has moved to its backup device. A restart of its supervisor does not bring it back.
+    pub(crate) has_moved: AtomicBool,
     /// How long a life whose actor was killed may take to notice.
     pub(crate) grace: Duration,
     /// How long a life may take to start.
@@ -139,6 +142,15 @@ impl KernelPlan {
             (Variant::Backup, Some((device, _))) => *device,
             (Variant::Main | Variant::Degraded | Variant::Backup, _) => version.device,
         }
+    }
+
+    /// What its lives are made from.
+    pub(crate) fn variant(&self) -> Variant {
+        if self.has_moved.load(Ordering::Acquire) { Variant::Backup } else { Variant::Main }
+    }
+
+    pub(crate) fn set_variant(&self, variant: Variant) {
+        self.has_moved.store(variant == Variant::Backup, Ordering::Release);
     }
 
     pub(crate) fn has_backup(&self) -> bool {

@@ -184,6 +184,10 @@ impl Recovery {
         let fact = Fact::Stopped;
         self.env.links.operator.tell_child(&self.node.name, &name, fact);
         self.reset_kernel(key);
+        if let Some(kernel) = self.kernel(key) {
+            // Whoever starts it again means it: also one that was held for an operator.
+            kernel.recovery.on_resume();
+        }
         self.tell_started(key);
         let Some(child) = self.children.get_mut(&key) else { return };
         if child.leaves {

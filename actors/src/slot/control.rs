@@ -54,6 +54,8 @@ pub(crate) trait Supervised: Send + Sync {
     /// Takes nothing new from callers; chains that are on their way still get through. Says through
     /// [`RecoveryMsg::Idle`] when nothing is left.
     fn drain(&self);
+    /// A new life of its supervisor has it: a drain for the sake of a stop that did not come about is over.
+    fn undrain(&self);
     /// Whether nothing waits and nothing runs.
     fn is_idle(&self) -> bool;
     /// The incarnation ends after its current request; what waits stays, to be answered by [`close`](Self::close).
@@ -98,6 +100,7 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
         let mut state = self.lock();
         debug_assert!(state.ledger.running.is_none(), "who is replaced has nothing in hand");
         let wakers = state.ledger.fence();
+        let left = state.ledger.take_running();
         if state.ledger.life != Life::Draining {
             state.ledger.life = Life::Starting;
         }
@@ -106,6 +109,9 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
         state.incarnation = Some(Arc::clone(&incarnation));
         drop(state);
         wake(wakers.into_iter().flatten());
+        if let Some(suspect) = unsettled(left) {
+            self.resolve(suspect, KernelErrorKind::Crashed, &Cause::Killed);
+        }
         incarnation
     }
 
@@ -208,6 +214,13 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
         let sleeper = state.ledger.take_sleeper();
         drop(state);
         wake(sleeper);
+    }
+
+    fn undrain(&self) {
+        let mut state = self.lock();
+        if state.ledger.life == Life::Draining {
+            state.ledger.life = Life::Starting;
+        }
     }
 
     fn is_idle(&self) -> bool {

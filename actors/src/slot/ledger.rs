@@ -204,9 +204,9 @@ impl<R: Clone> Ledger<R> {
         }
     }
 
-    /// The same slot with somebody who can answer while no incarnation is there.
-    pub(crate) fn with_relief(self, has_relief: bool) -> Self {
-        Self { has_relief, ..self }
+    /// Whether somebody can answer while no incarnation is there.
+    pub(crate) fn set_relief(&mut self, has_relief: bool) {
+        self.has_relief = has_relief;
     }
 
     /// When the first of the requests that wait, or run unanswered, has to be answered.

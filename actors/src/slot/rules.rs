@@ -40,8 +40,8 @@ pub(crate) struct Rules<I> {
     pub(crate) checkpoint_after: Option<Duration>,
     /// Whether standbys take every checkpoint as it comes, instead of the newest when they take over.
     pub(crate) replicas_follow: bool,
-    /// Whether a standby or a degraded path can answer while no incarnation is there.
-    pub(crate) has_relief: bool,
+    /// Whether a degraded path can answer while no incarnation is there.
+    pub(crate) has_degraded: bool,
     pub(crate) codec: Option<Codec<I>>,
 }
 

@@ -1,5 +1,6 @@
 //! From a spec to what the supervisor needs: everything checked, the slot made, the name taken.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -101,7 +102,7 @@ impl<K: LocalKernel> KernelSpec<K> {
             checkpoint_every: self.checkpoint_every,
             checkpoint_after: self.checkpoint_after,
             replicas_follow: self.replicas_follow,
-            has_relief: targets.replica || targets.degraded,
+            has_degraded: targets.degraded,
             codec: self.codec,
         };
         let spec = ChildSpec { name: self.id.into(), kind: ChildKind::Kernel, rules: self.rules };
@@ -188,6 +189,7 @@ impl<K: LocalKernel> Checked<K> {
             slot: index,
             replicas,
             recovery,
+            has_moved: AtomicBool::new(false),
             grace: grace_of(spec.rules.shutdown),
             start_limit,
             free_name: Box::new(move || {

@@ -207,6 +207,11 @@ impl Child {
         matches!(self.stage, Stage::Starting | Stage::Stopping { .. })
     }
 
+    /// Whether something of it may be alive though its life is over: a kernel's standby, or what answers in its place.
+    pub(super) fn may_leave_something(&self) -> bool {
+        self.spec.kind == ChildKind::Kernel
+    }
+
     pub(super) fn is_temporary(&self) -> bool {
         self.spec.rules.restart == Restart::Temporary
     }

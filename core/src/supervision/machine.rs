@@ -4,14 +4,17 @@
 //! |---|---|---|---|---|---|
 //! | starting | up | boot: the supervisor ends; asked for: forgotten or down; else failed | as start failed | - | stopping |
 //! | up | - | - | down, forgotten, or failed; gone if its group is being stopped | - | stopping |
-//! | delayed | - | - | - | starting | down |
-//! | planned | - | - | - | - (its group starts it) | down |
+//! | delayed | - | - | - | starting | down; a kernel: stopping |
+//! | planned | - | - | - | - (its group starts it) | down; a kernel: stopping |
 //! | stopping | - | gone | gone | kill, then let go | - |
 //! | held | - | gone | gone | - | stopping |
 //! | down | - | - | - | - | - |
 //!
 //! *Failed* costs a restart of the intensity and means: delayed (one_for_one, dynamic), or the group is restarted. *Gone* means
 //! planned again (its group restarts), down, or forgotten (temporary and dynamic children).
+//!
+//! A kernel whose life is over may have more than that life: a standby, a degraded path that answers, a successor. One that is not to
+//! come back, after all, is therefore *held* or *stopping* until whoever acts says that nothing of it is left.
 //!
 //! A group restart is a [`Plan`]: stop what is alive in it in reverse order, each awaited; wait for the delay; start everything in
 //! order, each awaited. A child that fails while its group is being stopped joins the plan at no cost; one that fails later begins a
@@ -225,10 +228,10 @@ impl SupervisorMachine {
         resumes
     }
 
-    /// The child's life has ended, nothing of it is left, and neither has its own policy anything left: the supervisor ends.
+    /// The child's life has ended, and its own policy has nothing left: the supervisor ends.
     pub fn escalate(&mut self, child: ChildKey, now: Timestamp) {
         if self.children.contains_key(&child) {
-            self.set_stage(child, Stage::Down);
+            self.lay_down(child);
             self.end(End::Escalated { child }, now);
             self.advance(now);
         }
@@ -436,11 +439,11 @@ impl SupervisorMachine {
     /// A child has failed and comes back, if the intensity allows.
     fn failed(&mut self, child: ChildKey, retry_at: Option<Timestamp>, now: Timestamp) {
         if matches!(self.mode, Mode::Ending(..) | Mode::Ended) {
-            return self.set_stage(child, Stage::Down);
+            return self.lay_down(child);
         }
         let joins = self.is_stopping_group_of(child);
         if !joins && !self.intensity.spend(now) {
-            self.set_stage(child, Stage::Down);
+            self.lay_down(child);
             return self.end(End::Intensity { child }, now);
         }
         let in_period = self.intensity.spent(now);
@@ -456,6 +459,12 @@ impl SupervisorMachine {
             Strategy::OneForAll => self.plan_restart(FIRST, child, at),
             Strategy::RestForOne => self.plan_restart(child, child, at),
         }
+    }
+
+    /// A child whose life is over does not come back while its supervisor ends.
+    fn lay_down(&mut self, child: ChildKey) {
+        let left = self.children.get(&child).is_some_and(Child::may_leave_something);
+        self.set_stage(child, if left { Stage::Held } else { Stage::Down });
     }
 
     fn settle(&mut self, child: ChildKey) {

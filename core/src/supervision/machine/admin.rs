@@ -4,7 +4,7 @@ use super::{Mode, Stage, SupervisorMachine, Then};
 use crate::clock::Timestamp;
 use crate::resilience::InvalidConfig;
 use crate::supervision::action::End;
-use crate::supervision::child::{Ask, ChildKey, ChildSpec};
+use crate::supervision::child::{Ask, Child, ChildKey, ChildSpec};
 use crate::supervision::config::Strategy;
 
 /// Why a supervisor does not do what it is asked. Nothing has changed.
@@ -72,12 +72,14 @@ impl SupervisorMachine {
         if matches!(self.mode, Mode::Ending(..) | Mode::Ended) {
             return Ok(key);
         }
+        let left = self.children.get(&key).is_some_and(Child::may_leave_something);
         match stage {
             Stage::Down => {}
             Stage::Starting | Stage::Up | Stage::Held => self.stop(key, Then::Stay, now),
             Stage::Stopping { until, killed, .. } => {
                 self.set_stage(key, Stage::Stopping { until, killed, then: Then::Stay });
             }
+            Stage::Delayed { .. } | Stage::Planned if left => self.stop(key, Then::Stay, now),
             Stage::Delayed { .. } | Stage::Planned => self.gone(key),
         }
         self.advance(now);

@@ -152,7 +152,7 @@ impl SupervisorMachine {
         let waiting = |stage| matches!(stage, Stage::Delayed { .. } | Stage::Planned);
         let waits = self.children.iter().filter(|(_, child)| waiting(child.stage)).map(|(key, _)| *key);
         for key in waits.collect::<Vec<_>>() {
-            self.set_stage(key, Stage::Down);
+            self.lay_down(key);
         }
         if self.config.strategy == Strategy::Dynamic {
             // In no order, so all at once: the slowest decides, not the sum.

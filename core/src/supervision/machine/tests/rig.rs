@@ -222,10 +222,14 @@ impl Rig {
 
     fn stop(&mut self, how: &str, name: &str, exit: Exit) {
         self.log.push(format!("{how} {name}"));
-        if !self.slow.contains(name) {
-            let (child, life) = self.end_life(name);
-            self.machine.on_exit(child, life, exit, None, self.now);
+        if self.slow.contains(name) {
+            return;
         }
+        // What is left of a kernel is stopped though its life is over.
+        let key = self.key(name);
+        let last = self.machine.child(key).map_or(0, |view| view.life);
+        let life = self.lives.remove(name).unwrap_or(last);
+        self.machine.on_exit(key, life, exit, None, self.now);
     }
 }
 
@@ -250,6 +254,11 @@ pub(super) fn transient(name: &str) -> ChildSpec {
 
 pub(super) fn temporary(name: &str) -> ChildSpec {
     child(name, Restart::Temporary)
+}
+
+pub(super) fn kernel(mut spec: ChildSpec) -> ChildSpec {
+    spec.kind = ChildKind::Kernel;
+    spec
 }
 
 pub(super) fn stopped_by(shutdown: Shutdown, mut spec: ChildSpec) -> ChildSpec {

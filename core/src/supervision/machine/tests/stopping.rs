@@ -1,7 +1,7 @@
 //! How children are stopped, and how a supervisor ends.
 
 use super::super::*;
-use super::rig::{Rig, config, ms, permanent, permanents, stopped_by, temporary};
+use super::rig::{Rig, config, kernel, ms, permanent, permanents, stopped_by, temporary};
 
 fn rig_of_one(shutdown: Shutdown) -> Rig {
     let mut rig = Rig::new(config(Strategy::OneForOne), [stopped_by(shutdown, permanent("a"))]);
@@ -230,4 +230,42 @@ fn a_child_that_is_stopped_before_it_was_ever_up_never_was() {
     rig.tell(|machine, now| machine.terminate_child("a", now)).unwrap();
     rig.gone("a");
     assert_eq!((rig.log().as_str(), rig.states().as_str()), ("start a, stop a, forget a", ""));
+}
+
+/// A standby or a degraded path of it may be alive.
+#[test]
+fn a_kernel_in_its_delay_is_stopped_before_it_is_down() {
+    let mut rig = Rig::new(config(Strategy::OneForOne), [kernel(permanent("k"))]);
+    rig.exit_until("k", Exit::Abnormal, 500);
+    rig.log();
+    rig.slow("k");
+    rig.tell(|machine, now| machine.terminate_child("k", now)).unwrap();
+    assert_eq!((rig.log().as_str(), rig.states().as_str()), ("stop k", "k stopping"));
+    let (k, life) = (rig.key("k"), 1);
+    rig.tell(|machine, now| machine.on_exit(k, life, Exit::Shutdown, None, now));
+    rig.pass(10_000);
+    assert_eq!((rig.log().as_str(), rig.states().as_str()), ("settled k", "k down"));
+}
+
+#[test]
+fn a_supervisor_that_ends_stops_what_is_left_of_its_kernels_in_their_turn() {
+    let spec = || [kernel(permanent("k")), permanent("t"), kernel(permanent("l"))];
+    // Told to.
+    let mut rig = Rig::new(config(Strategy::OneForOne), spec());
+    rig.exit_until("k", Exit::Abnormal, 500);
+    rig.log();
+    rig.tell(SupervisorMachine::shut_down);
+    assert_eq!(rig.log(), "stop l, stop t, stop k, end stopped");
+    // Its intensity, one, is used up by the failure of the other kernel.
+    let mut rig = Rig::new(config(Strategy::OneForOne), spec());
+    rig.exit_until("k", Exit::Abnormal, 500);
+    rig.log();
+    rig.exit("l", Exit::Abnormal);
+    assert_eq!(rig.log(), "stop l, stop t, stop k, end intensity l");
+    // The kernel's own policy has nothing left.
+    let mut rig = Rig::new(config(Strategy::OneForOne), spec());
+    let k = rig.ends_unheard("k");
+    rig.log();
+    rig.tell(|machine, now| machine.escalate(k, now));
+    assert_eq!(rig.log(), "stop l, stop t, stop k, end escalated k");
 }
