@@ -231,7 +231,8 @@ impl<K: LocalKernel> KernelSpec<K> {
         self
     }
 
-    /// What follows when the policy's own escalation has not helped, in this order; after the last, the supervisor decides.
+    /// What follows when the policy's own escalation has not helped, in this order; after the last, the supervisor decides. Nothing may follow
+    /// [`NotifyOperator`](RecoveryStrategy::NotifyOperator), the escalation of the default policy.
     #[must_use]
     pub fn escalations(mut self, further: impl IntoIterator<Item = RecoveryStrategy>) -> Self {
         self.escalations = further.into_iter().collect();
