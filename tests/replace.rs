@@ -319,6 +319,40 @@ async fn a_version_whose_state_is_another_refuses_no_checkpoint() {
     }
 }
 
+/// The bytes of a count were read as a debt: the new version went on from -1.
+#[tokio::test]
+async fn a_version_whose_state_only_looks_alike_is_refused_by_name() {
+    struct Debt(i64);
+    impl Kernel for Debt {
+        type Input = Do;
+        type Output = Told;
+
+        async fn execute(&mut self, _: &Do, cx: &mut Context<'_>) -> Result<Told> {
+            Ok(Told { who: "debt", life: cx.incarnation(), count: self.0.unsigned_abs(), attempt: 1 })
+        }
+    }
+    impl CheckpointableKernel for Debt {
+        type Checkpoint = i64;
+
+        async fn checkpoint(&self) -> Result<i64> {
+            Ok(self.0)
+        }
+
+        async fn restore(&mut self, checkpoint: i64) -> Result<()> {
+            self.0 = checkpoint;
+            Ok(())
+        }
+    }
+    let (runtime, _hand) = runtime().await;
+    let kernel = soon(runtime.spawn(tally(&Script::new()))).await.unwrap();
+    assert_eq!(next(&kernel).await, ("main", 1));
+    let error = soon(runtime.replace(KernelSpec::new("a/b", || Debt(0)).checkpointed())).await.unwrap_err();
+    let HandOverError::Start(Cause::StartFailed(text)) = &error else { panic!("{error}") };
+    assert!(text.contains("it holds `u64`, not `i64`"), "{text}");
+    assert_eq!(next(&kernel).await, ("main", 2));
+    assert_balanced(&kernel);
+}
+
 #[tokio::test]
 async fn a_last_checkpoint_that_cannot_be_taken_leaves_the_old_version_serving() {
     let (runtime, _hand) = runtime().await;
