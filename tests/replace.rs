@@ -218,6 +218,7 @@ async fn a_kernel_of_a_runtime_that_shuts_down_is_not_replaced() {
     assert_balanced(&kernel);
 }
 
+/// On one thread, so that a version that runs inline has said that it is ready as soon as anybody hears of its restore.
 #[tokio::test]
 async fn a_version_that_waits_takes_over_from_one_that_hangs_or_dies() {
     for hang in [false, true] {
@@ -231,9 +232,10 @@ async fn a_version_that_waits_takes_over_from_one_that_hangs_or_dies() {
         let in_hand = kernel.try_call(input, NONE).unwrap();
         let queued = kernel.try_call(COUNT, NONE).unwrap();
         door.arrived(1).await;
-        let replaced = replacing(&runtime, version(&script, "second"));
+        let replaced = replacing(&runtime, version(&script, "second").inline());
         script.has_restored(1).await;
-        // It has been told that the new version is ready as soon as the next order is obeyed, or the one after.
+        // Asked after the new version has spoken, it answers when it has heard it.
+        assert_eq!(status(&runtime, "a/b").await.incarnation, 1, "the old one has a request in hand");
         if hang {
             hand.advance(ms(500));
         } else {
@@ -241,13 +243,12 @@ async fn a_version_that_waits_takes_over_from_one_that_hangs_or_dies() {
         }
         let expected = if hang { KernelErrorKind::Hung } else { KernelErrorKind::Crashed };
         assert_eq!(kind(soon(in_hand).await), expected);
-        let replaced = soon(replaced).await.unwrap();
-        let queued = soon(queued).await;
-        if replaced.is_ok() {
-            let told = queued.unwrap();
-            assert_eq!((told.who, told.count), ("second", 2));
-            assert_eq!(status(&runtime, "a/b").await.state, KernelState::Serving);
-        }
+        soon(replaced).await.unwrap().unwrap();
+        let told = soon(queued).await.unwrap();
+        assert_eq!((told.who, told.count, told.life), ("second", 2, 2));
+        let now = status(&runtime, "a/b").await;
+        assert_eq!((now.state, now.restarts), (KernelState::Serving, 0), "by no restart");
+        assert_eq!(next(&kernel).await, ("second", 3));
         door.open();
         assert_balanced(&kernel);
     }
