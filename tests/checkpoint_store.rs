@@ -5,11 +5,13 @@
 use std::fs::{self, File};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use rustkernel::actors::checkpoint::conformance;
+use rustkernel::actors::checkpoint::{Recovered, Vault, conformance};
 use rustkernel::actors::{CheckpointStore, MemoryStore, StoreError};
-use rustkernel::core::{KernelId, checkpoint};
+use rustkernel::core::KernelId;
 use rustkernel::store::FileStore;
 
 /// A path of its own under the build's folder, removed with all that is in it.
@@ -57,17 +59,12 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The newest payload that can be trusted, and how many newer ones cannot.
-fn newest(store: &FileStore) -> (Option<Vec<u8>>, usize) {
-    let mut refused = 0;
-    for sequence in store.sequences(&kernel()).unwrap() {
-        let record = store.get(&kernel(), sequence).unwrap().unwrap();
-        match checkpoint::open(&kernel(), &record) {
-            Ok(opened) => return (Some(opened.payload.to_vec()), refused),
-            Err(_) => refused += 1,
-        }
-    }
-    (None, refused)
+/// What the runtime would restore from, and the numbers of those that it refuses.
+fn newest(vault: &Vault) -> (Option<(u64, Vec<u8>)>, Vec<u64>) {
+    let (Recovered { found, refused }, next) = vault.load(&kernel(), None).unwrap();
+    assert_eq!(next, 3, "no number is used again");
+    assert!(refused.iter().all(|refused| !refused.reason.is_empty()), "each is refused by name");
+    (found, refused.iter().map(|refused| refused.sequence).collect())
 }
 
 #[test]
@@ -106,20 +103,23 @@ fn checkpoints_outlive_the_store_that_wrote_them() {
 #[test]
 fn a_file_cut_anywhere_or_with_any_byte_flipped_is_refused_and_the_one_before_is_used() {
     let scratch = Scratch::new();
-    let store = FileStore::open(&*scratch).unwrap();
-    for (sequence, payload) in [(1, &b"the one before"[..]), (2, b"the newest")] {
-        store.put(&kernel(), sequence, &checkpoint::seal(&kernel(), sequence, payload)).unwrap();
+    let store = Arc::new(FileStore::open(&*scratch).unwrap());
+    let vault = Vault::open(store, 3, |_, _, saved| saved.unwrap()).unwrap();
+    let (before, last) = (b"the one before".to_vec(), b"the newest".to_vec());
+    for (sequence, payload) in [(1, before.clone()), (2, last.clone())] {
+        vault.save_with(&kernel(), sequence, || Ok(payload));
+        assert!(vault.flush(Duration::from_secs(20)), "it is written");
     }
-    assert_eq!(newest(&store), (Some(b"the newest".to_vec()), 0));
+    assert_eq!(newest(&vault), (Some((2, last)), Vec::new()));
     let path = file(&scratch, 2);
     let whole = fs::read(&path).unwrap();
     for at in 0..whole.len() {
         fs::write(&path, &whole[..at]).unwrap();
-        assert_eq!(newest(&store), (Some(b"the one before".to_vec()), 1), "cut at {at}");
+        assert_eq!(newest(&vault), (Some((1, before.clone())), vec![2]), "cut at {at}");
         let mut flipped = whole.clone();
         flipped[at] ^= 0xff;
         fs::write(&path, &flipped).unwrap();
-        assert_eq!(newest(&store), (Some(b"the one before".to_vec()), 1), "flipped at {at}");
+        assert_eq!(newest(&vault), (Some((1, before.clone())), vec![2]), "flipped at {at}");
     }
 }
 

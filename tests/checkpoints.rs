@@ -8,6 +8,7 @@ mod kit;
 mod tally;
 
 use std::collections::BTreeMap;
+use std::ops::Add;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,8 +19,9 @@ use rustkernel::actors::{
 };
 use rustkernel::core::resilience::HealthStatus;
 use rustkernel::core::traits::{CheckpointableKernel, Context, Kernel};
-use rustkernel::core::{KernelId, Result};
+use rustkernel::core::{KernelId, Result, checkpoint, codec};
 use rustkernel::store::FileStore;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tally::{COUNT, Script, Tally, TallyRef, fact, health, runtime, tally};
 
@@ -39,14 +41,14 @@ async fn runtime_on(store: &Arc<impl CheckpointStore>) -> (Runtime, ClockHand) {
     (runtime, hand)
 }
 
-async fn checkpoint(runtime: &Runtime) -> Option<u64> {
+async fn newest(runtime: &Runtime) -> Option<u64> {
     status(runtime, "a/b").await.checkpoint
 }
 
 /// Waits until the kernel's newest checkpoint has this number.
 async fn has_checkpoint(runtime: &Runtime, number: u64) {
     soon(async {
-        while checkpoint(runtime).await != Some(number) {
+        while newest(runtime).await != Some(number) {
             tokio::task::yield_now().await;
         }
     })
@@ -78,7 +80,7 @@ async fn one_is_taken_after_every_n_requests() {
         for count in 1..=7 {
             assert_eq!(counts(&kernel).await, count);
         }
-        assert_eq!(checkpoint(&runtime).await, Some(2));
+        assert_eq!(newest(&runtime).await, Some(2));
         soon(kernel.call(Do::Panic, NONE)).await.unwrap_err();
         assert_eq!(counts(&kernel).await, 7, "from the sixth");
         assert_balanced(&kernel);
@@ -96,24 +98,24 @@ async fn one_is_taken_a_span_after_the_last_one_also_by_a_kernel_that_idles() {
         // A kernel that tells the timer after the hand has passed is rung by its next turn.
         let after = async |before| {
             soon(async {
-                while checkpoint(&runtime).await == before {
+                while newest(&runtime).await == before {
                     hand.advance(ms(1))
                 }
             })
             .await;
-            checkpoint(&runtime).await
+            newest(&runtime).await
         };
         hand.advance(hour - ms(1));
-        assert_eq!(checkpoint(&runtime).await, None);
+        assert_eq!(newest(&runtime).await, None);
         assert_eq!(after(None).await, Some(1));
         assert_eq!(counts(&kernel).await, 2);
         assert_eq!(counts(&kernel).await, 3);
         hand.advance(hour - ms(100_000));
-        assert_eq!(checkpoint(&runtime).await, Some(1), "too early");
+        assert_eq!(newest(&runtime).await, Some(1), "too early");
         hand.advance(ms(100_000));
         assert_eq!(after(Some(1)).await, Some(2));
         hand.advance(hour * 9);
-        assert_eq!(checkpoint(&runtime).await, Some(2), "idle, it needs none");
+        assert_eq!(newest(&runtime).await, Some(2), "idle, it needs none");
         soon(kernel.call(Do::Panic, NONE)).await.unwrap_err();
         assert_eq!(counts(&kernel).await, 4);
         assert_balanced(&kernel);
@@ -279,6 +281,107 @@ async fn a_checkpoint_that_cannot_be_decoded_gives_way_at_once() {
     assert_eq!(refused(&mut events).await.0, 2);
     assert_eq!(status(&runtime, "a/b").await.restarts, 1, "it cost no second start");
     assert_balanced(&kernel);
+}
+
+/// Counts in a type of its own.
+#[derive(Debug, Default)]
+struct Counts<C>(C);
+
+impl<C> Kernel for Counts<C>
+where
+    C: Copy + Add<Output = C> + From<u8> + TryInto<u64, Error: std::fmt::Debug> + Send + Sync + 'static,
+{
+    type Input = Do;
+    type Output = tally::Told;
+
+    async fn execute(&mut self, _: &Do, cx: &mut Context<'_>) -> Result<tally::Told> {
+        self.0 = self.0 + C::from(1);
+        let count = self.0.try_into().unwrap();
+        Ok(tally::Told { who: "counts", life: cx.incarnation(), count, attempt: 1 })
+    }
+}
+
+impl<C: Copy + Serialize + DeserializeOwned + Send + Sync + 'static> CheckpointableKernel for Counts<C> {
+    type Checkpoint = C;
+
+    async fn checkpoint(&self) -> Result<C> {
+        Ok(self.0)
+    }
+
+    async fn restore(&mut self, checkpoint: C) -> Result<()> {
+        self.0 = checkpoint;
+        Ok(())
+    }
+}
+
+/// One process after the other on one store.
+struct Processes(Arc<MemoryStore>);
+
+impl Processes {
+    /// Counts up to five, and gives the last count with the checkpoints that were refused.
+    async fn run<C>(&self, schema: Option<&'static str>) -> (u64, Vec<(u64, String)>)
+    where
+        Counts<C>: Default + CheckpointableKernel + Kernel<Input = Do, Output = tally::Told>,
+    {
+        let (runtime, _hand) = runtime_on(&self.0).await;
+        let mut events = runtime.events();
+        let spec = KernelSpec::new("a/b", Counts::<C>::default).checkpointed().checkpoint_every(u32::MAX);
+        let spec = if let Some(schema) = schema { spec.checkpoint_schema(schema) } else { spec };
+        let kernel = soon(runtime.spawn(spec)).await.unwrap();
+        let mut refused = Vec::new();
+        let begun = |fact: &Fact| matches!(fact, Fact::CheckpointRefused { .. } | Fact::Started { .. });
+        while let Fact::CheckpointRefused { sequence, reason } = fact(&mut events, begun).await {
+            refused.push((sequence, reason));
+        }
+        let mut last = 0;
+        for _ in 0..5 {
+            last = counts(&kernel).await;
+        }
+        soon(runtime.shutdown(ms(1_000))).await.unwrap();
+        assert_balanced(&kernel);
+        (last, refused)
+    }
+}
+
+/// A state that had been a `u64` was read as an `i64`: 5 as -3.
+#[tokio::test]
+async fn a_checkpoint_of_another_type_is_refused_by_name_and_the_one_before_is_used() {
+    let processes = Processes(Arc::new(MemoryStore::new(1 << 20)));
+    assert_eq!(processes.run::<u64>(None).await, (5, vec![]));
+    let (last, refused) = processes.run::<i64>(None).await;
+    assert_eq!(last, 5, "from nothing");
+    assert_eq!(refused, [(1, "it holds `u64`, not `i64`".to_owned())]);
+    let (last, refused) = processes.run::<u64>(None).await;
+    assert_eq!(last, 10, "from the checkpoint of 5");
+    assert_eq!(refused, [(2, "it holds `i64`, not `u64`".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_schemas_name_can_be_given_and_decides() {
+    let processes = Processes(Arc::new(MemoryStore::new(1 << 20)));
+    assert_eq!(processes.run::<u64>(Some("count/1")).await, (5, vec![]));
+    assert_eq!(processes.run::<usize>(Some("count/1")).await, (10, vec![]), "whatever the type is called");
+    let (last, refused) = processes.run::<u64>(Some("count/2")).await;
+    assert_eq!(last, 5);
+    assert_eq!(refused.iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>(), [2, 1]);
+    assert!(refused.iter().all(|(_, reason)| reason == "it holds `count/1`, not `count/2`"), "{refused:?}");
+    let (runtime, _hand) = runtime().await;
+    for bad in ["", &"x".repeat(256)] {
+        let bad = quick(&Script::new()).checkpoint_schema(String::leak(bad.to_owned()));
+        let Err(SpawnError::Config { source, .. }) = soon(runtime.spawn(bad)).await else { panic!() };
+        assert_eq!(source.field, "checkpoint_schema");
+    }
+}
+
+#[tokio::test]
+async fn a_checkpoint_of_a_build_that_named_no_schema_is_refused_by_its_version() {
+    let store = Arc::new(MemoryStore::new(1 << 20));
+    let id: KernelId = "a/b".parse().unwrap();
+    let payload = codec::encode(&5_u64).unwrap();
+    store.put(&id, 1, &checkpoint::seal(&id, 1, &payload)).unwrap();
+    let (last, refused) = Processes(store).run::<u64>(None).await;
+    assert_eq!(last, 5, "from nothing");
+    assert_eq!(refused, [(1, "frame version 1 is not known here".to_owned())]);
 }
 
 /// A store whose every part fails as a test says.
@@ -559,7 +662,7 @@ async fn a_checkpoint_of_a_life_that_was_fenced_over_it_is_not_kept() {
         }
     })
     .await;
-    assert_eq!(checkpoint(&runtime).await, Some(2));
+    assert_eq!(newest(&runtime).await, Some(2));
     assert_balanced(&kernel);
 }
 

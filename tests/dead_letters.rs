@@ -13,6 +13,7 @@ use rustkernel::actors::{
     ClockHand, DeadLetter, KernelRef, KernelSpec, KernelState, ReplayError, Runtime, register, register_local,
 };
 use rustkernel::core::Result;
+use rustkernel::core::codec::{self, CodecError};
 use rustkernel::core::error::{KernelErrorKind, Phase};
 use rustkernel::core::traits::{Context, Kernel, Payload};
 
@@ -161,6 +162,11 @@ async fn a_letter_that_cannot_be_replayed_says_what_is_missing() {
     let damaged = DeadLetter { input: Some(vec![1, 2, 3]), unix_millis: 1, ..scene.letter.clone() };
     let refused = soon(scene.kernel.replay(&damaged, NONE)).await;
     assert!(matches!(refused, Err(ReplayError::Codec(_))));
+    // Read as what this kernel takes, it would be another input.
+    let input = Some(codec::encode_as("[i8]", &vec![-7_i8]).unwrap());
+    let other = DeadLetter { input, unix_millis: 1, ..scene.letter.clone() };
+    let refused = soon(scene.kernel.replay(&other, NONE)).await;
+    assert!(matches!(refused, Err(ReplayError::Codec(CodecError::OtherSchema { .. }))), "{refused:?}");
     let foreign = DeadLetter { kernel: "a/other".parse().unwrap(), ..scene.letter.clone() };
     let refused = soon(scene.kernel.replay(&foreign, NONE)).await;
     assert!(matches!(refused, Err(ReplayError::UnknownKernel { .. })));

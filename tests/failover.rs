@@ -260,8 +260,9 @@ async fn a_backup_on_the_kernels_own_device_and_failover_without_one_are_refused
     assert_eq!(
         refused(tally(&script).escalations([RecoveryStrategy::Failover])).await,
         "escalations",
-        "after the operator comes nothing that the kernel does not have"
+        "it has no backup, and after the operator nothing comes"
     );
+    assert_eq!(refused(with_backup(&script).escalations([RecoveryStrategy::Failover])).await, "escalations");
 }
 
 /// Who had failed over was replaced by the new version's main factory, called the backup.

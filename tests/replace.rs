@@ -218,6 +218,7 @@ async fn a_kernel_of_a_runtime_that_shuts_down_is_not_replaced() {
     assert_balanced(&kernel);
 }
 
+/// On one thread, so that a version that runs inline has said that it is ready as soon as anybody hears of its restore.
 #[tokio::test]
 async fn a_version_that_waits_takes_over_from_one_that_hangs_or_dies() {
     for hang in [false, true] {
@@ -231,9 +232,10 @@ async fn a_version_that_waits_takes_over_from_one_that_hangs_or_dies() {
         let in_hand = kernel.try_call(input, NONE).unwrap();
         let queued = kernel.try_call(COUNT, NONE).unwrap();
         door.arrived(1).await;
-        let replaced = replacing(&runtime, version(&script, "second"));
+        let replaced = replacing(&runtime, version(&script, "second").inline());
         script.has_restored(1).await;
-        // It has been told that the new version is ready as soon as the next order is obeyed, or the one after.
+        // Asked after the new version has spoken, it answers when it has heard it.
+        assert_eq!(status(&runtime, "a/b").await.incarnation, 1, "the old one has a request in hand");
         if hang {
             hand.advance(ms(500));
         } else {
@@ -241,13 +243,12 @@ async fn a_version_that_waits_takes_over_from_one_that_hangs_or_dies() {
         }
         let expected = if hang { KernelErrorKind::Hung } else { KernelErrorKind::Crashed };
         assert_eq!(kind(soon(in_hand).await), expected);
-        let replaced = soon(replaced).await.unwrap();
-        let queued = soon(queued).await;
-        if replaced.is_ok() {
-            let told = queued.unwrap();
-            assert_eq!((told.who, told.count), ("second", 2));
-            assert_eq!(status(&runtime, "a/b").await.state, KernelState::Serving);
-        }
+        soon(replaced).await.unwrap().unwrap();
+        let told = soon(queued).await.unwrap();
+        assert_eq!((told.who, told.count, told.life), ("second", 2, 2));
+        let now = status(&runtime, "a/b").await;
+        assert_eq!((now.state, now.restarts), (KernelState::Serving, 0), "by no restart");
+        assert_eq!(next(&kernel).await, ("second", 3));
         door.open();
         assert_balanced(&kernel);
     }
@@ -317,6 +318,40 @@ async fn a_version_whose_state_is_another_refuses_no_checkpoint() {
         assert_eq!(fact(&mut events, refused).await, Fact::Stopped, "none was refused");
         assert_balanced(&kernel);
     }
+}
+
+/// The bytes of a count were read as a debt: the new version went on from -1.
+#[tokio::test]
+async fn a_version_whose_state_only_looks_alike_is_refused_by_name() {
+    struct Debt(i64);
+    impl Kernel for Debt {
+        type Input = Do;
+        type Output = Told;
+
+        async fn execute(&mut self, _: &Do, cx: &mut Context<'_>) -> Result<Told> {
+            Ok(Told { who: "debt", life: cx.incarnation(), count: self.0.unsigned_abs(), attempt: 1 })
+        }
+    }
+    impl CheckpointableKernel for Debt {
+        type Checkpoint = i64;
+
+        async fn checkpoint(&self) -> Result<i64> {
+            Ok(self.0)
+        }
+
+        async fn restore(&mut self, checkpoint: i64) -> Result<()> {
+            self.0 = checkpoint;
+            Ok(())
+        }
+    }
+    let (runtime, _hand) = runtime().await;
+    let kernel = soon(runtime.spawn(tally(&Script::new()))).await.unwrap();
+    assert_eq!(next(&kernel).await, ("main", 1));
+    let error = soon(runtime.replace(KernelSpec::new("a/b", || Debt(0)).checkpointed())).await.unwrap_err();
+    let HandOverError::Start(Cause::StartFailed(text)) = &error else { panic!("{error}") };
+    assert!(text.contains("it holds `u64`, not `i64`"), "{text}");
+    assert_eq!(next(&kernel).await, ("main", 2));
+    assert_balanced(&kernel);
 }
 
 #[tokio::test]

@@ -454,7 +454,7 @@ async fn a_request_that_takes_two_incarnations_down_is_a_dead_letter_with_its_by
     let (total, letters) = runtime.dead_letters();
     assert_eq!((total, letters.len()), (1, 1));
     assert_eq!(letters[0].attempts, 2);
-    let input: u64 = codec::decode(letters[0].input.as_ref().unwrap()).unwrap();
+    let input: u64 = codec::decode_as("u64", letters[0].input.as_ref().unwrap()).unwrap();
     assert_eq!(input, 13);
 }
 

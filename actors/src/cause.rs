@@ -15,7 +15,7 @@ pub enum Cause {
     Hung,
     /// The actor was killed or its task aborted.
     Killed,
-    /// Factory, restore or canary failed.
+    /// It was not up yet: factory, restore or canary of a kernel failed, or a task or a supervisor ended before.
     StartFailed(String),
     /// A task returned an error.
     Exited(String),
@@ -34,6 +34,16 @@ impl Cause {
             Self::StartFailed(_) => "start_failed",
             Self::Exited(_) => "exited",
             Self::GaveUp(_) => "gave_up",
+        }
+    }
+
+    /// What it is of a life that was not up yet.
+    pub(crate) fn of_start(self) -> Self {
+        match self {
+            Self::StartFailed(_) => self,
+            Self::Panicked(_) | Self::Hung | Self::Killed | Self::Exited(_) | Self::GaveUp(_) => {
+                Self::StartFailed(self.to_string())
+            }
         }
     }
 }

@@ -37,8 +37,9 @@ pub struct DeadLetter {
     pub error: String,
     /// When it was first given up, on the wall clock: milliseconds since 1970 (UTC).
     pub unix_millis: u64,
-    /// The input as a codec frame. `None` where the kernel is registered without a codec, where the frame is longer than
-    /// 64 KiB, and where it made room for the inputs of later letters.
+    /// The input as a codec frame that is named after the input's [schema](rustkernel_core::traits::Payload::schema). `None` where the
+    /// kernel is registered without a codec, where the frame is longer than 64 KiB, and where it made room for the inputs of later
+    /// letters.
     pub input: Option<Vec<u8>>,
 }
 

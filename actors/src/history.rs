@@ -4,7 +4,6 @@
 //! fault, what to do about it, and when it was.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::fmt::Display;
 
 use rustkernel_core::clock::{Timestamp, unix_millis};
 use rustkernel_core::excerpt::{MAX_REASON_BYTES, excerpt};
@@ -46,11 +45,12 @@ pub struct FailureReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReportContext {
-    /// While it was started.
+    /// While it was started: it failed before it was up.
     StartError,
     /// While it ran.
     ChildTerminated,
-    /// While it was stopped.
+    /// While it was stopped: its grace ran out and it was killed, or it failed over its end. One that is killed at once, because its rules
+    /// say so, ends as it should.
     ShutdownError,
 }
 
@@ -64,7 +64,7 @@ pub enum FaultClass {
     Hang,
     /// An incarnation was killed, or its task aborted.
     Kill,
-    /// Factory, restore or canary failed.
+    /// It was not up yet: factory, restore or canary failed, or a task or a supervisor ended before.
     Start,
     /// A task or a supervisor ended with an error.
     Exit,
@@ -96,7 +96,7 @@ impl FaultClass {
             }
             Self::Kill => "find out who killed it; nothing is known to be wrong with the kernel itself",
             Self::Start => {
-                "check what the factory, the checkpoint and the canary need: files, memory, device"
+                "check what its start needs, or its factory, checkpoint and canary: files, memory, device"
             }
             Self::Exit => "read the error it ended with; one that should end it for good is a normal exit",
             Self::Intensity => {
@@ -119,41 +119,33 @@ impl From<&Cause> for FaultClass {
     }
 }
 
+impl ReportContext {
+    /// Where an incarnation was that ended without having been asked to.
+    pub(crate) const fn of_failure(cause: &Cause) -> Self {
+        match cause {
+            Cause::StartFailed(_) => Self::StartError,
+            Cause::Panicked(_) | Cause::Hung | Cause::Killed | Cause::Exited(_) | Cause::GaveUp(_) => {
+                Self::ChildTerminated
+            }
+        }
+    }
+}
+
 impl FailureReport {
-    /// The report of an incarnation that ended at `at` without having been asked to.
+    /// The report of an incarnation that ended at `at`.
     pub(crate) fn of(
         supervisor: &str,
         offender: &str,
+        context: ReportContext,
         cause: &Cause,
         incarnation: u64,
         at: Timestamp,
     ) -> Self {
         let class = FaultClass::from(cause);
-        let context = match class {
-            FaultClass::Start => ReportContext::StartError,
-            FaultClass::Panic
-            | FaultClass::Hang
-            | FaultClass::Kill
-            | FaultClass::Exit
-            | FaultClass::Intensity => ReportContext::ChildTerminated,
-        };
-        Self::new(supervisor, context, class, cause, offender, incarnation, at)
-    }
-
-    /// A report that is dated now.
-    pub(crate) fn new(
-        supervisor: &str,
-        context: ReportContext,
-        class: FaultClass,
-        reason: &impl Display,
-        offender: &str,
-        incarnation: u64,
-        at: Timestamp,
-    ) -> Self {
         Self {
             supervisor: excerpt(supervisor, MAX_NAME_BYTES),
             context,
-            reason: excerpt(reason, MAX_REASON_BYTES),
+            reason: excerpt(cause, MAX_REASON_BYTES),
             offender: excerpt(offender, MAX_NAME_BYTES),
             class,
             advice: class.advice(),
@@ -263,8 +255,13 @@ impl History {
 mod tests {
     use super::*;
 
+    fn report_of(child: &str, cause: &Cause, incarnation: u64) -> FailureReport {
+        let context = ReportContext::of_failure(cause);
+        FailureReport::of("root", child, context, cause, incarnation, Timestamp::from_nanos(incarnation))
+    }
+
     fn report(child: &str, incarnation: u64) -> FailureReport {
-        FailureReport::of("root", child, &Cause::Killed, incarnation, Timestamp::from_nanos(incarnation))
+        report_of(child, &Cause::Killed, incarnation)
     }
 
     fn lives(reports: &[FailureReport]) -> Vec<u64> {
@@ -309,11 +306,11 @@ mod tests {
     #[test]
     fn a_start_that_failed_is_a_start_error_and_a_long_reason_is_cut() {
         let cause = Cause::StartFailed("x".repeat(100_000));
-        let report = FailureReport::of("root", "a/b", &cause, 7, Timestamp::ZERO);
+        let report = report_of("a/b", &cause, 7);
         assert_eq!((report.context, report.class), (ReportContext::StartError, FaultClass::Start));
         assert!(report.reason.len() <= MAX_REASON_BYTES + 3);
         assert!(report.unix_millis > 0);
-        let panic = FailureReport::of("root", "a/b", &Cause::Panicked("no".into()), 7, Timestamp::ZERO);
+        let panic = report_of("a/b", &Cause::Panicked("no".into()), 7);
         assert_eq!((panic.context, panic.class), (ReportContext::ChildTerminated, FaultClass::Panic));
     }
 

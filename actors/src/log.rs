@@ -97,6 +97,7 @@ fn severity(fact: &Fact) -> Severity {
             Severity::Error
         }
         Fact::Failed { .. }
+        | Fact::StopFailed { .. }
         | Fact::DeadLetter { .. }
         | Fact::CheckpointFailed { .. }
         | Fact::CheckpointRefused { .. }

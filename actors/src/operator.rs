@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 use crate::cause::Cause;
 use crate::contain::contain;
 use crate::dead_letter::DeadLetters;
-use crate::history::{FailureReport, History};
+use crate::history::{FailureReport, History, ReportContext};
 use crate::log::SupervisionLog;
 use crate::slot::Variant;
 
@@ -46,6 +46,13 @@ pub enum Fact {
     },
     /// An incarnation ended on its own.
     Failed {
+        /// The number of the life that ended.
+        incarnation: u64,
+        /// Why.
+        cause: Cause,
+    },
+    /// An incarnation that was told to end did not end in peace: its grace ran out and it was killed, or it failed over its end.
+    StopFailed {
         /// The number of the life that ended.
         incarnation: u64,
         /// Why.
@@ -168,9 +175,12 @@ impl Operator {
 
     /// Tells a fact about a child of `supervisor`; a failure is written down.
     pub(crate) fn tell_child(&self, supervisor: &str, child: &str, fact: Fact) {
-        if let Fact::Failed { incarnation, cause } = &fact {
+        if let Fact::Failed { incarnation, cause } | Fact::StopFailed { incarnation, cause } = &fact {
+            let stopped = matches!(fact, Fact::StopFailed { .. });
+            let context =
+                if stopped { ReportContext::ShutdownError } else { ReportContext::of_failure(cause) };
             let at = self.0.clock.now();
-            self.report(FailureReport::of(supervisor, child, cause, *incarnation, at));
+            self.failed().record(FailureReport::of(supervisor, child, context, cause, *incarnation, at));
         }
         self.0.log.write(Some(child), &fact, &self.0.clock);
         if self.is_heard() {
@@ -193,11 +203,6 @@ impl Operator {
 
     pub(crate) fn subscribe(&self) -> Events {
         Events(self.0.events.subscribe())
-    }
-
-    /// Writes a failure down.
-    pub(crate) fn report(&self, report: FailureReport) {
-        self.failed().record(report);
     }
 
     pub(crate) fn history(&self, child: &str) -> Vec<FailureReport> {

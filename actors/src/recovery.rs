@@ -33,7 +33,7 @@ use std::sync::{Arc, Weak};
 
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use rustkernel_core::clock::Timestamp;
-use rustkernel_core::supervision::{ChildKey, End, SupervisorMachine};
+use rustkernel_core::supervision::{ChildKey, ChildState, End, SupervisorMachine};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -51,7 +51,7 @@ use crate::links::Links;
 use crate::task::Control;
 use crate::timer::Alarm;
 use ending::Shutdown;
-use life::KernelChild;
+use life::{KernelChild, Stage};
 
 /// What all recovery actors of a runtime share.
 #[derive(Clone)]
@@ -291,6 +291,9 @@ impl Recovery {
                 if alive.has_thread() {
                     self.node.keep(alive.clone());
                 }
+                if let Some(error) = &error {
+                    self.note_failed_stop(alive.child, alive.number, error);
+                }
                 self.life_actor_ended(alive.child, alive.number, error, myself).await;
             }
             node::Body::Task => self.task_ended(alive.child, alive.number, error),
@@ -299,6 +302,20 @@ impl Recovery {
                 self.supervisor_ended(alive, node, error);
             }
         }
+    }
+
+    /// The life of a kernel has failed. If it was told to end, nobody else will say so.
+    fn note_failed_stop(&mut self, key: ChildKey, number: u64, error: &str) {
+        self.catch_up(key, number);
+        let stopping = self.machine.child(key).is_some_and(|view| view.state == ChildState::Stopping);
+        let Some(kernel) = self.kernel(key).filter(|_| stopping) else { return };
+        let Some(life) = kernel.present().filter(|life| life.number() == number) else { return };
+        let error = error.to_owned();
+        let cause = match life.stage {
+            Stage::Starting | Stage::TakingOver => Cause::StartFailed(error),
+            Stage::Ready | Stage::Ending(_) => Cause::Panicked(error),
+        };
+        self.note_failure(key, cause);
     }
 
     /// All children are gone.

@@ -22,7 +22,13 @@ where
     K::Input: Serialize + DeserializeOwned,
     K::Output: Serialize + DeserializeOwned,
 {
-    Registration { codec: Some(Codec { encode: codec::encode, decode: codec::decode }) }
+    // An input outlives the process in a dead letter, and the next one's kernel may take another type.
+    Registration {
+        codec: Some(Codec {
+            encode: |input| codec::encode_as(&K::Input::schema(), input),
+            decode: |frame| codec::decode_as(&K::Input::schema(), frame),
+        }),
+    }
 }
 
 /// Registers a kernel that stays in this process: its payloads need no codec.

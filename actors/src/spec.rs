@@ -54,6 +54,7 @@ pub struct KernelSpec<K: LocalKernel> {
     replicas_follow: bool,
     rules: ChildRules,
     checkpointer: Option<Checkpointer<K>>,
+    checkpoint_schema: Option<&'static str>,
     canary: Option<Arc<Canary<K>>>,
     codec: Option<Codec<K::Input>>,
     recovery: RecoveryPolicy,
@@ -96,6 +97,7 @@ impl<K: LocalKernel> KernelSpec<K> {
             replicas_follow: false,
             rules: ChildRules::default(),
             checkpointer: None,
+            checkpoint_schema: None,
             canary: None,
             codec: None,
             recovery: RecoveryPolicy::default(),
@@ -131,13 +133,24 @@ impl<K: LocalKernel> KernelSpec<K> {
 
     /// Takes checkpoints, after every request unless [`checkpoint_every`](Self::checkpoint_every) or
     /// [`checkpoint_after`](Self::checkpoint_after) say otherwise, and when the kernel is stopped or hands over; gives the newest one to the
-    /// next incarnation. One that cannot be restored gives way to the one before it.
+    /// next incarnation. One that cannot be restored gives way to the one before it, and one of another
+    /// [schema](Self::checkpoint_schema) is never read.
     #[must_use]
     pub fn checkpointed(mut self) -> Self
     where
         K: CheckpointableKernel,
     {
         self.checkpointer = Some(Checkpointer::new());
+        self
+    }
+
+    /// The name of the schema that the kernel's checkpoints have: 1 to 255 bytes. Every checkpoint carries it, and one of another name is
+    /// refused, told, and gives way to the one before it. Default the name of the checkpoint's type: it tells types apart, but not what
+    /// a type of the same name once held, and a type that moves, or another compiler, may change it. Give states that a
+    /// [store](crate::RuntimeBuilder::checkpoint_store) keeps a name with a number, and count it up when their shape changes.
+    #[must_use]
+    pub fn checkpoint_schema(mut self, name: &'static str) -> Self {
+        self.checkpoint_schema = Some(name);
         self
     }
 
@@ -231,7 +244,8 @@ impl<K: LocalKernel> KernelSpec<K> {
         self
     }
 
-    /// What follows when the policy's own escalation has not helped, in this order; after the last, the supervisor decides.
+    /// What follows when the policy's own escalation has not helped, in this order; after the last, the supervisor decides. Nothing may follow
+    /// [`NotifyOperator`](RecoveryStrategy::NotifyOperator), the escalation of the default policy.
     #[must_use]
     pub fn escalations(mut self, further: impl IntoIterator<Item = RecoveryStrategy>) -> Self {
         self.escalations = further.into_iter().collect();

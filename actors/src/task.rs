@@ -111,6 +111,8 @@ struct Announcement {
 pub(crate) struct Control {
     stop: Signal,
     call: Notify,
+    /// It has said that it is up.
+    up: AtomicBool,
     done: AtomicBool,
     /// The error it has returned; a panic leaves none.
     error: OnceLock<String>,
@@ -147,6 +149,7 @@ impl TaskContext {
     pub fn ready(&self) {
         if let Some(announcement) = &self.announcement {
             let Announcement { supervisor, child, life } = &**announcement;
+            self.control.up.store(true, Ordering::Release);
             // A supervisor that is gone has ended its tasks, or somebody does it for it.
             let _ = supervisor.send_message(RecoveryMsg::ChildReady { child: *child, life: *life });
         }
@@ -157,6 +160,11 @@ impl Control {
     pub(crate) fn stop(&self) {
         self.stop.raise();
         self.call.notify_waiters();
+    }
+
+    /// Whether the task has said that it is up.
+    pub(crate) fn is_up(&self) -> bool {
+        self.up.load(Ordering::Acquire)
     }
 
     /// The error that the task has returned.

@@ -8,7 +8,7 @@
 //! | 8 | the payload's length, u64, little-endian |
 //! | 1 | the length of the kernel's id |
 //! | n | the kernel's id |
-//! | m | the payload, opaque here; the runtime puts a [frame](crate::codec) in it |
+//! | m | the payload, opaque here; the runtime puts a named [frame](crate::codec) in it |
 //! | 4 | CRC-32 (IEEE), u32, little-endian, of everything before it |
 //!
 //! Every version keeps the magic, the version byte and the checksum in the last four bytes, so that a build tells a whole record of
@@ -17,6 +17,10 @@
 //! Opening takes bytes that may come from anywhere: it allocates nothing that a claimed length decides, never panics, and
 //! says of a damaged record that it is damaged, not that it is another version's or another kernel's. A record that was cut off
 //! and one whose length was changed look the same; both are called truncated.
+//!
+//! What the payload is of, the frame says: a kernel's state is named after its schema, so that the state of another type is refused instead
+//! of being read as one's own. Earlier builds put frames without a name in it. Those say nothing about their type: they are refused by the
+//! frame's version.
 //!
 //! What this does not do: name a checkpoint, keep it, or choose among several. A checksum finds accidents, not forgery.
 

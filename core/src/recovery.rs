@@ -2,7 +2,8 @@
 //!
 //! The machine of one kernel's [`RecoveryPolicy`] and of what its spec adds: further escalations and the [`Targets`] that the strategies
 //! need. A failure and the [`Situation`] go in, a [`Recovery`] comes out. The strategies form a ladder: `strategy`, `escalation`, the
-//! further ones; a step that cannot help any more gives way to the next, and after the last the supervisor decides.
+//! further ones; a step that cannot help any more gives way to the next, and after the last the supervisor decides. NotifyOperator always
+//! helps: nothing comes after it.
 //!
 //! | step | budget left | budget used up |
 //! |---|---|---|
@@ -130,7 +131,7 @@ impl RecoveryMachine {
     ///
     /// # Errors
     /// A policy that is invalid, a window of zero, a strategy whose target does not exist, one that is named twice, RestartKernel as an
-    /// escalation, or further escalations after none.
+    /// escalation, further escalations after none, or anything after NotifyOperator, which would never be tried.
     pub fn try_new(
         policy: RecoveryPolicy,
         further: &[RecoveryStrategy],
@@ -150,6 +151,9 @@ impl RecoveryMachine {
         for (field, strategy) in first.chain(further.iter().map(|strategy| ("escalations", *strategy))) {
             if strategy == RecoveryStrategy::RestartKernel {
                 return refuse(field, "cannot be RestartKernel: what escalates has been restarted already");
+            }
+            if ladder.last() == Some(&RecoveryStrategy::NotifyOperator) {
+                return refuse(field, "come after NotifyOperator, which always answers");
             }
             if ladder.contains(&strategy) {
                 return refuse(field, "names a strategy that was tried before");

@@ -113,8 +113,13 @@ fn bad_recovery_settings_are_refused_with_the_field_named() {
     let good = RecoveryPolicy::default();
     let slow = RecoveryPolicy { restart_delay: Duration::MAX, ..good.clone() };
     refused(&slow, RecoveryPolicy::validate, "recovery.restart_delay");
-    let circle = RecoveryPolicy { escalation: Some(RecoveryStrategy::RestartKernel), ..good };
+    let circle = RecoveryPolicy { escalation: Some(RecoveryStrategy::RestartKernel), ..good.clone() };
     refused(&circle, RecoveryPolicy::validate, "recovery.escalation");
+    for escalation in [RecoveryStrategy::NotifyOperator, RecoveryStrategy::Degrade] {
+        let strategy = RecoveryStrategy::NotifyOperator;
+        let never = RecoveryPolicy { strategy, escalation: Some(escalation), ..good.clone() };
+        refused(&never, RecoveryPolicy::validate, "recovery.escalation");
+    }
 }
 
 #[test]
@@ -151,6 +156,10 @@ fn what_a_file_leaves_out_takes_its_default_and_what_it_misspells_is_refused() {
         serde_json::from_str(r#"{ "circuit_breaker": { "timeout": "1m 30s" } }"#).unwrap();
     let expected = breaker(|c| c.timeout = Duration::from_secs(90));
     assert_eq!(config, ResilienceConfig { circuit_breaker: expected, ..ResilienceConfig::default() });
+    let read = |text| serde_json::from_str::<RecoveryPolicy>(text).unwrap();
+    assert_eq!(read("{}"), RecoveryPolicy::default());
+    assert_eq!(read(r#"{ "escalation": null }"#).escalation, None);
+    assert_eq!(read(r#"{ "strategy": "notify_operator" }"#).escalation, None, "nothing comes after it");
     let error = serde_json::from_str::<CircuitBreakerConfig>(r#"{ "time_out": "30s" }"#).unwrap_err();
     assert!(error.to_string().contains("unknown field `time_out`"));
     assert!(serde_json::from_str::<CircuitBreakerConfig>(r#"{ "timeout": "soon" }"#).is_err());

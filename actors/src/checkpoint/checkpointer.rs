@@ -1,5 +1,9 @@
 //! How an incarnation's state gets out and into the next one.
+//!
+//! The bytes are named after the state's schema: another version of the kernel, in this process or in the next, does not read a state of
+//! another type as its own.
 
+use std::any::type_name;
 use std::fmt;
 use std::future::Future;
 use std::mem;
@@ -15,11 +19,14 @@ use super::archive::with_causes;
 use crate::contain::contain;
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-type Save<K> = fn(&K) -> BoxFuture<'_, Result<Arc<dyn Frame>, KernelError>>;
-type Restore<K> = for<'a> fn(&'a mut K, &[u8]) -> Result<BoxFuture<'a, Result<(), KernelError>>, String>;
+type Save<K> = for<'a> fn(&'a K, &'static str) -> BoxFuture<'a, Result<Arc<dyn Frame>, KernelError>>;
+type Restore<K> =
+    for<'a> fn(&'a mut K, &'static str, &[u8]) -> Result<BoxFuture<'a, Result<(), KernelError>>, String>;
 
 /// The two directions, captured where the kernel's type is known to be checkpointable.
 pub(crate) struct Checkpointer<K> {
+    /// The name of the state's schema.
+    schema: &'static str,
     save: Save<K>,
     restore: Restore<K>,
 }
@@ -35,13 +42,16 @@ impl<K> Copy for Checkpointer<K> {}
 /// A state that has left its kernel and becomes bytes when somebody needs them: a restart, or a store. Most never do, and their
 /// encoding costs the kernel nothing.
 pub(crate) trait Frame: Send + Sync {
-    /// The state as a codec frame; the error of its encoding otherwise.
+    /// The state as a codec frame that is named after its schema; the error of its encoding otherwise.
     fn bytes(&self) -> Result<Arc<[u8]>, String>;
     /// How long it is, if it has been encoded.
     fn known_len(&self) -> Option<usize>;
 }
 
-struct Lazy<C>(Mutex<State<C>>);
+struct Lazy<C> {
+    schema: &'static str,
+    state: Mutex<State<C>>,
+}
 
 enum State<C> {
     Typed(C),
@@ -50,16 +60,18 @@ enum State<C> {
 }
 
 impl<K: CheckpointableKernel> Checkpointer<K> {
+    /// The schema's name is that of the checkpoint's type, unless another one is [given](Self::with_schema).
     pub(crate) fn new() -> Self {
         Self {
-            save: |kernel| {
+            schema: type_name::<K::Checkpoint>(),
+            save: |kernel, schema| {
                 let checkpoint = kernel.checkpoint();
                 Box::pin(async move {
-                    let state = State::Typed(checkpoint.await?);
-                    Ok(Arc::new(Lazy(Mutex::new(state))) as Arc<dyn Frame>)
+                    let state = Mutex::new(State::Typed(checkpoint.await?));
+                    Ok(Arc::new(Lazy { schema, state }) as Arc<dyn Frame>)
                 })
             },
-            restore: |kernel, frame| match codec::decode(frame) {
+            restore: |kernel, schema, frame| match codec::decode_as(schema, frame) {
                 Ok(checkpoint) => Ok(Box::pin(kernel.restore(checkpoint))),
                 Err(error) => Err(with_causes(&error)),
             },
@@ -68,9 +80,13 @@ impl<K: CheckpointableKernel> Checkpointer<K> {
 }
 
 impl<K> Checkpointer<K> {
+    pub(crate) fn with_schema(self, schema: &'static str) -> Self {
+        Self { schema, ..self }
+    }
+
     /// Takes the kernel's state. Not an `async fn`: its future must not hold a shared reference to a kernel that is only `Send`.
     pub(crate) fn save<'a>(&self, kernel: &'a K) -> BoxFuture<'a, Result<Arc<dyn Frame>, KernelError>> {
-        (self.save)(kernel)
+        (self.save)(kernel, self.schema)
     }
 
     /// Gives a state to a fresh kernel. The outer error means that the bytes are no such state, and that the kernel was not touched.
@@ -79,17 +95,18 @@ impl<K> Checkpointer<K> {
         kernel: &'a mut K,
         frame: &[u8],
     ) -> Result<BoxFuture<'a, Result<(), KernelError>>, String> {
-        (self.restore)(kernel, frame)
+        (self.restore)(kernel, self.schema, frame)
     }
 }
 
 impl<C: Serialize + Send> Frame for Lazy<C> {
     fn bytes(&self) -> Result<Arc<[u8]>, String> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let State::Typed(_) = &*state {
             let typed = mem::replace(&mut *state, State::Bad("its encoding panicked".to_owned()));
             let State::Typed(typed) = typed else { return Err(String::new()) };
-            if let Some(encoded) = contain("encoding a checkpoint", || codec::encode(&typed)) {
+            if let Some(encoded) = contain("encoding a checkpoint", || codec::encode_as(self.schema, &typed))
+            {
                 *state = match encoded {
                     Ok(bytes) => State::Bytes(bytes.into()),
                     Err(error) => State::Bad(with_causes(&error)),
@@ -106,7 +123,7 @@ impl<C: Serialize + Send> Frame for Lazy<C> {
 
     fn known_len(&self) -> Option<usize> {
         // Whoever is encoding it may take a while, and this is asked under the slot's lock.
-        match &*self.0.try_lock().ok()? {
+        match &*self.state.try_lock().ok()? {
             State::Bytes(bytes) => Some(bytes.len()),
             State::Typed(_) | State::Bad(_) => None,
         }

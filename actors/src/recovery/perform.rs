@@ -5,9 +5,10 @@ use std::sync::{Arc, Weak};
 use ractor::{Actor, ActorId};
 use rustkernel_core::clock::Timestamp;
 use rustkernel_core::error::DownReason;
-use rustkernel_core::supervision::{Action, ChildKey, ChildState, End, Exit};
+use rustkernel_core::supervision::{Action, ChildKey, ChildState, ChildView, End, Exit, Shutdown};
 
 use super::Stopped;
+use super::life::Life;
 use super::node::{Alive, Body as AliveBody};
 use super::{
     Above, Body, Child, ChildError, Declaration, Myself, Node, Recovery, RecoveryActor, RecoveryMsg,
@@ -117,6 +118,10 @@ impl Recovery {
     }
 
     fn kill(&mut self, key: ChildKey) {
+        let has_grace = |view: ChildView<'_>| view.spec.rules.shutdown != Shutdown::Brutal;
+        if self.machine.child(key).is_some_and(has_grace) {
+            self.note_failure(key, Cause::Killed);
+        }
         let Some(child) = self.children.get_mut(&key) else { return };
         match &child.body {
             Body::Kernel(_) => self.kill_kernel(key),
@@ -240,6 +245,11 @@ impl Recovery {
         let control = running.take().map(|(_, control)| control);
         let done = control.as_ref().is_some_and(|control| control.is_done());
         let returned = control.as_ref().and_then(|control| control.error().map(str::to_owned));
+        if control.is_some_and(|control| control.is_up()) {
+            // Its end overtakes what it said before.
+            self.machine.on_started(key, life, now);
+            self.tell_started(key);
+        }
         let stopping = self.machine.child(key).is_some_and(|view| view.state == ChildState::Stopping);
         // ractor reports a killed actor as one that ended in peace.
         let starting = self.machine.child(key).is_some_and(|view| view.state == ChildState::Starting);
@@ -250,7 +260,8 @@ impl Recovery {
             None => Some(Cause::Killed),
         };
         let exit = if cause.is_some() { Exit::Abnormal } else { Exit::Normal };
-        if let Some(cause) = cause.filter(|_| !stopping) {
+        // A kill that was meant is no failure, and one after its grace has been noted.
+        if let Some(cause) = cause.filter(|cause| !stopping || *cause != Cause::Killed) {
             self.note_failure(key, cause);
         }
         self.machine.on_exit(key, life, exit, None, now);
@@ -273,7 +284,10 @@ impl Recovery {
             self.tell_started(key);
             return;
         }
-        self.note_failure(key, error.map_or(Cause::Killed, Cause::Panicked));
+        let stopping = self.machine.child(key).is_some_and(|view| view.state == ChildState::Stopping);
+        if !stopping || error.is_some() {
+            self.note_failure(key, error.map_or(Cause::Killed, Cause::Panicked));
+        }
         // It counts as alive until nothing is left of it: this supervisor may die first.
         self.node.add_alive(alive);
         let (home, env) = (Arc::clone(&self.node.home), self.env.clone());
@@ -292,11 +306,19 @@ impl Recovery {
         self.tell_started(key);
     }
 
+    /// A life has failed: before it was up, while it ran, or over its end.
     pub(super) fn note_failure(&mut self, key: ChildKey, cause: Cause) {
+        let view = self.machine.child(key);
+        let state = view.as_ref().map_or(ChildState::Up, |view| view.state);
+        let life = view.map_or(0, |view| view.life);
+        let present = self.kernel(key).and_then(|kernel| kernel.present().map(Life::number));
+        let incarnation = present.unwrap_or(life);
+        let cause = if state == ChildState::Starting { cause.of_start() } else { cause };
         let Some(child) = self.children.get_mut(&key) else { return };
         child.last_failure = Some(cause.clone());
-        let life = self.machine.child(key).map_or(0, |view| view.life);
-        let fact = Fact::Failed { incarnation: life, cause };
+        let stops = state == ChildState::Stopping;
+        let fact =
+            if stops { Fact::StopFailed { incarnation, cause } } else { Fact::Failed { incarnation, cause } };
         self.env.links.operator.tell_child(&self.node.name, child.declared.name(), fact);
     }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustkernel_core::clock::Timestamp;
+use rustkernel_core::codec::MAX_SCHEMA_BYTES;
 use rustkernel_core::recovery::{RecoveryMachine, Targets};
 use rustkernel_core::resilience::{BreakerMachine, InvalidConfig, RetryPlan};
 use rustkernel_core::supervision::{ChildKind, ChildSpec, Restart, Shutdown};
@@ -114,7 +115,10 @@ impl<K: LocalKernel> KernelSpec<K> {
                 factory: self.factory,
                 launcher: self.launcher,
                 inline: self.inline,
-                checkpointer: self.checkpointer,
+                checkpointer: match (self.checkpointer, self.checkpoint_schema) {
+                    (Some(checkpointer), Some(schema)) => Some(checkpointer.with_schema(schema)),
+                    (checkpointer, _) => checkpointer,
+                },
                 canary: self.canary,
             },
             degraded: self.degraded,
@@ -143,6 +147,9 @@ impl<K: LocalKernel> KernelSpec<K> {
         ];
         if let Some((field, _)) = above_zero.into_iter().find(|(_, zero)| *zero) {
             return refuse(field, "must be longer than zero");
+        }
+        if self.checkpoint_schema.is_some_and(|name| name.is_empty() || name.len() > MAX_SCHEMA_BYTES) {
+            return refuse("checkpoint_schema", "must have 1 to 255 bytes");
         }
         if self.replicas > MAX_REPLICAS {
             return refuse("replicas", "must be at most 16");

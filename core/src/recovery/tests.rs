@@ -161,6 +161,22 @@ fn strategies_without_a_target_are_refused_by_name() {
     assert_eq!(refused(policy(RestartKernel, 1, None), &[Degrade], ALL), "escalations");
 }
 
+/// A kernel was spawned with a replica after the operator, and its operator was asked in the replica's place, for ever.
+#[test]
+fn what_comes_after_notify_operator_is_refused_by_name() {
+    let refused = |policy: RecoveryPolicy, further: &[RecoveryStrategy]| {
+        let refused = RecoveryMachine::try_new(policy, further, ALL, Duration::from_secs(1)).unwrap_err();
+        assert!(refused.rule.contains("after NotifyOperator"), "{refused}");
+        refused.field
+    };
+    for strategy in [UseReplica, Degrade, Failover, NotifyOperator] {
+        assert_eq!(refused(policy(NotifyOperator, 1, Some(strategy)), &[]), "recovery.escalation");
+        assert_eq!(refused(RecoveryPolicy::default(), &[strategy]), "escalations");
+        let later = policy(RestartKernel, 1, Some(Degrade));
+        assert_eq!(refused(later, &[NotifyOperator, strategy]), "escalations");
+    }
+}
+
 #[test]
 fn a_stopped_kernel_is_not_recovered() {
     let mut machine = ladder(5, &[RestartKernel]);
@@ -177,7 +193,9 @@ proptest! {
         steps in prop::collection::vec((0_u64..400, 0_u8..8, any::<bool>()), 1..200),
     ) {
         let first = order.iter().position(|strategy| *strategy == RestartKernel).unwrap();
-        let mut machine = ladder(max_restarts, &order[first..]);
+        let operator = order.iter().position(|strategy| *strategy == NotifyOperator).unwrap();
+        let last = if operator < first { order.len() } else { operator + 1 };
+        let mut machine = ladder(max_restarts, &order[first..last]);
         let mut millis = 0;
         for (step, action, warm) in steps {
             millis += step;

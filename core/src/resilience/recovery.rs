@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::checked::{checked, rule};
+use super::checked::rule;
 use super::{InvalidConfig, span};
 
 /// What happens when a kernel's incarnation ends, and what when that has not helped.
@@ -21,7 +21,7 @@ pub struct RecoveryPolicy {
     #[serde(with = "span")]
     pub restart_delay: Duration,
     /// The answer when the restarts are used up; another one than `strategy`. `None` hands the failure to the
-    /// supervisor. Default [`RecoveryStrategy::NotifyOperator`].
+    /// supervisor, and is the only one after NotifyOperator. Default [`RecoveryStrategy::NotifyOperator`].
     pub escalation: Option<RecoveryStrategy>,
 }
 
@@ -63,6 +63,12 @@ impl RecoveryPolicy {
     /// [`InvalidConfig`] names the first field that breaks its rule.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
         rule(self.restart_delay <= MAX_RESTART_DELAY, "recovery.restart_delay", "must be at most 1 hour")?;
+        let answers_always = self.strategy == RecoveryStrategy::NotifyOperator;
+        rule(
+            !answers_always || self.escalation.is_none(),
+            "recovery.escalation",
+            "must be none after NotifyOperator, which always answers",
+        )?;
         let moves_on = self.escalation != Some(self.strategy);
         rule(moves_on, "recovery.escalation", "must be another strategy than `strategy`")
     }
@@ -86,7 +92,32 @@ struct RawRecovery {
     max_restarts: u32,
     #[serde(with = "span")]
     restart_delay: Duration,
-    escalation: Option<RecoveryStrategy>,
+    /// `None` where it was left out: a format without a null could not say none after NotifyOperator.
+    #[serde(deserialize_with = "given")]
+    escalation: Option<Option<RecoveryStrategy>>,
 }
 
-checked!(RecoveryPolicy from RawRecovery { strategy, max_restarts, restart_delay, escalation });
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<RecoveryStrategy>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+impl Default for RawRecovery {
+    fn default() -> Self {
+        let RecoveryPolicy { strategy, max_restarts, restart_delay, escalation: _ } =
+            RecoveryPolicy::default();
+        Self { strategy, max_restarts, restart_delay, escalation: None }
+    }
+}
+
+impl TryFrom<RawRecovery> for RecoveryPolicy {
+    type Error = InvalidConfig;
+
+    fn try_from(raw: RawRecovery) -> Result<Self, InvalidConfig> {
+        let RawRecovery { strategy, max_restarts, restart_delay, escalation } = raw;
+        let default = Self::default().escalation.filter(|_| strategy != RecoveryStrategy::NotifyOperator);
+        let policy =
+            Self { strategy, max_restarts, restart_delay, escalation: escalation.unwrap_or(default) };
+        policy.validate()?;
+        Ok(policy)
+    }
+}
