@@ -12,6 +12,7 @@
 //! - [`codec`]: how registered payloads and checkpoints become bytes.
 //! - [`log_limit`]: how many log lines one source may write.
 //! - [`excerpt`]: the beginning of a text that is kept.
+//! - [`fault`]: what a fault of a device or a worker process means, and how deep its cure goes.
 //! - [`checkpoint`]: the bytes of one stored checkpoint.
 //! - [`clock`]: the monotonic time that feeds all of them.
 
@@ -22,6 +23,7 @@ pub mod device;
 pub mod envelope;
 pub mod error;
 pub mod excerpt;
+pub mod fault;
 pub mod id;
 pub mod log_limit;
 pub mod recovery;
