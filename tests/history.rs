@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use kit::{Do, Latch, NONE, at_once, ms, puppet, soon, status};
 use rustkernel::actors::{
-    ChildPhase, ClockHand, Events, Fact, FailureReport, FaultClass, KernelSpec, ReportContext, Runtime,
+    ChildPhase, ClockHand, Events, Fact, FailureClass, FailureReport, KernelSpec, ReportContext, Runtime,
     SpawnError, Supervisor, SupervisorRef, Task,
 };
 use rustkernel::core::supervision::{Restart, Shutdown};
 use rustkernel::core::traits::{Context, Kernel};
 use rustkernel::core::{KernelError, Result};
 
-fn classes(reports: &[FailureReport]) -> Vec<FaultClass> {
+fn classes(reports: &[FailureReport]) -> Vec<FailureClass> {
     reports.iter().map(|report| report.class).collect()
 }
 
@@ -40,7 +40,7 @@ async fn every_failure_of_a_kernel_is_written_down_with_its_class_and_advice() {
     soon(events.find("a/b", |fact| matches!(fact, rustkernel::actors::Fact::Failed { .. }))).await.unwrap();
 
     let reports = runtime.history("a/b");
-    assert_eq!(classes(&reports), [FaultClass::Panic, FaultClass::Hang, FaultClass::Kill]);
+    assert_eq!(classes(&reports), [FailureClass::Panic, FailureClass::Hang, FailureClass::Kill]);
     for (report, incarnation) in reports.iter().zip(1..) {
         assert_eq!((report.supervisor.as_str(), report.offender.as_str()), ("root", "a/b"));
         assert_eq!((report.context, report.incarnation), (ReportContext::ChildTerminated, incarnation));
@@ -59,13 +59,13 @@ async fn a_kernel_that_does_not_start_leaves_a_start_error_behind() {
     let spec = KernelSpec::fallible("a/b", || Err::<kit::Puppet, _>(KernelError::permanent("no device")));
     runtime.spawn(spec.recovery(at_once(9))).await.unwrap_err();
     let reports = runtime.history("a/b");
-    assert_eq!(classes(&reports), [FaultClass::Start]);
+    assert_eq!(classes(&reports), [FailureClass::Start]);
     assert_eq!(reports[0].context, ReportContext::StartError);
     assert!(reports[0].reason.contains("no device"));
 }
 
 /// Of all that was written down about a child.
-fn contexts(runtime: &Runtime, child: &str) -> Vec<(ReportContext, FaultClass)> {
+fn contexts(runtime: &Runtime, child: &str) -> Vec<(ReportContext, FailureClass)> {
     runtime.history(child).iter().map(|report| (report.context, report.class)).collect()
 }
 
@@ -122,7 +122,7 @@ async fn a_child_that_is_killed_because_its_grace_is_over_leaves_a_shutdown_erro
         thread.arrived(1).await;
         for child in ["task", "low", "a/inline", "a/thread"] {
             stop(&top, child, &hand, || {}).await;
-            let killed = vec![(SHUTDOWN, FaultClass::Kill)];
+            let killed = vec![(SHUTDOWN, FailureClass::Kill)];
             let expected = if shutdown == Shutdown::Brutal { Vec::new() } else { killed };
             assert_eq!(contexts(&runtime, child), expected, "{child}, {shutdown:?}");
             if shutdown != Shutdown::Brutal {
@@ -173,9 +173,9 @@ async fn a_child_that_fails_over_its_end_leaves_a_shutdown_error_behind() {
         .kernel(KernelSpec::new("a/inline", || Falls).inline());
     let top = soon(runtime.supervise(tree)).await.unwrap();
     stop(&top, "fails", &hand, || {}).await;
-    assert_eq!(contexts(&runtime, "fails"), [(SHUTDOWN, FaultClass::Exit)]);
+    assert_eq!(contexts(&runtime, "fails"), [(SHUTDOWN, FailureClass::Exit)]);
     stop(&top, "panics", &hand, || {}).await;
-    assert_eq!(contexts(&runtime, "panics"), [(SHUTDOWN, FaultClass::Panic)]);
+    assert_eq!(contexts(&runtime, "panics"), [(SHUTDOWN, FailureClass::Panic)]);
     for id in ["a/b", "a/inline"] {
         let kernel = runtime.kernel::<Do, u64>(id).unwrap();
         let door = Latch::new();
@@ -183,7 +183,7 @@ async fn a_child_that_fails_over_its_end_leaves_a_shutdown_error_behind() {
         door.arrived(1).await;
         stop(&top, id, &hand, || door.open()).await;
         soon(fatal).await.unwrap_err();
-        assert_eq!(contexts(&runtime, id), [(SHUTDOWN, FaultClass::Panic)]);
+        assert_eq!(contexts(&runtime, id), [(SHUTDOWN, FailureClass::Panic)]);
         assert!(runtime.history(id)[0].reason.contains("told to panic"));
     }
 }
@@ -205,12 +205,12 @@ async fn a_task_that_fails_before_it_is_up_leaves_a_start_error_behind() {
     for (name, panics) in [("fails", false), ("panics", true)] {
         let error = soon(runtime.root().start_task(fails(name, false, panics))).await.unwrap_err();
         assert!(matches!(error, SpawnError::Child { .. }), "{error}");
-        assert_eq!(contexts(&runtime, name), [(START, FaultClass::Start)]);
+        assert_eq!(contexts(&runtime, name), [(START, FailureClass::Start)]);
         assert!(runtime.history(name)[0].reason.contains("told to"), "{error}");
     }
     // Its end overtakes what it said.
     soon(runtime.root().start_task(fails("was-up", true, false))).await.unwrap();
-    assert_eq!(contexts(&runtime, "was-up"), [(RUN, FaultClass::Exit)]);
+    assert_eq!(contexts(&runtime, "was-up"), [(RUN, FailureClass::Exit)]);
 }
 
 #[tokio::test]

@@ -19,11 +19,18 @@ pub enum Cause {
     StartFailed(String),
     /// A task returned an error.
     Exited(String),
+    /// What it lived in has ended: a worker process.
+    DomainLost(String),
     /// A supervisor has ended: its restarts were used up, a child's policy had nothing left, or a significant child ended.
     GaveUp(String),
 }
 
 impl Cause {
+    /// Whether somebody else answers for it, so that it costs its kernel and its supervisor nothing.
+    pub(crate) fn is_paid(&self) -> bool {
+        matches!(self, Self::DomainLost(_))
+    }
+
     /// The cause without its message: a label with few values.
     #[must_use]
     pub fn label(&self) -> &'static str {
@@ -33,6 +40,7 @@ impl Cause {
             Self::Killed => "killed",
             Self::StartFailed(_) => "start_failed",
             Self::Exited(_) => "exited",
+            Self::DomainLost(_) => "domain_lost",
             Self::GaveUp(_) => "gave_up",
         }
     }
@@ -40,7 +48,7 @@ impl Cause {
     /// What it is of a life that was not up yet.
     pub(crate) fn of_start(self) -> Self {
         match self {
-            Self::StartFailed(_) => self,
+            Self::StartFailed(_) | Self::DomainLost(_) => self,
             Self::Panicked(_) | Self::Hung | Self::Killed | Self::Exited(_) | Self::GaveUp(_) => {
                 Self::StartFailed(self.to_string())
             }
@@ -56,6 +64,7 @@ impl fmt::Display for Cause {
             Self::Killed => f.write_str("killed"),
             Self::StartFailed(reason) => write!(f, "failed to start: {reason}"),
             Self::Exited(error) => write!(f, "ended with an error: {error}"),
+            Self::DomainLost(reason) => write!(f, "lost with its fault domain: {reason}"),
             Self::GaveUp(reason) => write!(f, "gave up: {reason}"),
         }
     }

@@ -30,7 +30,7 @@ pub struct FailureReport {
     /// The child's name.
     pub offender: String,
     /// The class of the fault.
-    pub class: FaultClass,
+    pub class: FailureClass,
     /// What to do about a fault of this class, for people.
     pub advice: &'static str,
     /// The life of the child that ended, from 1.
@@ -57,7 +57,7 @@ pub enum ReportContext {
 /// The classes of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum FaultClass {
+pub enum FailureClass {
     /// User code panicked.
     Panic,
     /// An execution blocked its thread and was fenced.
@@ -68,11 +68,13 @@ pub enum FaultClass {
     Start,
     /// A task or a supervisor ended with an error.
     Exit,
+    /// Its fault domain ended: a worker process.
+    Domain,
     /// A supervisor used up its restarts.
     Intensity,
 }
 
-impl FaultClass {
+impl FailureClass {
     /// The class as a label with few values.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -82,6 +84,7 @@ impl FaultClass {
             Self::Kill => "kill",
             Self::Start => "start",
             Self::Exit => "exit",
+            Self::Domain => "domain",
             Self::Intensity => "intensity",
         }
     }
@@ -99,6 +102,7 @@ impl FaultClass {
                 "check what its start needs, or its factory, checkpoint and canary: files, memory, device"
             }
             Self::Exit => "read the error it ended with; one that should end it for good is a normal exit",
+            Self::Domain => "look at what ended the process; its kernels are suspects, not culprits",
             Self::Intensity => {
                 "mend the child that fails most, then resume; more restarts only delay the same end"
             }
@@ -106,7 +110,7 @@ impl FaultClass {
     }
 }
 
-impl From<&Cause> for FaultClass {
+impl From<&Cause> for FailureClass {
     fn from(cause: &Cause) -> Self {
         match cause {
             Cause::Panicked(_) => Self::Panic,
@@ -114,6 +118,7 @@ impl From<&Cause> for FaultClass {
             Cause::Killed => Self::Kill,
             Cause::StartFailed(_) => Self::Start,
             Cause::Exited(_) => Self::Exit,
+            Cause::DomainLost(_) => Self::Domain,
             Cause::GaveUp(_) => Self::Intensity,
         }
     }
@@ -124,9 +129,12 @@ impl ReportContext {
     pub(crate) const fn of_failure(cause: &Cause) -> Self {
         match cause {
             Cause::StartFailed(_) => Self::StartError,
-            Cause::Panicked(_) | Cause::Hung | Cause::Killed | Cause::Exited(_) | Cause::GaveUp(_) => {
-                Self::ChildTerminated
-            }
+            Cause::Panicked(_)
+            | Cause::Hung
+            | Cause::Killed
+            | Cause::Exited(_)
+            | Cause::DomainLost(_)
+            | Cause::GaveUp(_) => Self::ChildTerminated,
         }
     }
 }
@@ -141,7 +149,7 @@ impl FailureReport {
         incarnation: u64,
         at: Timestamp,
     ) -> Self {
-        let class = FaultClass::from(cause);
+        let class = FailureClass::from(cause);
         Self {
             supervisor: excerpt(supervisor, MAX_NAME_BYTES),
             context,
@@ -170,7 +178,7 @@ struct Stored {
     context: ReportContext,
     reason: String,
     offender: String,
-    class: FaultClass,
+    class: FailureClass,
     #[serde(rename = "advice")]
     _advice: String,
     incarnation: u64,
@@ -307,11 +315,11 @@ mod tests {
     fn a_start_that_failed_is_a_start_error_and_a_long_reason_is_cut() {
         let cause = Cause::StartFailed("x".repeat(100_000));
         let report = report_of("a/b", &cause, 7);
-        assert_eq!((report.context, report.class), (ReportContext::StartError, FaultClass::Start));
+        assert_eq!((report.context, report.class), (ReportContext::StartError, FailureClass::Start));
         assert!(report.reason.len() <= MAX_REASON_BYTES + 3);
         assert!(report.unix_millis > 0);
         let panic = report_of("a/b", &Cause::Panicked("no".into()), 7);
-        assert_eq!((panic.context, panic.class), (ReportContext::ChildTerminated, FaultClass::Panic));
+        assert_eq!((panic.context, panic.class), (ReportContext::ChildTerminated, FailureClass::Panic));
     }
 
     #[test]

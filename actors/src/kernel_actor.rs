@@ -25,11 +25,27 @@ use crate::cause::panic_message;
 use crate::checkpoint::Checkpointer;
 use crate::contain::{Contained, contain};
 use crate::lane::{Abandoned, EndOfLane, Lane, block_on};
+use crate::lifeline::Lifeline;
 use crate::recovery::RecoveryMsg;
 use crate::slot::{Ending, Incarnation, Kept, Slot, serve};
 
 /// Makes an instance of the kernel.
-pub(crate) type Factory<K> = Arc<dyn Fn() -> Result<K, KernelError> + Send + Sync>;
+pub(crate) enum Factory<K> {
+    Here(Arc<dyn Fn() -> Result<K, KernelError> + Send + Sync>),
+    /// Its work is done elsewhere, and making it takes its time.
+    Elsewhere(Arc<dyn Fn(Lifeline) -> Making<K> + Send + Sync>),
+}
+
+pub(crate) type Making<K> = Pin<Box<dyn Future<Output = Result<K, KernelError>> + Send>>;
+
+impl<K> Clone for Factory<K> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Here(make) => Self::Here(Arc::clone(make)),
+            Self::Elsewhere(make) => Self::Elsewhere(Arc::clone(make)),
+        }
+    }
+}
 
 type Accepts<O> = Box<dyn Fn(&O) -> bool + Send + Sync>;
 
@@ -200,10 +216,17 @@ impl<K: LocalKernel> ThreadActor<K> {
 }
 
 /// One life: make the kernel, restore it, prove it, serve; a standby waits in between until it is called.
-async fn live<K: LocalKernel>(recipe: &Recipe<K>, incarnation: &Incarnation) -> Result<Ending, KernelError> {
+async fn live<K: LocalKernel>(
+    recipe: &Recipe<K>,
+    incarnation: &Arc<Incarnation>,
+) -> Result<Ending, KernelError> {
     let slot = &*recipe.slot;
+    let made = match &recipe.factory {
+        Factory::Here(make) => make()?,
+        Factory::Elsewhere(make) => make(Lifeline::new(&recipe.slot, incarnation)).await?,
+    };
     // Dropped last, contained: after a panic of its own it may panic again.
-    let mut kernel = Contained::new((recipe.factory)()?);
+    let mut kernel = Contained::new(made);
     let Some(kernel) = kernel.get() else { return Ok(Ending::Fenced) };
     let checkpointer = recipe.checkpointer.as_ref();
     // Boxed, like what a standby does: otherwise every kernel that serves would carry the room for it.

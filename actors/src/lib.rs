@@ -23,6 +23,7 @@ mod home;
 mod kernel_actor;
 mod kernel_ref;
 mod lane;
+mod lifeline;
 mod links;
 mod log;
 mod operator;
@@ -44,8 +45,9 @@ pub use breaker::BreakerCommand;
 pub use cause::Cause;
 pub use checkpoint::{CheckpointStore, MemoryStore, StoreError};
 pub use dead_letter::DeadLetter;
-pub use history::{FailureReport, FaultClass, ReportContext};
+pub use history::{FailureClass, FailureReport, ReportContext};
 pub use kernel_ref::{KernelRef, Refused, Reply};
+pub use lifeline::{Lifeline, Loss};
 pub use operator::{Event, Events, Fact};
 pub use pipeline::Pipeline;
 pub use recovery::{

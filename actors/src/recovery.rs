@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | ready, took over | a kernel's life | the kernel serves, or has another present life |
 //! | failed, terminated | ractor | buries the life, asks the machines, acts |
-//! | hung | slot (timer thread) | kills the actor, abandons its thread, as above |
+//! | hung, lost | slot (timer's thread, a domain's) | kills the actor, abandons its thread, as above |
 //! | lane ended, alarm | thread, timer | an ending life is gone at last, or given up: as above |
 //! | tick | timer | a delay or a grace time of the machine is over |
 //!
@@ -222,7 +222,8 @@ impl Recovery {
             RecoveryMsg::TookOver { slot } => self.see_who_took_over(slot),
             RecoveryMsg::Serves { slot, number } => self.life_serves(slot, number),
             RecoveryMsg::TurnedAway { slot, number, reason } => self.turned_away(slot, number, reason),
-            RecoveryMsg::Hung { slot, number } => self.hung(slot, number, myself).await,
+            RecoveryMsg::Hung { slot, number } => self.lost(slot, number, Cause::Hung, myself).await,
+            RecoveryMsg::Lost { slot, number, cause } => self.lost(slot, number, cause, myself).await,
             RecoveryMsg::LaneEnded { slot, number } => self.lane_ended(slot, number, myself).await,
             RecoveryMsg::Idle { slot } => self.idle(slot, now),
             RecoveryMsg::Pressed { slot } => self.pressed(slot, myself).await,

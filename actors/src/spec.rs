@@ -1,6 +1,7 @@
 //! What a user says about a kernel before it is spawned.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +17,9 @@ use rustkernel_core::{DeviceId, KernelId};
 use tokio::runtime::Handle;
 
 use crate::checkpoint::Checkpointer;
-use crate::kernel_actor::{Canary, Factory, Inline, Launch, Recipe, Threaded};
+use crate::kernel_actor::{Canary, Factory, Inline, Launch, Making, Recipe, Threaded};
 use crate::lane::Abandoned;
+use crate::lifeline::Lifeline;
 use crate::registration::Registration;
 use crate::slot::{Bounds, Codec, Slot};
 
@@ -87,7 +89,7 @@ impl<K: LocalKernel> KernelSpec<K> {
     ) -> Self {
         Self {
             id: id.into(),
-            factory: Arc::new(factory),
+            factory: Factory::Here(Arc::new(factory)),
             launcher: |recipe, abandoned, runtime| Arc::new(Threaded { recipe, abandoned, runtime }),
             inline: false,
             degraded: None,
@@ -115,6 +117,39 @@ impl<K: LocalKernel> KernelSpec<K> {
             checkpoint_after: None,
             start_limit: Duration::from_secs(30),
         }
+    }
+
+    /// A kernel whose work is done elsewhere: in another process, on another machine. What `factory` makes, at an await, stands for it
+    /// here: it runs on the async runtime, sends requests there and awaits the answers, and never blocks. Whoever finds out that
+    /// the kernel is gone there says so through the [`Lifeline`].
+    pub fn elsewhere<F>(
+        id: impl Into<String>,
+        factory: impl Fn(Lifeline) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        K: Kernel,
+        F: Future<Output = Result<K, KernelError>> + Send + 'static,
+    {
+        let mut spec = Self::fallible(id, || Err(KernelError::permanent("it is made elsewhere")));
+        spec.factory = Factory::Elsewhere(Arc::new(move |lifeline| Box::pin(factory(lifeline))));
+        spec.launcher = |recipe, _, _| Arc::new(Inline(recipe));
+        spec
+    }
+
+    /// [`backup`](Self::backup) for a kernel whose work is done [elsewhere](Self::elsewhere).
+    #[must_use]
+    pub fn backup_elsewhere<F>(
+        mut self,
+        device: DeviceId,
+        factory: impl Fn(Lifeline) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        K: Kernel,
+        F: Future<Output = Result<K, KernelError>> + Send + 'static,
+    {
+        let factory = Factory::Elsewhere(Arc::new(move |lifeline| Box::pin(factory(lifeline)) as Making<K>));
+        self.backup = Some((device, factory));
+        self
     }
 
     /// Runs the kernel on the async runtime instead of a thread of its own: about ten times cheaper a call, and only for kernels that
@@ -206,7 +241,7 @@ impl<K: LocalKernel> KernelSpec<K> {
     where
         D: Kernel<Input = K::Input, Output = K::Output>,
     {
-        let factory: Factory<D> = Arc::new(factory);
+        let factory: Factory<D> = Factory::Here(Arc::new(factory));
         self.degraded = Some(Box::new(move |slot, placing| {
             let recipe = Arc::new(Recipe { slot, factory, checkpointer: None, canary: None });
             let Placing { inline, abandoned, handle } = placing;
@@ -240,7 +275,7 @@ impl<K: LocalKernel> KernelSpec<K> {
         device: DeviceId,
         factory: impl Fn() -> Result<K, KernelError> + Send + Sync + 'static,
     ) -> Self {
-        self.backup = Some((device, Arc::new(factory)));
+        self.backup = Some((device, Factory::Here(Arc::new(factory))));
         self
     }
 

@@ -20,19 +20,21 @@ pub struct Header {
     pub retry_budget: u32,
     /// Whether a degraded path answers: this stage's, and behind it in a chain that of any stage before.
     pub degraded: bool,
+    /// Whether an incarnation died while it had the request at this stage. What it runs in together with others runs it alone.
+    pub suspect: bool,
 }
 
 impl Header {
     /// A first attempt with the default retry budget.
     #[must_use]
     pub const fn new(id: u64, deadline: Timestamp) -> Self {
-        Self { id, deadline, attempt: 1, retry_budget: DEFAULT_RETRY_BUDGET, degraded: false }
+        Self { id, deadline, attempt: 1, retry_budget: DEFAULT_RETRY_BUDGET, degraded: false, suspect: false }
     }
 
-    /// The header for the next stage: the attempt starts again, what is left of deadline and budget goes on.
+    /// The header for the next stage: the attempt starts again without suspicion, what is left of deadline and budget goes on.
     #[must_use]
     pub const fn next_stage(self) -> Self {
-        Self { attempt: 1, ..self }
+        Self { attempt: 1, suspect: false, ..self }
     }
 
     /// The header of a re-run, or `None` when the chain's budget is used up.

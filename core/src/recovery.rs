@@ -18,6 +18,9 @@
 //! back to the first step. The supervisor's intensity counts as a part of the budget: where it allows no restart, the step gives
 //! way.
 //!
+//! A kernel that was lost with its fault domain is brought back at once and at no cost: the domain has its own budget, and where that is
+//! used up, starts there fail.
+//!
 //! Where a restart cannot be back before a request that waits has to be answered, a warm standby or the degraded path answers, whatever
 //! the step. It does NOT restart siblings (the supervisor's part) and does not look at the class of the fault.
 
@@ -54,6 +57,8 @@ pub struct Situation {
     pub earliest_deadline: Timestamp,
     /// How long the kernel's starts take, as far as is known.
     pub start_takes: Duration,
+    /// Whether the failure is paid for: its fault domain died, which is charged to the domain.
+    pub paid: bool,
 }
 
 /// What to do about a failure.
@@ -309,18 +314,17 @@ impl RecoveryMachine {
         reached: bool,
         situation: &Situation,
     ) -> Option<Recovery> {
-        let now = situation.now;
         match strategy {
             RecoveryStrategy::RestartKernel => self.restart(situation),
             RecoveryStrategy::UseReplica if situation.standby_ready => {
-                let helps = reached || self.has_budget();
-                helps.then(|| Recovery::Promote { rebuild_at: self.rebuild_at(now) })
+                let helps = reached || situation.paid || self.has_budget();
+                helps.then(|| Recovery::Promote { rebuild_at: self.rebuild(situation) })
             }
             RecoveryStrategy::UseReplica => self.restart(situation),
             RecoveryStrategy::Degrade => {
                 let last = self.step + 1 == self.ladder.len();
-                let helps = reached || last || self.has_budget();
-                helps.then(|| Recovery::Degrade { rebuild_at: self.rebuild_at(now) })
+                let helps = reached || last || situation.paid || self.has_budget();
+                helps.then(|| Recovery::Degrade { rebuild_at: self.rebuild(situation) })
             }
             RecoveryStrategy::Failover if !self.failed_over => {
                 self.failed_over = true;
@@ -337,6 +341,10 @@ impl RecoveryMachine {
 
     /// A restart, unless budget or intensity are used up; by way of whoever can answer sooner, where it would be back too late.
     fn restart(&mut self, situation: &Situation) -> Option<Recovery> {
+        if situation.paid {
+            let in_window = self.in_window(situation.now);
+            return Some(Recovery::Restart { at: situation.now, in_window, degrade: false });
+        }
         if !self.has_budget() || !situation.supervisor_allows {
             return None;
         }
@@ -353,6 +361,11 @@ impl RecoveryMachine {
                 degrade: relief == Relief::Degrade,
             },
         })
+    }
+
+    /// When to rebuild what has been replaced.
+    fn rebuild(&mut self, situation: &Situation) -> Option<Timestamp> {
+        if situation.paid { Some(situation.now) } else { self.rebuild_at(situation.now) }
     }
 
     /// When a rebuild may be made: after the delay, charged now, or when the window allows it.

@@ -47,6 +47,7 @@ impl Recovery {
             (None, _) => Cause::Killed,
         };
         let is_present = matches!(life.role, Role::Present);
+        let lost = life.incarnation.lost().cloned();
         let has_thread = life.has_thread();
         if has_thread {
             // The actor was killed, its thread was not: it is fenced and gets its grace time to notice.
@@ -54,8 +55,8 @@ impl Recovery {
         }
         let buried = self.bury(key, number, &cause);
         if is_present && !buried {
-            // The watchdog was first; its message is still on its way.
-            cause = Cause::Hung;
+            // The watchdog was first, or whoever watches what it lived in; its message is still on its way.
+            cause = lost.unwrap_or(Cause::Hung);
         }
         if has_thread {
             if let Some(kernel) = self.kernel(key) {
@@ -92,16 +93,17 @@ impl Recovery {
         }
     }
 
-    pub(super) async fn hung(&mut self, slot: u32, number: u64, myself: &Myself) {
+    /// A life whose epoch is void already is to be ended and its failure decided about.
+    pub(super) async fn lost(&mut self, slot: u32, number: u64, cause: Cause, myself: &Myself) {
         let Some((key, _)) = self.kernel_of(slot) else { return };
         self.catch_up(key, number);
         let Some(kernel) = self.kernel(key) else { return };
         if kernel.life(number).is_none() {
-            // Its thread noticed the fence, and its end came first: the failure has been decided about.
+            // It noticed the fence, and its end came first: the failure has been decided about.
             return;
         }
         self.let_go(key, number);
-        self.life_ended(key, number, Cause::Hung, myself).await;
+        self.life_ended(key, number, cause, myself).await;
     }
 
     /// Voids the epoch of a life, if it is the slot's, and resolves what it had in hand.
@@ -142,6 +144,7 @@ impl Recovery {
             return;
         }
         let id = kernel.plan.kernel.id().clone();
+        let paid = cause.is_paid();
         match life.role {
             // It hung while it was the present one, and whoever took over said so first.
             Role::Leaving if cause == Cause::Hung => self.note_kernel_failure(key, number, &cause),
@@ -160,7 +163,7 @@ impl Recovery {
             }
             Role::Successor(Purpose::Start | Purpose::Recover) => {
                 self.note_kernel_failure(key, number, &cause);
-                self.failed(key, Failed::Present, myself).await;
+                self.failed(key, Failed::Present, paid, myself).await;
             }
             Role::Present => {
                 self.note_kernel_failure(key, number, &cause);
@@ -177,7 +180,7 @@ impl Recovery {
                 }
                 let degraded = life.incarnation.variant == Variant::Degraded;
                 let whose = if degraded { Failed::Degraded } else { Failed::Present };
-                self.failed(key, whose, myself).await;
+                self.failed(key, whose, paid, myself).await;
             }
         }
     }
@@ -202,13 +205,14 @@ impl Recovery {
         self.env.links.operator.tell_child(&self.node.name, child.declared.name(), fact);
     }
 
-    /// Nobody serves any more, or what was to serve again does not. Decides and acts.
-    pub(super) async fn failed(&mut self, key: ChildKey, whose: Failed, myself: &Myself) {
+    /// Nobody serves any more, or what was to serve again does not. Decides and acts. `paid`: it costs the kernel and this supervisor
+    /// nothing.
+    pub(super) async fn failed(&mut self, key: ChildKey, whose: Failed, paid: bool, myself: &Myself) {
         let now = self.now();
         if let Some(slot) = self.kernel(key).map(|kernel| kernel.plan.slot) {
             self.see_who_took_over(slot);
         }
-        let allows = self.machine.allows_restart(key, now);
+        let allows = paid || self.machine.allows_restart(key, now);
         let state = self.machine.child(key).map(|view| (view.state, view.spec.rules.restart));
         let Some((state, restart)) = state else { return };
         let out_of_threads = self.env.abandoned.alive() >= self.env.abandoned_limit;
@@ -243,16 +247,18 @@ impl Recovery {
             standby_ready: kernel.warm() > 0,
             earliest_deadline: kernel.plan.kernel.earliest_deadline(),
             start_takes: kernel.start_takes,
+            paid,
         };
         let decision = match whose {
             Failed::Present => kernel.recovery.on_failure(&situation),
             Failed::Degraded => kernel.recovery.on_degraded_failure(&situation),
         };
-        self.carry_out(key, decision, myself).await;
+        let exit = if paid { Exit::Lost } else { Exit::Abnormal };
+        self.carry_out(key, decision, exit, myself).await;
     }
 
     /// Does what the kernel's policy says about a failure.
-    pub(super) async fn carry_out(&mut self, key: ChildKey, decision: Decision, myself: &Myself) {
+    pub(super) async fn carry_out(&mut self, key: ChildKey, decision: Decision, exit: Exit, myself: &Myself) {
         let now = self.now();
         let Some(kernel) = self.kernel(key) else { return };
         let id = kernel.plan.kernel.id().clone();
@@ -265,7 +271,7 @@ impl Recovery {
                 }
                 let fact = Fact::Restarting { delay: at - now, in_window };
                 self.env.links.operator.tell(Some(&id), fact);
-                self.machine.on_exit(key, life, Exit::Abnormal, Some(at), now);
+                self.machine.on_exit(key, life, exit, Some(at), now);
                 if degrade {
                     self.degrade(key, myself).await;
                 }
@@ -276,7 +282,7 @@ impl Recovery {
                 }
                 if !self.promote(key) {
                     // It was warm a moment ago, and is gone: as without it.
-                    self.machine.on_exit(key, life, Exit::Abnormal, Some(now), now);
+                    self.machine.on_exit(key, life, exit, Some(now), now);
                 }
             }
             Decision::Degrade { rebuild_at } => {

@@ -26,6 +26,8 @@ pub(crate) enum RecoveryMsg {
     TurnedAway { slot: u32, number: u64, reason: String },
     /// An execution hangs; its epoch is void already.
     Hung { slot: u32, number: u64 },
+    /// A life is gone, or its kernel elsewhere is; its epoch is void already.
+    Lost { slot: u32, number: u64, cause: Cause },
     /// A kernel's thread has ended.
     LaneEnded { slot: u32, number: u64 },
     /// A draining slot has nothing left; without a number, some slot of the tree.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustkernel_core::KernelId;
 use rustkernel_core::clock::Timestamp;
-use rustkernel_core::envelope::Deadline;
+use rustkernel_core::envelope::{Deadline, Header};
 use rustkernel_core::error::{DownReason, KernelError, KernelErrorKind, Phase};
 use rustkernel_core::resilience::Outcome;
 use rustkernel_core::traits::Payload;
@@ -58,6 +58,8 @@ pub(crate) trait Supervised: Send + Sync {
     fn undrain(&self);
     /// Whether nothing waits and nothing runs.
     fn is_idle(&self) -> bool;
+    /// An incarnation is gone, without its actor having noticed: `convicts` what it had in hand.
+    fn lose(&self, incarnation: &Incarnation, cause: Cause, convicts: bool);
     /// The incarnation ends after its current request; what waits stays, to be answered by [`close`](Self::close).
     fn stop(&self);
     fn snapshot(&self) -> SlotSnapshot;
@@ -110,7 +112,7 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
         drop(state);
         wake(wakers.into_iter().flatten());
         if let Some(suspect) = unsettled(left) {
-            self.resolve(suspect, KernelErrorKind::Crashed, &Cause::Killed);
+            self.resolve(suspect, KernelErrorKind::Crashed, &Cause::Killed, true);
         }
         incarnation
     }
@@ -170,10 +172,11 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
             | Cause::Killed
             | Cause::StartFailed(_)
             | Cause::Exited(_)
+            | Cause::DomainLost(_)
             | Cause::GaveUp(_) => KernelErrorKind::Crashed,
         };
         if let Some(suspect) = suspect {
-            self.resolve(suspect, kind, cause);
+            self.resolve(suspect, kind, cause, true);
         }
         true
     }
@@ -225,6 +228,27 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
 
     fn is_idle(&self) -> bool {
         self.lock().ledger.is_idle()
+    }
+
+    fn lose(&self, incarnation: &Incarnation, cause: Cause, convicts: bool) {
+        incarnation.set_lost(&cause);
+        let (slot, number, epoch) = (self.index, incarnation.number, incarnation.epoch());
+        let state = self.lock();
+        if epoch == 0 || state.ledger.epoch != epoch {
+            // It stands by, or has been fenced before.
+            drop(state);
+            self.home.tell(RecoveryMsg::Lost { slot, number, cause });
+            return;
+        }
+        let (running, succeeded) = void(state);
+        // Told before the answer, as a hang is.
+        self.home.tell(RecoveryMsg::Lost { slot, number, cause: cause.clone() });
+        if succeeded {
+            self.tell_took_over();
+        }
+        if let Some(suspect) = unsettled(running) {
+            self.resolve(suspect, KernelErrorKind::Crashed, &cause, convicts);
+        }
     }
 
     fn stop(&self) {
@@ -283,18 +307,25 @@ impl<I: Payload, O: Payload> Slot<I, O> {
             self.tell_took_over();
         }
         if let Some(suspect) = unsettled(running) {
-            self.resolve(suspect, KernelErrorKind::Hung, &Cause::Hung);
+            self.resolve(suspect, KernelErrorKind::Hung, &Cause::Hung, true);
         }
     }
 
-    /// Decides about a request whose incarnation is gone: run it again alone, or answer it.
-    fn resolve(&self, mut suspect: Entry<Shared<I, O>>, kind: KernelErrorKind, cause: &Cause) {
-        suspect.convictions += 1;
+    /// Decides about a request whose incarnation is gone: run it again alone, or answer it. `convicts`: nothing else could have been the
+    /// culprit.
+    fn resolve(
+        &self,
+        mut suspect: Entry<Shared<I, O>>,
+        kind: KernelErrorKind,
+        cause: &Cause,
+        convicts: bool,
+    ) {
+        suspect.convictions += u32::from(convicts);
         let mut spent = suspect.convictions >= self.rules.conviction_limit;
         if self.rules.idempotent && !spent && !suspect.request.is_cancelled() {
             match suspect.header.rerun() {
                 Some(header) => {
-                    suspect.header = header;
+                    suspect.header = Header { suspect: true, ..header };
                     let Some(refused) = self.rerun_now(suspect) else { return };
                     suspect = refused;
                 }

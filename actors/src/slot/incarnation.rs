@@ -8,6 +8,8 @@ use rustkernel_core::traits::Signal;
 use serde::Serialize;
 use tokio::sync::Notify;
 
+use crate::cause::Cause;
+
 /// Which of a kernel's factories an incarnation comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -40,6 +42,8 @@ pub(crate) struct Incarnation {
     ready: OnceLock<bool>,
     /// Set when it has taken over and restored what the life before it left.
     serves: AtomicBool,
+    /// Set when it was fenced because what it lived in, or its kernel elsewhere, is gone.
+    lost: OnceLock<Cause>,
 }
 
 impl Incarnation {
@@ -54,6 +58,7 @@ impl Incarnation {
             blocked_since: AtomicU64::new(0),
             ready: OnceLock::new(),
             serves: AtomicBool::new(false),
+            lost: OnceLock::new(),
         }
     }
 
@@ -109,6 +114,16 @@ impl Incarnation {
     /// Whether it has taken over for good.
     pub(crate) fn serves(&self) -> bool {
         self.serves.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_lost(&self, cause: &Cause) {
+        // The first one counts.
+        let _ = self.lost.set(cause.clone());
+    }
+
+    /// Why it was fenced, unless it hung.
+    pub(crate) fn lost(&self) -> Option<&Cause> {
+        self.lost.get()
     }
 
     pub(super) fn enter(&self, now: Timestamp) {

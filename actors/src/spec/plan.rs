@@ -57,7 +57,7 @@ impl<K: LocalKernel> Making<K> {
     fn launcher(&self, slot: &SlotOf<K>, factory: &Factory<K>, env: &Env) -> Arc<dyn Launch> {
         let recipe = Recipe {
             slot: Arc::clone(slot),
-            factory: Arc::clone(factory),
+            factory: factory.clone(),
             checkpointer: self.checkpointer,
             canary: self.canary.clone(),
         };

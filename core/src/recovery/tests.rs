@@ -30,6 +30,7 @@ fn now(millis: u64) -> Situation {
         standby_ready: true,
         earliest_deadline: Timestamp::NEVER,
         start_takes: Duration::ZERO,
+        paid: false,
     }
 }
 
@@ -210,4 +211,20 @@ proptest! {
             prop_assert!(machine.recent.len() <= max_restarts as usize);
         }
     }
+}
+
+/// Its domain has a budget of its own.
+#[test]
+fn a_kernel_that_was_lost_with_its_domain_comes_back_at_once_and_at_no_cost() {
+    let paid = Situation { paid: true, supervisor_allows: false, standby_ready: false, ..now(7) };
+    for strategy in [RestartKernel, UseReplica] {
+        let mut machine = ladder(1, &[strategy, NotifyOperator]);
+        for _ in 0..5 {
+            assert_eq!(machine.on_failure(&paid), restart(7, 0));
+        }
+        assert_eq!(machine.total(), 0);
+        assert_eq!(machine.on_failure(&Situation { standby_ready: false, ..now(8) }), restart(13, 1));
+    }
+    let mut machine = ladder(0, &[Degrade]);
+    assert_eq!(machine.on_failure(&paid), Recovery::Degrade { rebuild_at: Some(at(7)) });
 }

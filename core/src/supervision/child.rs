@@ -68,6 +68,9 @@ pub enum Exit {
     Shutdown,
     /// Anything else: a panic, an error, a kill.
     Abnormal,
+    /// What it lived in has ended and taken it along: a worker process. Whoever answers for that has paid; it comes back like
+    /// one that ended abnormally, and costs nothing.
+    Lost,
 }
 
 /// What a child is.
@@ -220,7 +223,7 @@ impl Child {
     pub(super) fn comes_back_after(&self, exit: Exit) -> bool {
         match self.spec.rules.restart {
             Restart::Permanent => true,
-            Restart::Transient => exit == Exit::Abnormal,
+            Restart::Transient => matches!(exit, Exit::Abnormal | Exit::Lost),
             Restart::Temporary => false,
         }
     }

@@ -10,7 +10,7 @@
 //! | held | - | gone | gone | - | stopping |
 //! | down | - | - | - | - | - |
 //!
-//! *Failed* costs a restart of the intensity and means: delayed (one_for_one, dynamic), or the group is restarted. *Gone* means
+//! *Failed* costs a restart of the intensity, unless it is paid for, and means: delayed (one_for_one, dynamic), or the group is restarted. *Gone* means
 //! planned again (its group restarts), down, or forgotten (temporary and dynamic children).
 //!
 //! A kernel whose life is over may have more than that life: a standby, a degraded path that answers, a successor. One that is not to
@@ -173,7 +173,7 @@ impl SupervisorMachine {
                 self.set_stage(child, Stage::Down);
                 self.end(End::BootFailed { child }, now);
             }
-            (Stage::Starting, Ask::Supervisor) => self.failed(child, retry_at, now),
+            (Stage::Starting, Ask::Supervisor) => self.failed(child, retry_at, false, now),
             (Stage::Starting, Ask::Add) => self.forget(child),
             (Stage::Starting, Ask::Restart) => self.settle(child),
             (Stage::Stopping { .. } | Stage::Held, _) => self.gone(child),
@@ -195,7 +195,7 @@ impl SupervisorMachine {
         let (stage, comes_back) = (entry.stage, entry.comes_back_after(exit));
         match stage {
             Stage::Starting => return self.on_start_failed(child, life, retry_at, now),
-            Stage::Up if comes_back => self.failed(child, retry_at, now),
+            Stage::Up if comes_back => self.failed(child, retry_at, exit == Exit::Lost, now),
             Stage::Up if self.is_stopping_group_of(child) => self.gone(child),
             Stage::Up => self.done(child, now),
             // Held: its policy had taken it over, and now it is told to end or ends for good.
@@ -436,13 +436,13 @@ impl SupervisorMachine {
         }
     }
 
-    /// A child has failed and comes back, if the intensity allows.
-    fn failed(&mut self, child: ChildKey, retry_at: Option<Timestamp>, now: Timestamp) {
+    /// A child has failed and comes back, if the intensity allows, or if it is `paid` for.
+    fn failed(&mut self, child: ChildKey, retry_at: Option<Timestamp>, paid: bool, now: Timestamp) {
         if matches!(self.mode, Mode::Ending(..) | Mode::Ended) {
             return self.lay_down(child);
         }
         let joins = self.is_stopping_group_of(child);
-        if !joins && !self.intensity.spend(now) {
+        if !joins && !paid && !self.intensity.spend(now) {
             self.lay_down(child);
             return self.end(End::Intensity { child }, now);
         }

@@ -1,15 +1,15 @@
-//! {permanent, transient, temporary} x {normal, shutdown, abnormal}, and every strategy up to its escalation.
+//! {permanent, transient, temporary} x {normal, shutdown, abnormal, lost}, and every strategy up to its escalation.
 
 use super::super::*;
 use super::rig::{Rig, child, config, permanent, permanents};
 use crate::supervision::Restart;
 
-const EXITS: [Exit; 3] = [Exit::Normal, Exit::Shutdown, Exit::Abnormal];
+const EXITS: [Exit; 4] = [Exit::Normal, Exit::Shutdown, Exit::Abnormal, Exit::Lost];
 
 /// What becomes of a child of this type after this exit.
 fn fate(restart: Restart, exit: Exit) -> &'static str {
     match (restart, exit) {
-        (Restart::Permanent, _) | (Restart::Transient, Exit::Abnormal) => "up",
+        (Restart::Permanent, _) | (Restart::Transient, Exit::Abnormal | Exit::Lost) => "up",
         (Restart::Transient, Exit::Normal | Exit::Shutdown) => "down",
         (Restart::Temporary, _) => "forgotten",
     }

@@ -153,3 +153,18 @@ fn nobody_is_held_or_resumed_after_the_end() {
     rig.tell(|machine, now| machine.escalate(key, now));
     assert_eq!(rig.moves(), "stop a, end stopped");
 }
+
+#[test]
+fn a_child_that_was_lost_with_what_it_lived_in_comes_back_at_no_cost() {
+    for (spec, comes_back) in [(permanent("a"), true), (transient("a"), true), (temporary("a"), false)] {
+        let mut rig = Rig::new(config(Strategy::OneForOne), [spec]);
+        rig.log();
+        for _ in 0..3 {
+            if rig.life("a").is_some() {
+                rig.exit("a", Exit::Lost);
+            }
+        }
+        assert_eq!(rig.life("a").is_some(), comes_back);
+        assert_eq!((rig.machine.restarts_in_period(rig.now()), rig.machine.is_running()), (0, true));
+    }
+}

@@ -1,0 +1,74 @@
+//! The tie between a life of a kernel here and its work elsewhere.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use rustkernel_core::KernelId;
+use rustkernel_core::traits::Payload;
+
+use crate::cause::Cause;
+use crate::slot::{Incarnation, Slot, Supervised};
+
+/// One life of a kernel whose work is done [elsewhere](crate::KernelSpec::elsewhere), in the hands of whoever watches over that place.
+///
+/// A life that ends here says nothing: what stands for it is dropped. One that ends there is told by [`lost`](Self::lost), from any
+/// thread, once and for all: what it had in hand is run again or answered, what it still says is void, and its supervisor acts.
+#[derive(Clone)]
+pub struct Lifeline {
+    kernel: Weak<dyn Supervised>,
+    incarnation: Arc<Incarnation>,
+}
+
+/// What has become of a kernel elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Loss {
+    /// It alone has ended: it panicked. That costs its restart budget.
+    Panicked(String),
+    /// What it lived in together with others has ended. The domain answers for that; the kernel is restarted at no cost.
+    Domain {
+        /// What ended it, for people.
+        reason: String,
+        /// Whether no other request was in execution there: only then is the one in hand convicted.
+        alone: bool,
+    },
+}
+
+impl Lifeline {
+    pub(crate) fn new<I: Payload, O: Payload>(
+        slot: &Arc<Slot<I, O>>,
+        incarnation: &Arc<Incarnation>,
+    ) -> Self {
+        let slot: Weak<Slot<I, O>> = Arc::downgrade(slot);
+        Self { kernel: slot, incarnation: Arc::clone(incarnation) }
+    }
+
+    /// The kernel's name; `None` when it is gone for good.
+    #[must_use]
+    pub fn kernel(&self) -> Option<KernelId> {
+        Some(self.kernel.upgrade()?.id().clone())
+    }
+
+    /// The number of this life, from 1.
+    #[must_use]
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation.number
+    }
+
+    /// The kernel is gone. Of several losses the first one counts.
+    pub fn lost(&self, loss: Loss) {
+        let Some(kernel) = self.kernel.upgrade() else { return };
+        match loss {
+            Loss::Panicked(text) => kernel.lose(&self.incarnation, Cause::Panicked(text), true),
+            Loss::Domain { reason, alone } => {
+                kernel.lose(&self.incarnation, Cause::DomainLost(reason), alone);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Lifeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lifeline").field("incarnation", &self.incarnation.number).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,215 @@
+//! Kernels whose work is done elsewhere, and what their loss there means here.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+#[path = "support/kit.rs"]
+mod kit;
+
+use std::future::{Future, pending};
+use std::sync::{Arc, Mutex};
+
+use kit::{DOWN_ISOLATED, Latch, NONE, after, at_once, kind, ms, soon, status};
+use rustkernel::actors::{
+    Cause, Fact, FailureClass, KernelRef, KernelSpec, KernelState, Lifeline, Loss, Runtime, Supervisor,
+};
+use rustkernel::core::error::KernelErrorKind;
+use rustkernel::core::resilience::{RecoveryPolicy, RecoveryStrategy};
+use rustkernel::core::supervision::{Strategy, SupervisorConfig};
+use rustkernel::core::traits::{Context, Kernel};
+use rustkernel::core::{KernelError, Result};
+
+/// A place elsewhere: it knows who lives there, and answers while it is `open`.
+#[derive(Default)]
+struct Place {
+    lives: Mutex<Vec<Lifeline>>,
+    asked: Option<Arc<Latch>>,
+}
+
+/// Stands for a kernel there. Says which life it is, whether its request is a suspect, and which attempt it is.
+struct Proxy(Arc<Place>);
+
+type Told = (u64, u64);
+
+impl Kernel for Proxy {
+    type Input = u64;
+    type Output = Told;
+
+    /// 0 is never answered.
+    async fn execute(&mut self, input: &u64, cx: &mut Context<'_>) -> Result<Told> {
+        if let Some(asked) = &self.0.asked {
+            asked.arrive();
+        }
+        if *input == 0 && cx.header().attempt < 3 {
+            return pending().await;
+        }
+        Ok((cx.incarnation(), u64::from(cx.header().suspect) * 10 + u64::from(cx.header().attempt)))
+    }
+}
+
+impl Place {
+    fn new() -> (Arc<Self>, Arc<Latch>) {
+        let asked = Latch::new();
+        (Arc::new(Self { lives: Mutex::default(), asked: Some(Arc::clone(&asked)) }), asked)
+    }
+
+    fn move_in(
+        self: &Arc<Self>,
+    ) -> impl Fn(Lifeline) -> std::future::Ready<Result<Proxy>> + Send + Sync + use<> {
+        let place = Arc::clone(self);
+        move |lifeline| {
+            place.lives.lock().unwrap().push(lifeline);
+            std::future::ready(Ok(Proxy(Arc::clone(&place))))
+        }
+    }
+
+    fn newest(&self) -> Lifeline {
+        self.lives.lock().unwrap().last().unwrap().clone()
+    }
+
+    fn ends(&self, alone: bool) {
+        self.newest().lost(Loss::Domain { reason: "signal 9".into(), alone });
+    }
+}
+
+fn proxied(place: &Arc<Place>) -> KernelSpec<Proxy> {
+    KernelSpec::elsewhere("a/b", place.move_in()).breaker(None).recovery(at_once(1))
+}
+
+async fn spawned(spec: KernelSpec<Proxy>) -> (Runtime, KernelRef<u64, Told>) {
+    let runtime = Runtime::builder().build().await.unwrap();
+    let kernel = soon(runtime.spawn(spec)).await.unwrap();
+    (runtime, kernel)
+}
+
+#[tokio::test]
+async fn what_was_in_hand_is_run_again_as_a_suspect_and_nobody_pays() {
+    let (place, asked) = Place::new();
+    let (runtime, kernel) = spawned(proxied(&place).idempotent()).await;
+    let in_hand = kernel.try_call(0, NONE).unwrap();
+    let queued = kernel.try_call(1, NONE).unwrap();
+    for life in 1..=2 {
+        asked.arrived(life).await;
+        place.ends(false);
+    }
+    assert_eq!(soon(in_hand).await.unwrap(), (3, 13), "the third attempt, a suspect");
+    assert_eq!(soon(queued).await.unwrap(), (3, 1), "innocent");
+    let now = status(&runtime, "a/b").await;
+    assert_eq!((now.state, now.restarts, now.incarnation), (KernelState::Serving, 0, 3));
+    assert_eq!(now.last_failure, Some(Cause::DomainLost("signal 9".into())));
+    let reports = runtime.failures();
+    assert!(reports.iter().all(|report| report.class == FailureClass::Domain), "{reports:?}");
+    kit_balanced(&kernel);
+}
+
+#[tokio::test]
+async fn only_a_death_alone_convicts() {
+    let (place, asked) = Place::new();
+    let (runtime, kernel) = spawned(proxied(&place).idempotent()).await;
+    let in_hand = kernel.try_call(0, NONE).unwrap();
+    asked.arrived(1).await;
+    place.ends(true);
+    asked.arrived(2).await;
+    place.ends(true);
+    assert_eq!(kind(soon(in_hand).await), KernelErrorKind::Crashed);
+    assert_eq!(runtime.dead_letters().0, 1);
+    kit_balanced(&kernel);
+}
+
+#[tokio::test]
+async fn a_request_that_may_not_run_twice_is_answered_at_once() {
+    let (place, asked) = Place::new();
+    let (_runtime, kernel) = spawned(proxied(&place)).await;
+    let in_hand = kernel.try_call(0, NONE).unwrap();
+    asked.arrived(1).await;
+    place.ends(false);
+    let error = soon(in_hand).await.unwrap_err();
+    assert_eq!(*error.kind(), KernelErrorKind::Crashed);
+    assert!(error.to_string().contains("signal 9"), "{error}");
+    assert_eq!(soon(kernel.call(1, NONE)).await.unwrap().0, 2);
+    kit_balanced(&kernel);
+}
+
+#[tokio::test]
+async fn an_idle_kernel_is_restarted_too_and_a_panic_there_costs_its_budget() {
+    let (place, _asked) = Place::new();
+    let (runtime, kernel) = spawned(proxied(&place)).await;
+    place.ends(false);
+    assert_eq!(soon(kernel.call(1, NONE)).await.unwrap().0, 2);
+    place.newest().lost(Loss::Panicked("there".into()));
+    assert_eq!(soon(kernel.call(1, NONE)).await.unwrap().0, 3);
+    place.newest().lost(Loss::Panicked("again".into()));
+    assert_eq!(kind(soon(kernel.call(1, NONE)).await), DOWN_ISOLATED);
+    assert_eq!(status(&runtime, "a/b").await.last_failure, Some(Cause::Panicked("again".into())));
+}
+
+#[tokio::test]
+async fn a_loss_of_an_earlier_life_and_a_second_one_change_nothing() {
+    let (place, _asked) = Place::new();
+    let (runtime, kernel) = spawned(proxied(&place)).await;
+    let first = place.newest();
+    first.lost(Loss::Panicked("once".into()));
+    assert_eq!(soon(kernel.call(1, NONE)).await.unwrap().0, 2);
+    first.lost(Loss::Panicked("twice".into()));
+    first.lost(Loss::Domain { reason: "late".into(), alone: true });
+    assert_eq!(soon(kernel.call(1, NONE)).await.unwrap().0, 2);
+    assert_eq!(runtime.failures().len(), 1);
+    let name = first.kernel().unwrap();
+    assert_eq!((name.as_str(), first.incarnation()), ("a/b", 1));
+}
+
+#[tokio::test]
+async fn a_standby_that_is_lost_disturbs_nobody_and_one_elsewhere_takes_over() {
+    let (place, asked) = Place::new();
+    let replica = RecoveryPolicy { strategy: RecoveryStrategy::UseReplica, ..after(ms(3_600_000), 3) };
+    let (runtime, kernel) = spawned(proxied(&place).replicas(1).recovery(replica).idempotent()).await;
+    let mut events = runtime.events();
+    let [serving, standby] = [0, 1].map(|at| place.lives.lock().unwrap()[at].clone());
+    let in_hand = kernel.try_call(0, NONE).unwrap();
+    asked.arrived(1).await;
+    serving.lost(Loss::Domain { reason: "gone".into(), alone: false });
+    asked.arrived(2).await;
+    standby.lost(Loss::Domain { reason: "gone, too".into(), alone: false });
+    assert_eq!(soon(in_hand).await.unwrap().1, 13, "by a life that was rebuilt at once");
+    soon(events.find("a/b", |fact| matches!(fact, Fact::StandbyReady { .. }))).await.unwrap();
+    kit_balanced(&kernel);
+}
+
+#[tokio::test]
+async fn a_group_that_is_lost_together_costs_its_supervisor_nothing() {
+    let (place, _asked) = Place::new();
+    let runtime = Runtime::builder().build().await.unwrap();
+    let config =
+        SupervisorConfig { strategy: Strategy::OneForAll, intensity: 0, ..SupervisorConfig::default() };
+    let spec = |id: &str| KernelSpec::elsewhere(id, place.move_in()).breaker(None).recovery(at_once(1));
+    let group = Supervisor::new("gpu0").config(config).kernel(spec("a/b")).kernel(spec("a/c"));
+    soon(runtime.supervise(group)).await.unwrap();
+    for _ in 0..5 {
+        let lives: Vec<_> = place.lives.lock().unwrap().drain(..).collect();
+        for life in lives {
+            life.lost(Loss::Domain { reason: "gone".into(), alone: false });
+        }
+        for id in ["a/b", "a/c"] {
+            let kernel: KernelRef<u64, Told> = runtime.kernel(id).unwrap();
+            soon(kernel.call(1, NONE)).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_start_elsewhere_that_fails_fails_the_spawn() {
+    let runtime = Runtime::builder().build().await.unwrap();
+    let spec =
+        KernelSpec::<Proxy>::elsewhere("a/b", |_| async { Err(KernelError::permanent("nobody is there")) });
+    let error = soon(runtime.spawn(spec)).await.unwrap_err();
+    assert!(error.to_string().contains("nobody is there"), "{error}");
+}
+
+fn kit_balanced(kernel: &KernelRef<u64, Told>) {
+    let accounts = kernel.accounts();
+    assert_eq!(accounts.accepted, accounts.answered + accounts.failed, "{accounts:?}");
+}
+
+/// The factory's future may be held across threads.
+fn _is_send(place: &Arc<Place>, lifeline: Lifeline) -> impl Future + Send {
+    place.move_in()(lifeline)
+}
