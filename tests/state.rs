@@ -199,3 +199,28 @@ fn dead_letters_and_failures_are_there_in_the_next_process() {
         assert_eq!(state.resumed().unwrap().from.stage, 0);
     });
 }
+
+/// The folder was emptied as soon as there was a result, so that one which could not be written was lost with it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_result_that_nobody_got_is_still_there_for_the_next_process() {
+    let undisturbed = result(&command(&folder("heard"), &[]).output().unwrap());
+    let folder = folder("unheard");
+    let state = folder.join("state");
+    let kept = || command(&folder, &["--state", state.to_str().unwrap()]);
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    for (stdout, code) in [(Stdio::from(full), 1), (Stdio::from(writer), 0)] {
+        let output = kept().stdout(stdout).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert_eq!(said.contains("the result cannot be written"), code == 1, "{said}");
+        assert!(state.join("checkpoints").exists(), "{said}");
+    }
+    let heard = kept().output().unwrap();
+    assert_eq!(result(&heard), undisturbed);
+    assert_eq!(document(&heard)["resumed"]["from"]["stage"], 2, "only what was left is done again");
+    assert!(!state.join("checkpoints").exists());
+    assert!(document(&kept().output().unwrap()).get("resumed").is_none());
+}

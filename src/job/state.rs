@@ -202,7 +202,7 @@ impl JobState {
         self.records.save_with(&records_name(), sequence, encode);
     }
 
-    /// The job is done and its runtime shut down: the next process begins anew, without cursor and checkpoints. Failures and dead letters
+    /// The job is done, its result is in somebody's hands and its runtime shut down: the next process begins anew, without cursor and checkpoints. Failures and dead letters
     /// stay. Blocks.
     ///
     /// # Errors
