@@ -4,6 +4,7 @@
 //! supervision; [`Job::run`] sends one input through them. What supervision did meanwhile is counted by a [`Tally`].
 
 mod plant;
+mod records;
 mod state;
 mod tally;
 
