@@ -19,6 +19,7 @@ use serde::Deserialize;
 use rustkernel_core::resilience::BackoffStrategy;
 use rustkernel_core::supervision::{AutoShutdown, ChildRules, Restart, Shutdown, Strategy, SupervisorConfig};
 
+use super::document::quoted;
 use super::{ConfigError, ConfigFault, Document, JobConfig, list, nearest, span};
 
 /// One supervisor of a job. Its settings are those of [`SupervisorConfig`], and what it is to the supervisor above.
@@ -92,7 +93,7 @@ impl Default for SupervisorSection {
 pub(super) fn check(job: &JobConfig, document: &Document) -> Result<(), ConfigError> {
     let mut parents = BTreeMap::new();
     for (name, section) in &job.supervisors {
-        let at = |field: &str| format!("supervisor.{name}.{field}");
+        let at = |field: &str| format!("supervisor.{}.{field}", quoted(name));
         let refuse = |field: &str, rule| Err(document.at(&at(field), ConfigFault::Rule { rule }));
         section.config().validate().map_err(|invalid| {
             let field = invalid.field.rsplit('.').next().unwrap_or(invalid.field);
@@ -151,7 +152,8 @@ fn check_no_circle(
         while let Some(parent) = parents.get(at) {
             if !seen.insert(at) {
                 let rule = "is among its own descendants: supervisors are a tree";
-                return Err(document.at(&format!("supervisor.{name}"), ConfigFault::Rule { rule }));
+                let field = format!("supervisor.{}", quoted(name));
+                return Err(document.at(&field, ConfigFault::Rule { rule }));
             }
             at = parent;
         }
