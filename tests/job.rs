@@ -257,6 +257,54 @@ async fn the_tree_in_the_guide_is_one() {
     assert_eq!((service.name.as_str(), service.children.len()), ("service", 2));
 }
 
+/// The file and the runtime have the rule each for itself: a name that only one of them takes would be refused too late, or for nothing.
+#[tokio::test]
+async fn a_file_takes_the_names_of_supervisors_that_the_runtime_takes() {
+    use rustkernel::actors::Supervisor;
+
+    let long = "x".repeat(128);
+    let longer = "x".repeat(129);
+    let names =
+        ["a", "A.b-c_9", "0", "Root", &long, &longer, "root", "", "a b", "a/b", "-a", ".a", "_a", "\u{e9}"];
+    let mut taken = 0;
+    for name in names {
+        let tree = format!("[supervisor.\"{name}\"]\nchildren = [\"graph/load\"]\n");
+        let in_file =
+            JobConfig::parse("job.toml", &text("", &tree)).map(drop).map_err(|error| error.to_string());
+        let runtime = Runtime::builder().build().await.unwrap();
+        match (in_file, runtime.supervise(Supervisor::new(name)).await) {
+            (Ok(()), Ok(_)) => taken += 1,
+            (Err(told), Err(SpawnError::Name { rule, .. })) => assert!(told.contains(rule), "{rule}: {told}"),
+            (Err(_), Err(SpawnError::SupervisorTaken(own))) => assert_eq!(own, "root"),
+            (in_file, at_run_time) => panic!("`{name}`: {in_file:?}, but {at_run_time:?}"),
+        }
+    }
+    assert_eq!(taken, 5);
+}
+
+#[tokio::test]
+async fn the_end_of_a_significant_stage_ends_its_supervisor() {
+    use rustkernel::actors::Fact;
+
+    let tree = "[supervisor.ranking]\nauto_shutdown = \"any_significant\"\nrestart = \"transient\"\n\
+                children = [\"graph/pagerank\", \"graph/top_k\"]\n";
+    let runtime = Runtime::builder().build().await.unwrap();
+    let rules = "restart = \"temporary\"\nsignificant = true";
+    let job = plan(&text(rules, tree)).spawn(&runtime, None).await.unwrap();
+    assert_eq!(rank(&job).await.entries.len(), 34);
+    let mut events = runtime.events();
+    assert!(runtime.kill("graph/pagerank").await);
+    events.find("graph/top_k", |fact| *fact == Fact::Stopped).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_brutal_stage_is_killed_where_the_others_are_asked() {
+    let runtime = Runtime::builder().build().await.unwrap();
+    let _job = plan(&text("shutdown = \"brutal\"", "")).spawn(&runtime, None).await.unwrap();
+    let report = runtime.shutdown(Duration::from_secs(60)).await.unwrap();
+    assert_eq!((report.stopped, report.killed), (2, 1));
+}
+
 /// One panic in the group: its sibling begins a new life too, the stage before it does not.
 #[tokio::test]
 async fn a_group_in_a_file_restarts_together() {

@@ -158,6 +158,9 @@ impl Site {
             retry,
             recovery,
             restart_window,
+            restart,
+            shutdown,
+            significant,
             breaker,
             hang_limit,
             hang_after,
@@ -168,6 +171,7 @@ impl Site {
             Placement::Inline => spec.inline(),
         };
         let spec = if idempotent { spec.idempotent() } else { spec };
+        let spec = if significant { spec.significant() } else { spec };
         spec.conviction_limit(conviction_limit)
             .checkpoint_every(checkpoint_every)
             .checkpoint_after(checkpoint_after)
@@ -177,6 +181,8 @@ impl Site {
             .retry(retry)
             .recovery(recovery)
             .restart_window(restart_window)
+            .restart(restart)
+            .shutdown(shutdown)
             .breaker(breaker)
             .hang_limit(hang_limit)
             .hang_after(hang_after)

@@ -179,8 +179,8 @@ impl JobState {
         self.records.save(runtime);
     }
 
-    /// The job is done, its result is in somebody's hands and its runtime shut down: the next process begins anew, without cursor and checkpoints. Failures and dead letters
-    /// stay. Blocks.
+    /// The job is done, its result is in somebody's hands and its runtime shut down: the next process begins anew, without cursor and
+    /// checkpoints. Failures and dead letters stay. Blocks.
     ///
     /// # Errors
     /// Something cannot be removed: the next process would go on from it.
