@@ -64,16 +64,39 @@ fn log_to_stderr(default: &str) {
     let _ = logs.try_init();
 }
 
-/// Writes a result to stdout. A reader that has gone away ends nothing; a result that cannot be written is a failure.
+/// What became of a result that was printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Printed {
+    /// All of it is written.
+    Whole,
+    /// The reader has gone away.
+    Unread,
+    /// It cannot be written.
+    Failed,
+}
+
+impl Printed {
+    /// How to end where the result by itself means `exit`. A reader that has gone away ends nothing; a result that cannot be written is
+    /// a failure.
+    fn exit(self, exit: Exit) -> Exit {
+        match self {
+            Self::Whole | Self::Unread => exit,
+            Self::Failed => Exit::Failure,
+        }
+    }
+}
+
+/// Writes a result to stdout.
 #[must_use]
-fn print(text: &str, exit: Exit) -> Exit {
+fn print(text: &str) -> Printed {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+        Ok(()) => Printed::Whole,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Printed::Unread,
+        Err(error) => {
             say(format_args!("error: the result cannot be written: {error}"));
-            Exit::Failure
+            Printed::Failed
         }
-        _ => exit,
     }
 }
 

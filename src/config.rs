@@ -23,6 +23,7 @@ use rustkernel_core::recovery::{DEFAULT_RESTART_WINDOW, RecoveryMachine, Targets
 use rustkernel_core::resilience::{
     CircuitBreakerConfig, InvalidConfig, RecoveryPolicy, RecoveryStrategy, RetryConfig,
 };
+use rustkernel_core::supervision::{ChildRules, Restart, Shutdown};
 use rustkernel_core::{DeviceId, KernelId};
 
 pub use document::Document;
@@ -116,6 +117,17 @@ pub struct StageConfig {
     /// The sliding window in which `recovery.max_restarts` are allowed; above zero. Default 60 s.
     #[serde(default = "default_restart_window", deserialize_with = "span::plain")]
     pub restart_window: Duration,
+    /// Which of its ends make the supervisor above start it again. A `temporary` kernel stays down once it has failed; `transient` and
+    /// `permanent` are the same for a kernel, which never ends by itself in peace. Default permanent.
+    #[serde(default)]
+    pub restart: Restart,
+    /// How the supervisor above stops it: `"brutal"`, `"infinity"` or `{ within = "5s" }`. Default: asked, and killed after 5 s.
+    #[serde(default)]
+    pub shutdown: Shutdown,
+    /// Whether its own end may end the supervisor above, as that one's `auto_shutdown` says: not of a permanent kernel, and not under a
+    /// supervisor that never does. Default no.
+    #[serde(default)]
+    pub significant: bool,
     /// When requests are refused.
     #[serde(default)]
     pub breaker: CircuitBreakerConfig,
@@ -264,6 +276,12 @@ impl StageConfig {
     #[must_use]
     pub fn id(&self) -> &str {
         self.name.as_deref().unwrap_or(&self.kernel)
+    }
+
+    /// What its kernel is to the supervisor above.
+    #[must_use]
+    pub fn rules(&self) -> ChildRules {
+        ChildRules { restart: self.restart, shutdown: self.shutdown, significant: self.significant }
     }
 
     /// The machine knows which strategies have a target here.

@@ -4,6 +4,7 @@
 //! supervision; [`Job::run`] sends one input through them. What supervision did meanwhile is counted by a [`Tally`].
 
 mod plant;
+mod records;
 mod state;
 mod tally;
 
@@ -151,17 +152,14 @@ impl Plan {
         let rounds = Arc::new(AtomicU32::new(0));
         let cursor = state.map(|state| Arc::clone(state.cursor()));
         let found = state.and_then(JobState::take_found);
-        let from = found.as_ref().map(|found| found.resumed.from);
         let (mut specs, mut ways) = (plant::Specs::new(), Vec::new());
         for ((index, prepared), stage) in (0..).zip(stages).zip(&config.stages) {
-            let rounds_before = from.filter(|from| from.stage == index).map_or(0, |from| from.round);
             let site = Site {
                 stage: stage.clone(),
                 index,
                 injector,
                 rounds: Arc::clone(&rounds),
                 cursor: cursor.clone(),
-                rounds_before,
                 made: Arc::default(),
             };
             let Made { spec, connect, decode } = prepared(&site);
@@ -179,16 +177,19 @@ impl Plan {
                 child: stage.id().to_owned(),
                 cause: Cause::StartFailed(cause),
             };
-            let way = connect(runtime).ok_or_else(|| gone("it is gone again".to_owned()))?;
+            let way = |rounds_before| {
+                connect(runtime, rounds_before).ok_or_else(|| gone("it is gone again".to_owned()))
+            };
+            let whole = way(0)?;
             rest = match (rest, &found) {
-                (Some((rest, value)), _) => Some((rest.then(conversion.clone()).then(way.clone()), value)),
+                (Some((rest, value)), _) => Some((rest.then(conversion.clone()).then(whole.clone()), value)),
                 (None, Some(found)) if found.resumed.from.stage == index => {
                     let value = decode(&found.value).map_err(|error| gone(error.to_string()))?;
-                    Some((way.clone(), value))
+                    Some((way(found.resumed.from.round)?, value))
                 }
                 (None, _) => None,
             };
-            pipeline = pipeline.then(conversion).then(way);
+            pipeline = pipeline.then(conversion).then(whole);
         }
         let typed = |pipeline: Pipeline<Value, Value>| pipeline.try_map(Value::take).retry_budget(budget);
         Ok(Job {

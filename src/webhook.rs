@@ -6,6 +6,10 @@
 //! | the runtime gave up | `gave_up` |
 //! | a request is a dead letter | `dead_letter` |
 //! | a blocked thread was left behind | `thread_abandoned` |
+//! | a kernel's degraded path answers | `degraded` |
+//! | a kernel moves to its backup device | `failed_over` |
+//! | a child did not even end when it was killed | `child_abandoned` |
+//! | a checkpoint could not be restored | `checkpoint_refused` |
 //! | a breaker opened | `breaker_opened` |
 //!
 //! The [hook](Webhook::hook) only puts the fact into a bounded queue; a thread of the webhook's own sends. A document may arrive

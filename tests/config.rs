@@ -5,8 +5,10 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use rustkernel::config::{ConfigError, JobConfig};
+use rustkernel::core::supervision::{ChildRules, Restart, Shutdown};
 use rustkernel::job::Plan;
 
 const JOB: &str = r#"[job]
@@ -283,6 +285,67 @@ fn a_tree_that_is_none_is_refused_by_line_and_field() {
         let said = refused_tree(tree);
         assert!(said.starts_with(&place) && said.contains(rule), "{tree}\n{said}\nexpected {place}");
     }
+}
+
+/// It was told only when the tree was started, with neither file nor line, while the stages before it ran.
+#[test]
+fn a_supervisors_name_is_refused_by_line_and_field() {
+    let line = JOB.matches('\n').count() + 2;
+    let long = "x".repeat(129);
+    let cases = [
+        ("root", "root", "is the runtime's own supervisor"),
+        ("\"a b\"", "\"a b\"", "is no name: it holds only ASCII letters, digits, `_`, `-` and `.`"),
+        ("\"\"", "\"\"", "is no name: it starts with an ASCII letter or digit"),
+        ("'a\"b'", "\"a\\\"b\"", "is no name: it holds only"),
+        (&long, &long, "is no name: it has at most 128 bytes"),
+    ];
+    for (key, field, rule) in cases {
+        let said = refused_tree(&format!("[supervisor.{key}]\nchildren = [\"graph/load\"]"));
+        let expected = format!("job.toml:{line}:13: `supervisor.{field}`: {rule}");
+        assert!(said.starts_with(&expected), "{said}\nexpected {expected}");
+    }
+}
+
+#[test]
+fn what_a_stage_is_to_its_supervisor_reads_and_is_refused_by_line_and_field() {
+    let job = |rules: &str, tree: &str| {
+        let stage = "kernel = \"graph/top_k\"";
+        assert!(JOB.contains(stage));
+        plan(&format!("{}\n{tree}\n", JOB.replace(stage, &format!("{stage}\n{rules}"))))
+    };
+    let tree = |rules: &str| format!("[supervisor.a]\n{rules}\nchildren = [\"graph/top_k\"]");
+    let watches = tree("auto_shutdown = \"any_significant\"");
+    let (permanent, unwatched) =
+        ("cannot be a permanent child", "needs a supervisor whose `auto_shutdown` is not `never`");
+    let cases = [
+        ("significant = true", watches.as_str(), "15:1: `stage[2].significant`: ", permanent),
+        (
+            "restart = \"temporary\"\nsignificant = true",
+            &tree(""),
+            "16:1: `stage[2].significant`: ",
+            unwatched,
+        ),
+        ("restart = \"transient\"\nsignificant = true", "", "16:1: `stage[2].significant`: ", unwatched),
+        ("restart = \"never\"", "", "15:11: `stage[2].restart`: ", "unknown variant `never`"),
+        ("shutdown = \"gentle\"", "", "15:12: `stage[2].shutdown`: ", "unknown variant `gentle`"),
+        ("shutdown = { within = \"soon\" }", "", "15:12: `stage[2].shutdown`: ", "expected number"),
+    ];
+    for (rules, tree, place, rule) in cases {
+        let said = job(rules, tree).unwrap_err().to_string();
+        assert!(said.starts_with(&format!("job.toml:{place}")) && said.contains(rule), "{rules}: {said}");
+    }
+    let said = refused_tree(
+        "[supervisor.a]\nrestart = \"transient\"\nsignificant = true\nchildren = [\"graph/load\"]",
+    );
+    assert!(said.contains("`supervisor.a.significant`: needs a supervisor"), "{said}");
+
+    let rules = |text: &str| job(text, &watches).unwrap().config().stages[2].rules();
+    assert_eq!(rules(""), ChildRules::default());
+    let significant = "restart = \"transient\"\nsignificant = true\nshutdown = { within = \"9s\" }";
+    let shutdown = Shutdown::Within(Duration::from_secs(9));
+    assert_eq!(rules(significant), ChildRules { restart: Restart::Transient, shutdown, significant: true });
+    assert_eq!(rules("shutdown = \"brutal\"").shutdown, Shutdown::Brutal);
+    assert_eq!(rules("shutdown = \"infinity\"").shutdown, Shutdown::Infinity);
 }
 
 #[test]

@@ -2,14 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustkernel::actors::{Runtime, SpawnError};
 use rustkernel::config::JobConfig;
 use rustkernel::core::envelope::Deadline;
-use rustkernel::core::error::KernelErrorKind;
+use rustkernel::core::error::{KernelError, KernelErrorKind};
 use rustkernel::inject::{FaultMix, Injector};
-use rustkernel::job::{Job, Plan, Tally};
+use rustkernel::job::{Job, JobState, Plan, Spot, Tally};
 use rustkernel::kernels::graph::{EdgeListSource, Ranking};
 
 const SECONDS: Option<Deadline> = Some(Deadline::Within(Duration::from_secs(60)));
@@ -26,6 +28,29 @@ fn text(rules: &str, more: &str) -> String {
 fn plan(text: &str) -> Plan {
     let (config, document) = JobConfig::parse("job.toml", text).unwrap();
     Plan::new(config, &document).unwrap()
+}
+
+/// `text` on a runtime of its own, going on from what `folder` holds.
+async fn resumed(text: &str, faults: Option<Injector>, folder: &Path) -> (Runtime, JobState, Job) {
+    let (config, document) = JobConfig::parse("job.toml", text).unwrap();
+    let state = JobState::open(folder, &document, &karate()).unwrap();
+    let runtime = Runtime::builder().checkpoint_store(state.checkpoints()).build().await.unwrap();
+    let plan = Plan::new(config, &document).unwrap();
+    let job = plan.resume(&runtime, faults, &state).await.unwrap();
+    (runtime, state, job)
+}
+
+/// The process's end: everything that it wrote is there.
+async fn end((runtime, state, job): (Runtime, JobState, Job)) {
+    runtime.shutdown(Duration::from_secs(60)).await;
+    drop((job, state));
+}
+
+/// A folder of one test's own, empty.
+fn folder(name: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("job-{name}"));
+    let _none = fs::remove_dir_all(&path);
+    path
 }
 
 fn karate() -> EdgeListSource {
@@ -102,6 +127,75 @@ async fn a_missing_file_is_the_inputs_fault_and_the_job_goes_on_serving() {
     assert_eq!(rank(&job).await.nodes, 34);
 }
 
+/// A ranking of at most `limit` rounds, whose first error ends it.
+fn limited(limit: u32) -> String {
+    let once = "retry = { max_attempts = 1 }";
+    text(once, "").replace("limit = 200", &format!("limit = {limit}"))
+}
+
+/// The rounds of an earlier process were taken off the limit of every run, not of the one that went on with them.
+#[tokio::test]
+async fn a_run_after_the_one_that_went_on_has_all_its_rounds() {
+    let calm = Runtime::builder().build().await.unwrap();
+    let expected = rank(&plan(&text("", "")).spawn(&calm, None).await.unwrap()).await;
+    let limit = expected.iterations;
+    let (job, folder) = (limited(limit), folder("rounds"));
+    // A process that ends in the middle of the rounds: the first seed whose error comes there.
+    let stopped = async |seed| {
+        let _none = fs::remove_dir_all(&folder);
+        let faults = Injector::new("error=0.05".parse().unwrap(), seed);
+        let process = resumed(&job, Some(faults), &folder).await;
+        let (result, _) = process.2.run(karate(), SECONDS).await;
+        let rounds = process.2.rounds();
+        end(process).await;
+        result.is_err().then_some(rounds)
+    };
+    let mut seed = 0;
+    let rounds = loop {
+        match stopped(seed).await {
+            Some(rounds) if (2..limit).contains(&rounds) => break rounds,
+            _ => seed += 1,
+        }
+    };
+    let (_runtime, state, job) = resumed(&job, None, &folder).await;
+    let from = state.resumed().unwrap().from;
+    assert_eq!(from, Spot { stage: 1, round: rounds }, "seed {seed}");
+    for calls in [limit - rounds, limit] {
+        let (ranking, report) = job.run(karate(), SECONDS).await;
+        assert_eq!(ranking.unwrap(), expected, "seed {seed}");
+        let ranked = report.stages.iter().find(|stage| stage.kernel.as_str() == "graph/pagerank").unwrap();
+        assert_eq!(ranked.calls, u64::from(calls), "seed {seed}");
+    }
+}
+
+/// Every process that went on made one more round than the limit allows, until one of them was done.
+#[tokio::test]
+async fn a_job_that_failed_at_its_limit_of_rounds_fails_there_in_every_process() {
+    let calm = Runtime::builder().build().await.unwrap();
+    let enough = rank(&plan(&text("", "")).spawn(&calm, None).await.unwrap()).await.iterations;
+    let (limit, folder) = (enough - 1, folder("limit"));
+    let mut errors = Vec::new();
+    for process in 0..3 {
+        let (runtime, state, job) = resumed(&limited(limit), None, &folder).await;
+        assert_eq!(
+            state.resumed().map(|resumed| resumed.from),
+            (process > 0).then_some(Spot { stage: 1, round: limit })
+        );
+        let (result, report) = job.run(karate(), SECONDS).await;
+        errors.push(result.unwrap_err());
+        let calls = report.stages.iter().filter(|stage| stage.kernel.as_str() == "graph/pagerank");
+        let calls: u64 = calls.map(|stage| stage.calls).sum();
+        assert_eq!(calls, if process == 0 { limit.into() } else { 0 });
+        end((runtime, state, job)).await;
+    }
+    let told = |error: &KernelError| {
+        format!("{error} {:?} {:?} {:?}", error.kind(), error.phase(), error.kernel_id())
+    };
+    assert!(told(&errors[0]).contains("not done within the limit of rounds"), "{}", told(&errors[0]));
+    assert_eq!(told(&errors[1]), told(&errors[0]));
+    assert_eq!(told(&errors[2]), told(&errors[0]));
+}
+
 /// The same tree in a file and in code: one type behind both, and one shape.
 #[tokio::test]
 async fn a_tree_in_a_file_is_the_tree_that_its_builder_draws() {
@@ -161,6 +255,54 @@ async fn the_tree_in_the_guide_is_one() {
     assert_eq!(rank(&job).await.entries.len(), 34);
     let service = runtime.tree().await.unwrap().children.remove(0).supervisor.unwrap();
     assert_eq!((service.name.as_str(), service.children.len()), ("service", 2));
+}
+
+/// The file and the runtime have the rule each for itself: a name that only one of them takes would be refused too late, or for nothing.
+#[tokio::test]
+async fn a_file_takes_the_names_of_supervisors_that_the_runtime_takes() {
+    use rustkernel::actors::Supervisor;
+
+    let long = "x".repeat(128);
+    let longer = "x".repeat(129);
+    let names =
+        ["a", "A.b-c_9", "0", "Root", &long, &longer, "root", "", "a b", "a/b", "-a", ".a", "_a", "\u{e9}"];
+    let mut taken = 0;
+    for name in names {
+        let tree = format!("[supervisor.\"{name}\"]\nchildren = [\"graph/load\"]\n");
+        let in_file =
+            JobConfig::parse("job.toml", &text("", &tree)).map(drop).map_err(|error| error.to_string());
+        let runtime = Runtime::builder().build().await.unwrap();
+        match (in_file, runtime.supervise(Supervisor::new(name)).await) {
+            (Ok(()), Ok(_)) => taken += 1,
+            (Err(told), Err(SpawnError::Name { rule, .. })) => assert!(told.contains(rule), "{rule}: {told}"),
+            (Err(_), Err(SpawnError::SupervisorTaken(own))) => assert_eq!(own, "root"),
+            (in_file, at_run_time) => panic!("`{name}`: {in_file:?}, but {at_run_time:?}"),
+        }
+    }
+    assert_eq!(taken, 5);
+}
+
+#[tokio::test]
+async fn the_end_of_a_significant_stage_ends_its_supervisor() {
+    use rustkernel::actors::Fact;
+
+    let tree = "[supervisor.ranking]\nauto_shutdown = \"any_significant\"\nrestart = \"transient\"\n\
+                children = [\"graph/pagerank\", \"graph/top_k\"]\n";
+    let runtime = Runtime::builder().build().await.unwrap();
+    let rules = "restart = \"temporary\"\nsignificant = true";
+    let job = plan(&text(rules, tree)).spawn(&runtime, None).await.unwrap();
+    assert_eq!(rank(&job).await.entries.len(), 34);
+    let mut events = runtime.events();
+    assert!(runtime.kill("graph/pagerank").await);
+    events.find("graph/top_k", |fact| *fact == Fact::Stopped).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_brutal_stage_is_killed_where_the_others_are_asked() {
+    let runtime = Runtime::builder().build().await.unwrap();
+    let _job = plan(&text("shutdown = \"brutal\"", "")).spawn(&runtime, None).await.unwrap();
+    let report = runtime.shutdown(Duration::from_secs(60)).await.unwrap();
+    assert_eq!((report.stopped, report.killed), (2, 1));
 }
 
 /// One panic in the group: its sibling begins a new life too, the stage before it does not.

@@ -6,32 +6,33 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
-use std::time::Duration;
 
-use rustkernel::job::MOST_TWICE;
+use rustkernel::config::JobConfig;
+use rustkernel::core::clock::Timestamp;
+use rustkernel::core::envelope::Header;
+use rustkernel::inject::Injector;
+use rustkernel::job::{JobState, MOST_TWICE, Resumed, Spot};
+use rustkernel::kernels::graph::EdgeListSource;
 use serde_json::Value;
 
-/// Every stage takes a while: six attempts in ten hang until their limit.
-const SLOW: &str = "hang=0.6";
+/// One attempt in twenty hangs, for longer than any of these processes live: each stops at the first one, wherever the seed has it.
+const SOME: &str = "hang=0.05";
 
 fn job() -> String {
-    let stage = |kernel: &str, limit: &str, more: &str| {
-        format!(
-            "[[stage]]\nkernel = \"{kernel}\"\nhang_limit = \"{limit}\"\nconviction_limit = 40\n\
-             retry = {{ max_attempts = 60, backoff = {{ fixed = {{ delay = \"0s\" }} }} }}\n\
-             recovery = {{ max_restarts = 5000, restart_delay = \"0s\" }}\n\
-             breaker = {{ failure_threshold = 61 }}\n{more}\n"
-        )
+    let stage = |kernel: &str, more: &str| {
+        format!("[[stage]]\nkernel = \"{kernel}\"\nhang_limit = \"10m\"\nconviction_limit = 40\n{more}\n")
     };
     let repeat = "repeat = { until = \"converged\", limit = 200 }\ncheckpointed = true\n\
                   settings = { tolerance = 1e-12 }";
-    let stages = [
-        stage("graph/load", "300ms", ""),
-        stage("graph/pagerank", "10ms", repeat),
-        stage("graph/top_k", "300ms", "settings = { k = 34 }"),
-    ];
-    format!("[job]\nname = \"slow\"\nretry_budget = 100000\n{}", stages.concat())
+    let stages = [stage(LOAD, ""), stage(PAGERANK, repeat), stage(TOP_K, "settings = { k = 34 }")];
+    format!("[job]\nname = \"held\"\n{}", stages.concat())
 }
+
+const LOAD: &str = "graph/load";
+const PAGERANK: &str = "graph/pagerank";
+const TOP_K: &str = "graph/top_k";
+/// The first attempt hangs.
+const FIRST: &str = "hang=1";
 
 /// A folder of this test's own, empty.
 fn folder(name: &str) -> PathBuf {
@@ -50,9 +51,10 @@ fn command(folder: &Path, more: &[&str]) -> Command {
     command
 }
 
-fn in_state(folder: &Path, seed: u64) -> Command {
+/// In the folder's state, with faults.
+fn in_state(folder: &Path, faults: &str, seed: u64) -> Command {
     let state = folder.join("state");
-    command(folder, &["--state", state.to_str().unwrap(), "--inject", SLOW, "--seed", &seed.to_string()])
+    command(folder, &["--state", state.to_str().unwrap(), "--inject", faults, "--seed", &seed.to_string()])
 }
 
 /// The bytes of the field `result`.
@@ -68,59 +70,112 @@ fn document(output: &Output) -> Value {
 }
 
 /// How far the work has come.
-fn mark(folder: &Path) -> Option<(u32, u32)> {
+fn mark(folder: &Path) -> Option<Spot> {
     let bytes = fs::read(folder.join("state/mark")).ok()?;
     let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-    Some((word(0)?, word(4)?))
+    Some(Spot { stage: word(0)?, round: word(4)? })
 }
 
-/// Waits until the job has come to `target`, and kills it. `false` if it was done before.
-fn kill_at(mut child: Child, folder: &Path, target: (u32, u32)) -> bool {
-    loop {
-        if child.try_wait().unwrap().is_some() {
-            return false;
-        }
-        if mark(folder).is_some_and(|mark| mark >= target) {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            return true;
-        }
+/// The cursors that are stored, the newest last.
+fn cursors(folder: &Path) -> Vec<PathBuf> {
+    let Ok(files) = fs::read_dir(folder.join("state/job/job@cursor")) else { return Vec::new() };
+    let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|kind| kind == "ckpt"));
+    files.sort();
+    files
+}
+
+/// Waits until `is_there`, which is for good: the process hangs there.
+fn wait_for(child: &mut Child, is_there: impl Fn() -> bool) {
+    while !is_there() {
+        assert!(child.try_wait().unwrap().is_none(), "it has ended and was to hang");
         // Nothing else tells what another process has written.
-        thread::park_timeout(Duration::from_millis(1));
+        thread::yield_now();
     }
 }
 
+fn kill(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// Kills the folder's first process in the call of the first stage, with that place stored.
+fn killed_in_the_first_stage(folder: &Path) -> Resumed {
+    let mut child = in_state(folder, FIRST, 0).spawn().unwrap();
+    wait_for(&mut child, || mark(folder) == Some(Spot::default()) && !cursors(folder).is_empty());
+    kill(child);
+    found(folder)
+}
+
+/// What the next process finds.
+fn found(folder: &Path) -> Resumed {
+    let (_, document) = JobConfig::read(&folder.join("job.toml")).unwrap();
+    let input = EdgeListSource::Path("data/karate.txt".into());
+    JobState::open(&folder.join("state"), &document, &input).unwrap().resumed().unwrap()
+}
+
+/// A seed by which a job of so many `rounds`, going on from `from`, hangs at `target` and nowhere before.
+fn seed_that_holds(rng: &mut fastrand::Rng, rounds: u32, from: &Resumed, target: Spot) -> u64 {
+    let header = Header::new(from.request, Timestamp::NEVER);
+    let calls = |spot: Spot| match spot.stage {
+        0 => (LOAD, 0),
+        1 => (PAGERANK, u64::from(spot.round)),
+        _ => (TOP_K, 0),
+    };
+    let in_order = places(rounds).into_iter().skip_while(|spot| *spot < from.from);
+    let before: Vec<Spot> = in_order.take_while(|spot| *spot < target).collect();
+    let seeds = std::iter::repeat_with(|| rng.u64(..));
+    let holds = |seed: &u64| {
+        let injector = Injector::new(SOME.parse().unwrap(), *seed);
+        let hangs = |spot: Spot| {
+            let (kernel, call) = calls(spot);
+            injector.decide(kernel, call, &header).is_some()
+        };
+        hangs(target) && !before.iter().any(|spot| hangs(*spot))
+    };
+    seeds.take(10_000_000).find(holds).unwrap()
+}
+
+/// Where a job of so many rounds makes a call, in order.
+fn places(rounds: u32) -> Vec<Spot> {
+    let in_rounds = (0..rounds).map(|round| Spot { stage: 1, round });
+    [Spot::default()].into_iter().chain(in_rounds).chain([Spot { stage: 2, round: 0 }]).collect()
+}
+
+/// The mark outlives its process: only a place that no process before has come to says that this one was there.
 #[test]
 fn a_job_that_is_killed_in_every_stage_ends_with_the_result_of_one_that_was_not() {
     let undisturbed = result(&command(&folder("undisturbed"), &[]).output().unwrap());
+    let rounds: Value = serde_json::from_str(&undisturbed).unwrap();
+    let rounds = u32::try_from(rounds["iterations"].as_u64().unwrap()).unwrap();
     let seed = std::env::var("RUSTKERNEL_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
     println!("again: RUSTKERNEL_SEED={seed} cargo test -p rustkernel --test state killed");
     let mut rng = fastrand::Rng::with_seed(seed);
     let folder = folder("killed");
-    let mut rounds: Vec<u32> = (0..4).map(|_| rng.u32(0..60)).collect();
-    rounds.sort_unstable();
-    let in_stage_2 = rounds.into_iter().map(|round| (1, round));
-    let targets: Vec<_> = [(0, 0)].into_iter().chain(in_stage_2).chain([(2, 0)]).collect();
-    let mut killed = 0;
-    for (index, target) in targets.iter().enumerate() {
-        let child = in_state(&folder, seed + index as u64).spawn().unwrap();
-        killed += usize::from(kill_at(child, &folder, *target));
+    let mut from = killed_in_the_first_stage(&folder);
+    assert_eq!((from.from, from.reached), (Spot::default(), Spot::default()));
+
+    let mut targets: Vec<_> = rng.choose_multiple(1..rounds, 5);
+    targets.sort_unstable();
+    let targets = targets.into_iter().map(|round| Spot { stage: 1, round });
+    for target in targets.chain([Spot { stage: 2, round: 0 }]) {
+        assert!(target > from.reached, "{from:?} {target:?}");
+        let seed = seed_that_holds(&mut rng, rounds, &from, target);
+        let mut child = in_state(&folder, SOME, seed).spawn().unwrap();
+        wait_for(&mut child, || mark(&folder) == Some(target));
+        kill(child);
+        let request = from.request;
+        from = found(&folder);
+        assert_eq!((from.reached, from.request), (target, request));
+        let twice =
+            places(rounds).into_iter().filter(|spot| (from.from..from.reached).contains(spot)).count();
+        assert!(twice as u64 <= MOST_TWICE + 1, "{twice} places twice: {from:?}");
     }
-    assert!(killed >= 4, "it was killed {killed} times only");
-    let last = in_state(&folder, seed + 99).output().unwrap();
+    let last = command(&folder, &["--state", folder.join("state").to_str().unwrap()]).output().unwrap();
     assert_eq!(result(&last), undisturbed);
-    let resumed = &document(&last)["resumed"];
-    let place = |name: &str| {
-        let spot = &resumed[name];
-        (spot["stage"].as_u64().unwrap(), spot["round"].as_u64().unwrap())
-    };
-    let (from, reached) = (place("from"), place("reached"));
-    assert!(from <= reached, "{resumed}");
-    if from.0 == reached.0 {
-        assert!(reached.1 - from.1 <= MOST_TWICE + 1, "{resumed}");
-    }
-    let again = in_state(&folder, seed).output().unwrap();
+    assert_eq!(document(&last)["resumed"], serde_json::to_value(from).unwrap());
+    let again = command(&folder, &["--state", folder.join("state").to_str().unwrap()]).output().unwrap();
     assert_eq!(result(&again), undisturbed);
     assert!(document(&again).get("resumed").is_none(), "a job that is done leaves nothing to go on from");
 }
@@ -128,15 +183,13 @@ fn a_job_that_is_killed_in_every_stage_ends_with_the_result_of_one_that_was_not(
 #[test]
 fn a_folder_in_use_is_refused_and_so_is_one_of_another_input() {
     let folder = folder("taken");
-    let child = in_state(&folder, 1).spawn().unwrap();
-    while mark(&folder).is_none() {
-        thread::park_timeout(Duration::from_millis(1));
-    }
-    let second = in_state(&folder, 1).output().unwrap();
+    let mut child = in_state(&folder, FIRST, 1).spawn().unwrap();
+    wait_for(&mut child, || mark(&folder).is_some() && !cursors(&folder).is_empty());
+    let second = in_state(&folder, FIRST, 1).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(said.contains("in use by another process"), "{said}");
-    assert!(kill_at(child, &folder, (1, 1)));
+    kill(child);
 
     let other = folder.join("other.txt");
     fs::write(&other, "1 2\n2 3\n3 1\n").unwrap();
@@ -154,18 +207,21 @@ fn a_folder_in_use_is_refused_and_so_is_one_of_another_input() {
 fn a_damaged_cursor_is_refused_by_name_and_the_one_before_it_is_used() {
     let undisturbed = result(&command(&folder("whole"), &[]).output().unwrap());
     let folder = folder("damaged");
-    assert!(kill_at(in_state(&folder, 3).spawn().unwrap(), &folder, (1, 30)));
-    let cursors = folder.join("state/job/job@cursor");
-    let mut files: Vec<_> = fs::read_dir(&cursors).unwrap().map(|file| file.unwrap().path()).collect();
-    files.retain(|file| file.extension().is_some_and(|kind| kind == "ckpt"));
-    files.sort();
-    assert!(files.len() > 1, "{files:?}");
-    let newest = files.pop().unwrap();
+    let from = killed_in_the_first_stage(&folder);
+    let target = Spot { stage: 1, round: 30 };
+    let seed = seed_that_holds(&mut fastrand::Rng::with_seed(3), 31, &from, target);
+    let mut child = in_state(&folder, SOME, seed).spawn().unwrap();
+    wait_for(&mut child, || mark(&folder) == Some(target));
+    // One place was noted by the first process; two stages and so many rounds by this one. What is noted last is stored last.
+    let last = format!("{:020}.ckpt", 1 + 2 + u64::from(target.round));
+    wait_for(&mut child, || cursors(&folder).last().is_some_and(|newest| newest.ends_with(&last)));
+    kill(child);
+    let newest = cursors(&folder).pop().unwrap();
     let mut bytes = fs::read(&newest).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&newest, bytes).unwrap();
-    let output = in_state(&folder, 4).output().unwrap();
+    let output = command(&folder, &["--state", folder.join("state").to_str().unwrap()]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("was refused") && said.contains("checksum"), "{said}");
     assert_eq!(result(&output), undisturbed);
@@ -184,9 +240,9 @@ fn dead_letters_and_failures_are_there_in_the_next_process() {
 
     let tokio = tokio::runtime::Runtime::new().unwrap();
     tokio.block_on(async {
-        let (_, document) = rustkernel::config::JobConfig::read(&folder.join("job.toml")).unwrap();
-        let input = rustkernel::kernels::graph::EdgeListSource::Path("data/karate.txt".into());
-        let state = rustkernel::job::JobState::open(&state, &document, &input).unwrap();
+        let (_, document) = JobConfig::read(&folder.join("job.toml")).unwrap();
+        let input = EdgeListSource::Path("data/karate.txt".into());
+        let state = JobState::open(&state, &document, &input).unwrap();
         let runtime = rustkernel::actors::Runtime::builder().build().await.unwrap();
         state.restore_records(&runtime);
         let (total, letters) = runtime.dead_letters();
@@ -198,4 +254,29 @@ fn dead_letters_and_failures_are_there_in_the_next_process() {
         assert!(failures[0].reason.contains("an injected panic"), "{failures:?}");
         assert_eq!(state.resumed().unwrap().from.stage, 0);
     });
+}
+
+/// The folder was emptied as soon as there was a result, so that one which could not be written was lost with it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_result_that_nobody_got_is_still_there_for_the_next_process() {
+    let undisturbed = result(&command(&folder("heard"), &[]).output().unwrap());
+    let folder = folder("unheard");
+    let state = folder.join("state");
+    let kept = || command(&folder, &["--state", state.to_str().unwrap()]);
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    for (stdout, code) in [(Stdio::from(full), 1), (Stdio::from(writer), 0)] {
+        let output = kept().stdout(stdout).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert_eq!(said.contains("the result cannot be written"), code == 1, "{said}");
+        assert!(state.join("checkpoints").exists(), "{said}");
+    }
+    let heard = kept().output().unwrap();
+    assert_eq!(result(&heard), undisturbed);
+    assert_eq!(document(&heard)["resumed"]["from"]["stage"], 2, "only what was left is done again");
+    assert!(!state.join("checkpoints").exists());
+    assert!(document(&kept().output().unwrap()).get("resumed").is_none());
 }

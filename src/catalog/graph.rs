@@ -56,7 +56,7 @@ fn load(sections: &Sections<'_>) -> Result<Prepared, Refused> {
     Ok(Box::new(move |site| {
         let make = |limits: EdgeListLimits| -> Make<Load> { Arc::new(move || Ok(Load::new(limits.clone()))) };
         let factories = Factories { main: make(main.clone()), degraded: degraded.clone().map(make) };
-        site.make(|_| 0, factories, |spec| spec, |once| once)
+        site.make(|_| 0, factories, |spec| spec, |once, _| once)
     }))
 }
 
@@ -68,15 +68,18 @@ fn page_rank(sections: &Sections<'_>) -> Result<Prepared, Refused> {
         };
         let factories = Factories { main: make(main.clone()), degraded: degraded.clone().map(make) };
         let (repeat, tolerance) = (site.stage.repeat, main.tolerance);
-        let count_round = site.round_counter();
-        let left = |limit: u32| limit.saturating_sub(site.rounds_before).max(1);
-        let limit = repeat.map(|repeat| left(repeat.limit));
-        let until_converged = move |once: Pipeline<PageRankState, PageRankState>| match limit {
-            None => once,
-            Some(limit) => once.repeat_until(limit, move |state| {
+        let counting = site.clone();
+        let until_converged = move |once: Pipeline<PageRankState, PageRankState>, rounds_before| {
+            let Some(repeat) = repeat else { return once };
+            let left = repeat.limit.saturating_sub(rounds_before);
+            if left == 0 {
+                return Pipeline::start().try_map(move |state| after_the_last_round(state, tolerance));
+            }
+            let count_round = counting.round_counter(rounds_before);
+            once.repeat_until(left, move |state| {
                 count_round(state);
                 state.is_converged(tolerance)
-            }),
+            })
         };
         let checkpointed = site.stage.checkpointed;
         let dress =
@@ -105,6 +108,29 @@ fn top_k(sections: &Sections<'_>) -> Result<Prepared, Refused> {
             Arc::new(move || TopK::new(&config).map_err(KernelError::permanent))
         };
         let factories = Factories { main: make(main.clone()), degraded: degraded.clone().map(make) };
-        site.make(|_| 0, factories, |spec| spec, |once| once)
+        site.make(|_| 0, factories, |spec| spec, |once, _| once)
     }))
+}
+
+/// What a stage that has made all its rounds comes to, as the round that was the last decides it.
+fn after_the_last_round(state: PageRankState, tolerance: f64) -> Result<PageRankState, KernelError> {
+    if state.is_converged(tolerance) { Ok(state) } else { Err(KernelError::permanent(NOT_DONE)) }
+}
+
+/// As the pipeline says it.
+const NOT_DONE: &str = "not done within the limit of rounds";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The process may end after the round that converged and before the next stage.
+    #[test]
+    fn what_converged_in_the_last_round_passes_and_what_did_not_fails() {
+        let graph = Graph::from_edges(vec![(1, 2), (2, 1)]).unwrap();
+        let after = |delta| PageRankState::new(graph.clone(), [0.5, 0.5].into(), 9, delta).unwrap();
+        assert_eq!(after_the_last_round(after(1e-9), 1e-9).unwrap(), after(1e-9));
+        let failed = after_the_last_round(after(1e-8), 1e-9).unwrap_err();
+        assert!(failed.to_string().contains(NOT_DONE), "{failed}");
+    }
 }

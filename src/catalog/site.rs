@@ -24,13 +24,14 @@ pub(crate) type Prepared = Box<dyn Fn(&Site) -> Made + Send + Sync>;
 /// A stage's kernel, ready to be put under a supervisor.
 pub(crate) struct Made {
     pub(crate) spec: Box<dyn Planted>,
-    /// What leads to the kernel once it is there, from and to values of run-time types.
+    /// What leads to the kernel once it is there, from and to values of run-time types, for a value that has so many of the stage's
+    /// rounds behind it: 0 for one that comes from the stage before.
     pub(crate) connect: Connect,
     /// Reads the stage's input as an earlier process has written it down.
     pub(crate) decode: fn(&[u8]) -> Result<Value, CodecError>,
 }
 
-type Connect = Box<dyn FnOnce(&Runtime) -> Option<AnyPipeline> + Send>;
+type Connect = Box<dyn Fn(&Runtime, u32) -> Option<AnyPipeline> + Send>;
 type Spawning = Pin<Box<dyn Future<Output = Result<(), SpawnError>> + Send>>;
 
 /// A kernel's spec, whatever its type.
@@ -62,8 +63,6 @@ pub(crate) struct Site {
     pub(crate) rounds: Arc<AtomicU32>,
     /// Where the job's progress is written down, if anywhere.
     pub(crate) cursor: Option<Arc<Cursor>>,
-    /// Rounds that an earlier process has made of this stage.
-    pub(crate) rounds_before: u32,
     /// Rounds that it has made since its input came.
     pub(crate) made: Arc<AtomicU32>,
 }
@@ -78,13 +77,13 @@ pub(crate) type Make<K> = Arc<dyn Fn() -> Result<K, KernelError> + Send + Sync>;
 
 impl Site {
     /// The kernel that `factories` make, with what `dress` adds to its spec, behind a way from and to values of run-time types that
-    /// goes through `shape`. `call` tells its calls apart by their input.
+    /// goes through `shape`, which is told the rounds that were made before. `call` tells its calls apart by their input.
     pub(crate) fn make<K>(
         &self,
         call: fn(&K::Input) -> u64,
         factories: Factories<K>,
         dress: impl FnOnce(KernelSpec<Faulty<K>>) -> KernelSpec<Faulty<K>>,
-        shape: impl FnOnce(Pipeline<K::Input, K::Output>) -> Pipeline<K::Input, K::Output> + Send + 'static,
+        shape: impl Fn(Pipeline<K::Input, K::Output>, u32) -> Pipeline<K::Input, K::Output> + Send + 'static,
     ) -> Made
     where
         K: Kernel,
@@ -105,15 +104,15 @@ impl Site {
             spec = spec.backup_fallible(backup, faulty(factories.main));
         }
         let spec = dress(self.rules(spec.registered(&register())));
-        let entered = self.cursor.clone().map(|cursor| (cursor, self.index, self.rounds_before));
-        let made = Arc::clone(&self.made);
-        let connect = move |runtime: &Runtime| {
+        let (cursor, stage, made) = (self.cursor.clone(), self.index, Arc::clone(&self.made));
+        let connect = move |runtime: &Runtime, rounds_before: u32| {
             let kernel: KernelRef<K::Input, K::Output> = runtime.kernel(&id)?;
-            let typed = shape(Pipeline::from(kernel));
+            let typed = shape(Pipeline::from(kernel), rounds_before);
+            let (cursor, made) = (cursor.clone(), Arc::clone(&made));
             let note = move |input: K::Input| {
                 made.store(0, Ordering::Relaxed);
-                if let Some((cursor, stage, round)) = &entered {
-                    cursor.note(*stage, *round, input.clone());
+                if let Some(cursor) = &cursor {
+                    cursor.note(stage, rounds_before, input.clone());
                 }
                 input
             };
@@ -123,12 +122,13 @@ impl Site {
         Made { spec: Box::new(spec), connect: Box::new(connect), decode }
     }
 
-    /// Notes that the stage has made another round, with what it has come to.
+    /// Notes that the stage has made another round after the `before` of an earlier process, with what it has come to.
     pub(crate) fn round_counter<T: Clone + Serialize + Send + 'static>(
         &self,
+        before: u32,
     ) -> impl Fn(&T) + Send + Sync + 'static {
         let (rounds, made, cursor) = (Arc::clone(&self.rounds), Arc::clone(&self.made), self.cursor.clone());
-        let (stage, before) = (self.index, self.rounds_before);
+        let stage = self.index;
         move |value| {
             rounds.fetch_add(1, Ordering::Relaxed);
             let round = made.fetch_add(1, Ordering::Relaxed) + 1;
@@ -158,6 +158,9 @@ impl Site {
             retry,
             recovery,
             restart_window,
+            restart,
+            shutdown,
+            significant,
             breaker,
             hang_limit,
             hang_after,
@@ -168,6 +171,7 @@ impl Site {
             Placement::Inline => spec.inline(),
         };
         let spec = if idempotent { spec.idempotent() } else { spec };
+        let spec = if significant { spec.significant() } else { spec };
         spec.conviction_limit(conviction_limit)
             .checkpoint_every(checkpoint_every)
             .checkpoint_after(checkpoint_after)
@@ -177,6 +181,8 @@ impl Site {
             .retry(retry)
             .recovery(recovery)
             .restart_window(restart_window)
+            .restart(restart)
+            .shutdown(shutdown)
             .breaker(breaker)
             .hang_limit(hang_limit)
             .hang_after(hang_after)

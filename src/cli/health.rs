@@ -58,7 +58,7 @@ fn tell(document: &HealthDocument, args: &HealthArgs) -> Result<Exit, HealthErro
             Format::Json => line(document),
         };
         let good = document.status == HealthStatus::Healthy && document.ready;
-        return Ok(print(&text, if good { Exit::Done } else { Exit::NotReady }));
+        return Ok(print(&text).exit(if good { Exit::Done } else { Exit::NotReady }));
     };
     let Some(component) = document.components.iter().find(|component| component.name == *name) else {
         let known: Vec<String> =
@@ -69,7 +69,8 @@ fn tell(document: &HealthDocument, args: &HealthArgs) -> Result<Exit, HealthErro
         Format::Human => row(component, component.name.len()),
         Format::Json => line(&ComponentDocument { schema: HEALTH_SCHEMA, component }),
     };
-    Ok(print(&text, if component.status == HealthStatus::Healthy { Exit::Done } else { Exit::NotReady }))
+    let good = component.status == HealthStatus::Healthy;
+    Ok(print(&text).exit(if good { Exit::Done } else { Exit::NotReady }))
 }
 
 fn table(document: &HealthDocument, address: SocketAddr) -> String {

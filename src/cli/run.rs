@@ -15,7 +15,7 @@ use rustkernel_core::resilience::HealthCheckResult;
 use super::args::{Format, RunArgs};
 use super::report::Report;
 use super::signal::{Signal, Signals};
-use super::{Exit, names, print, progress, say};
+use super::{Exit, Printed, names, print, progress, say};
 use crate::config::{ConfigError, JobConfig};
 use crate::http::{HealthServer, Node, health_router};
 use crate::inject::Injector;
@@ -151,12 +151,12 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
             let kernels = runtime.status().await;
             let (counts, blocked_threads) = (tally.counts(), runtime.abandoned_threads());
             let report = Report { name, result, stages, counts, resumed, kernels, blocked_threads, names };
-            let exit = tell(&report, args.format, exit);
-            done = report.result.is_ok();
+            let printed = tell(&report, args.format);
+            done = report.result.is_ok() && printed == Printed::Whole;
             if server.is_some() {
                 signals.next().await;
             }
-            exit
+            printed.exit(exit)
         }
         Ending::Cut(signal) => {
             say("error: the job was cut short");
@@ -181,7 +181,8 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
     Ok(exit)
 }
 
-/// Brings the folder up to date at the job's end: a job that is done leaves nothing to go on from.
+/// Brings the folder up to date at the job's end: a job that is done leaves nothing to go on from. It is done when somebody has its result:
+/// until then the folder is the only place that has it.
 fn keep(state: &JobState, runtime: &Runtime, done: bool) {
     state.save_records(runtime);
     if let Some(trouble) = state.trouble() {
@@ -228,16 +229,16 @@ fn serve(address: SocketAddr, node: &Arc<Node>) -> Result<HealthServer, RunError
     Ok(server)
 }
 
-/// Tells how it went. Says how to exit, which is `exit` unless the result cannot be written.
-fn tell(report: &Report, format: Format, exit: Exit) -> Exit {
-    let exit = match (format, &report.result) {
-        (Format::Json, _) => print(&report.json(), exit),
-        (Format::Human, Ok(_)) => print(&report.human(), exit),
+/// Tells how it went. Without a result, people have nothing to read on stdout.
+fn tell(report: &Report, format: Format) -> Printed {
+    let printed = match (format, &report.result) {
+        (Format::Json, _) => print(&report.json()),
+        (Format::Human, Ok(_)) => print(&report.human()),
         (Format::Human, Err(_)) => {
             if report.is_eventful() {
                 say(report.human().trim_end());
             }
-            exit
+            Printed::Whole
         }
     };
     if let Err(error) = &report.result {
@@ -246,7 +247,7 @@ fn tell(report: &Report, format: Format, exit: Exit) -> Exit {
             say(format_args!("help: {advice}"));
         }
     }
-    exit
+    printed
 }
 
 fn health_of(result: &Result<Ranking, KernelError>) -> HealthCheckResult {

@@ -72,7 +72,7 @@ impl Document {
         let mut table = document.into_inner();
         let mut found = None;
         for step in steps(field) {
-            let Some((key, value)) = table.get_key_value(step.key) else { break };
+            let Some((key, value)) = table.get_key_value(step.key.as_str()) else { break };
             found = Some(key.span());
             let value = match (value.get_ref(), step.index) {
                 (DeValue::Array(items), Some(index)) => {
@@ -103,20 +103,43 @@ impl Document {
     }
 }
 
-struct Step<'a> {
-    key: &'a str,
+struct Step {
+    key: String,
     index: Option<usize>,
 }
 
-fn steps(field: &str) -> impl Iterator<Item = Step<'_>> {
-    field.split('.').map(|part| match part.strip_suffix(']').and_then(|part| part.split_once('[')) {
-        Some((key, index)) => Step { key, index: index.parse().ok() },
-        None => Step { key: part, index: None },
-    })
+/// The steps of a field's path. A key that is not bare is in quotes, as [`quoted`] puts it.
+fn steps(field: &str) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut rest = field.chars().peekable();
+    while rest.peek().is_some() {
+        let mut key = String::new();
+        if rest.next_if_eq(&'"').is_some() {
+            while let Some(character) = rest.next().filter(|character| *character != '"') {
+                key.extend(if character == '\\' { rest.next() } else { Some(character) });
+            }
+        }
+        while let Some(character) = rest.next_if(|character| !matches!(character, '.' | '[')) {
+            key.push(character);
+        }
+        let index: String = std::iter::from_fn(|| rest.next_if(|character| *character != '.')).collect();
+        let index = index.strip_prefix('[').and_then(|index| index.strip_suffix(']'));
+        steps.push(Step { key, index: index.and_then(|index| index.parse().ok()) });
+        rest.next();
+    }
+    steps
 }
 
-fn take<'a>(mut table: DeTable<'a>, step: &Step<'_>) -> Option<DeValue<'a>> {
-    let value = table.remove(step.key)?.into_inner();
+/// A key as it stands in a field's path and in TOML: in quotes unless it is bare.
+pub(super) fn quoted(key: &str) -> String {
+    if !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')) {
+        return key.to_owned();
+    }
+    format!("\"{}\"", key.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+fn take<'a>(mut table: DeTable<'a>, step: &Step) -> Option<DeValue<'a>> {
+    let value = table.remove(step.key.as_str())?.into_inner();
     match (value, step.index) {
         (DeValue::Array(items), Some(index)) => Some(items.get(index)?.get_ref().clone()),
         (value, _) => Some(value),
@@ -126,7 +149,7 @@ fn take<'a>(mut table: DeTable<'a>, step: &Step<'_>) -> Option<DeValue<'a>> {
 /// Whether `offset` was found in `table`, whose keys then lead to it in `path`.
 fn path_to(table: &DeTable<'_>, offset: usize, path: &mut Vec<String>) -> bool {
     for (key, value) in table {
-        let name = key.get_ref().to_string();
+        let name = quoted(key.get_ref());
         if key.span().contains(&offset) {
             path.push(name);
             return true;
@@ -182,3 +205,29 @@ pub(crate) fn list(known: &[&str]) -> String {
 
 /// Below it, a suggestion is a guess.
 const LEAST_LIKENESS: f64 = 0.4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A name with a dot in it was taken for two steps, and the error told the line of another table.
+    #[test]
+    fn a_field_below_any_name_is_found_at_its_line() {
+        for name in ["a", "a.b", "a b", "a[0]", "", "\"", "\\", "\\\"", "a\".\"b", "."] {
+            let name = quoted(name);
+            let text = format!("[t.first]\nx = [1]\n\n[t.{name}]\nx = [\n  1,\n  2,\n]\n");
+            let document = Document::new("file", &text);
+            let place = |field: &str| {
+                let fault = ConfigFault::Rule { rule: "is wrong" };
+                document.at(&format!("t.{name}{field}"), fault).place.line_column
+            };
+            assert_eq!(
+                [".x[1]", ".x", ".y", ""].map(place),
+                [(7, 3), (5, 1), (4, 4), (4, 4)].map(Some),
+                "{name}"
+            );
+            let found = document.field_at(text.find('2').unwrap());
+            assert_eq!(found.as_deref(), Some(format!("t.{name}.x[1]").as_str()));
+        }
+    }
+}

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A child is a stage, by the name it is supervised under, or another supervisor. What no supervisor names lives under the runtime's
-//! root. Children start in the order of the list; a tree starts where the first of its stages stands.
+//! root. Children start in the order of the list; a tree starts where the first of its stages stands. What a child is to the
+//! supervisor above (`restart`, `shutdown`, `significant`) stands with the child, a `[[stage]]` as well as a supervisor.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,9 +20,12 @@ use serde::Deserialize;
 use rustkernel_core::resilience::BackoffStrategy;
 use rustkernel_core::supervision::{AutoShutdown, ChildRules, Restart, Shutdown, Strategy, SupervisorConfig};
 
+use super::document::quoted;
 use super::{ConfigError, ConfigFault, Document, JobConfig, list, nearest, span};
 
-/// One supervisor of a job. Its settings are those of [`SupervisorConfig`], and what it is to the supervisor above.
+/// One supervisor of a job. Its settings are those of [`SupervisorConfig`], and its [`ChildRules`]: what it is to the supervisor above.
+// Written out, not flattened: serde reads flattened fields from a buffer that has lost their places in the text, so that an error would
+// have neither line nor field, and both types refuse the other's keys as unknown. The methods below name every field of both.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SupervisorSection {
@@ -88,12 +92,16 @@ impl Default for SupervisorSection {
     }
 }
 
-/// Checks the supervisors of a job: their settings, and that together they are a tree over its stages.
+/// Checks the supervisors of a job: their names and settings, and that together they are a tree over its stages.
 pub(super) fn check(job: &JobConfig, document: &Document) -> Result<(), ConfigError> {
     let mut parents = BTreeMap::new();
     for (name, section) in &job.supervisors {
-        let at = |field: &str| format!("supervisor.{name}.{field}");
+        let at = |field: &str| format!("supervisor.{}.{field}", quoted(name));
         let refuse = |field: &str, rule| Err(document.at(&at(field), ConfigFault::Rule { rule }));
+        if let Err(rule) = check_name(name) {
+            let field = format!("supervisor.{}", quoted(name));
+            return Err(document.at(&field, ConfigFault::Rule { rule }));
+        }
         section.config().validate().map_err(|invalid| {
             let field = invalid.field.rsplit('.').next().unwrap_or(invalid.field);
             document.at(&at(field), ConfigFault::Rule { rule: invalid.rule })
@@ -117,13 +125,47 @@ pub(super) fn check(job: &JobConfig, document: &Document) -> Result<(), ConfigEr
                 return Err(document.at(&place, fault));
             }
         }
-        if let Some(parent) = job.supervisors.values().find(|parent| parent.children.contains(name)) {
-            parent.config().validate_child(&section.rules()).map_err(|invalid| {
-                document.at(&at("significant"), ConfigFault::Rule { rule: invalid.rule })
-            })?;
-        }
     }
+    check_rules(job, document, &parents)?;
     check_no_circle(job, document, &parents)
+}
+
+/// Checks what every child is to the supervisor above.
+fn check_rules(
+    job: &JobConfig,
+    document: &Document,
+    parents: &BTreeMap<&str, &str>,
+) -> Result<(), ConfigError> {
+    let sections = job.supervisors.iter();
+    let sections = sections
+        .map(|(name, section)| (name.as_str(), section.rules(), format!("supervisor.{}", quoted(name))));
+    let stages = job.stages.iter().enumerate();
+    let stages = stages.map(|(index, stage)| (stage.id(), stage.rules(), format!("stage[{index}]")));
+    for (name, rules, place) in sections.chain(stages) {
+        let above = parents.get(name).and_then(|parent| job.supervisors.get(*parent));
+        // What no supervisor names is under the root, which the end of no child ends.
+        let above = above.map_or_else(SupervisorConfig::default, SupervisorSection::config);
+        above.validate_child(&rules).map_err(|invalid| {
+            let field = invalid.field.rsplit('.').next().unwrap_or(invalid.field);
+            document.at(&format!("{place}.{field}"), ConfigFault::Rule { rule: invalid.rule })
+        })?;
+    }
+    Ok(())
+}
+
+/// The rule that the runtime has for names, and its own name: it tells them while it starts a tree, when stages before it are running.
+fn check_name(name: &str) -> Result<(), &'static str> {
+    let is_known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let rules = [
+        (name.len() <= MAX_NAME_BYTES, "is no name: it has at most 128 bytes"),
+        (
+            name.starts_with(|c: char| c.is_ascii_alphanumeric()),
+            "is no name: it starts with an ASCII letter or digit",
+        ),
+        (name.chars().all(is_known), "is no name: it holds only ASCII letters, digits, `_`, `-` and `.`"),
+        (name != ROOT, "is the runtime's own supervisor; call this one otherwise"),
+    ];
+    rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, rule)| Err(rule))
 }
 
 fn is_known(job: &JobConfig, child: &str) -> bool {
@@ -151,10 +193,15 @@ fn check_no_circle(
         while let Some(parent) = parents.get(at) {
             if !seen.insert(at) {
                 let rule = "is among its own descendants: supervisors are a tree";
-                return Err(document.at(&format!("supervisor.{name}"), ConfigFault::Rule { rule }));
+                let field = format!("supervisor.{}", quoted(name));
+                return Err(document.at(&field, ConfigFault::Rule { rule }));
             }
             at = parent;
         }
     }
     Ok(())
 }
+
+const MAX_NAME_BYTES: usize = 128;
+/// What a runtime calls the supervisor that it brings.
+const ROOT: &str = "root";

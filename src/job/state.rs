@@ -12,17 +12,14 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use fs4::FileExt;
-use serde::{Deserialize, Serialize};
 
-use rustkernel_actors::checkpoint::{Recovered, Vault};
-use rustkernel_actors::{CheckpointStore, DeadLetter, Fact, FailureReport, Pipeline, Runtime, StoreError};
-use rustkernel_core::{KernelId, codec};
+use rustkernel_actors::{CheckpointStore, Fact, Pipeline, Runtime, StoreError};
 
+use super::records::{RecordLog, RecordLogError, Records};
 use crate::config::Document;
 use crate::cursor::{Cursor, CursorError, Found, Resumed};
 use crate::kernels::graph::EdgeListSource;
@@ -37,8 +34,7 @@ pub struct JobState {
     cursor: Arc<Cursor>,
     resumed: Option<Resumed>,
     found: Mutex<Option<Found>>,
-    records: Vault,
-    next_record: AtomicU64,
+    records: RecordLog,
     earlier: Mutex<Option<Records>>,
     refused: Vec<String>,
     /// Released with the last of what uses the folder.
@@ -82,13 +78,6 @@ pub enum StateError {
     },
 }
 
-/// What is written down beside the cursor.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Records {
-    failures: Vec<FailureReport>,
-    letters: Vec<DeadLetter>,
-}
-
 impl JobState {
     /// Opens `dir`, which is made if need be, for the job of `document` on `input`.
     ///
@@ -96,7 +85,7 @@ impl JobState {
     /// [`StateError`] says why the folder cannot be used for it.
     pub fn open(dir: &Path, document: &Document, input: &EdgeListSource) -> Result<Self, StateError> {
         let store_error = |source| StateError::Store { dir: dir.to_owned(), source };
-        let system = |error: io::Error| StateError::System { dir: dir.to_owned(), reason: error.to_string() };
+        let system = |reason: String| StateError::System { dir: dir.to_owned(), reason };
         let making = |error| StoreError::writing(format!("make the folder {}", dir.display()), error);
         fs::create_dir_all(dir).map_err(making).map_err(store_error)?;
         let lock = lock(dir)?;
@@ -115,22 +104,13 @@ impl JobState {
         let (cursor, found) = opened.map_err(|error| match error {
             CursorError::Store(source) => store_error(source),
             CursorError::OtherJob => StateError::OtherJob { dir: dir.to_owned(), reason: error.to_string() },
-            CursorError::Mark(_) | CursorError::Thread(_) => {
-                StateError::System { dir: dir.to_owned(), reason: error.to_string() }
-            }
+            CursorError::Mark(_) | CursorError::Thread(_) => system(error.to_string()),
         })?;
-        let records = Vault::open(as_store, RECORDS_KEPT, |_, _, saved| {
-            if let Err(error) = saved {
-                tracing::warn!(%error, "the failures and dead letters are not written down");
-            }
-        });
-        let records = records.map_err(system)?;
-        let (Recovered { found: written, refused: bad }, next) =
-            records.load(&records_name(), None).map_err(store_error)?;
-        bad.iter().for_each(|bad| tell("record", bad.sequence, &bad.reason));
-        let earlier = written.and_then(|(sequence, bytes)| {
-            codec::decode(&bytes).inspect_err(|error| tell("record", sequence, &error.to_string())).ok()
-        });
+        let opened = RecordLog::open(as_store, |sequence, reason| tell("record", sequence, reason));
+        let (records, earlier) = opened.map_err(|error| match error {
+            RecordLogError::Store(source) => store_error(source),
+            RecordLogError::Thread(_) => system(error.to_string()),
+        })?;
         Ok(Self {
             dir: dir.to_owned(),
             checkpoints: Arc::new(checkpoints),
@@ -139,7 +119,6 @@ impl JobState {
             resumed: found.as_ref().map(|found| found.resumed),
             found: Mutex::new(found),
             records,
-            next_record: AtomicU64::new(next),
             earlier: Mutex::new(earlier),
             refused,
             _lock: lock,
@@ -194,16 +173,14 @@ impl JobState {
         std::future::pending().await
     }
 
-    /// Writes the failures and dead letters of `runtime` down, soon.
+    /// Writes the failures and dead letters of `runtime`, which is the job's, down, soon: those that there are when the writing begins.
+    /// Returns at once, however many there are.
     pub fn save_records(&self, runtime: &Runtime) {
-        let records = Records { failures: runtime.failures(), letters: runtime.dead_letters().1 };
-        let sequence = self.next_record.fetch_add(1, Ordering::Relaxed);
-        let encode = move || codec::encode(&records).map_err(|error| error.to_string());
-        self.records.save_with(&records_name(), sequence, encode);
+        self.records.save(runtime);
     }
 
-    /// The job is done and its runtime shut down: the next process begins anew, without cursor and checkpoints. Failures and dead letters
-    /// stay. Blocks.
+    /// The job is done, its result is in somebody's hands and its runtime shut down: the next process begins anew, without cursor and
+    /// checkpoints. Failures and dead letters stay. Blocks.
     ///
     /// # Errors
     /// Something cannot be removed: the next process would go on from it.
@@ -267,17 +244,8 @@ fn bytes(hash: Fingerprint, bytes: &[u8]) -> Fingerprint {
     hash.words([bytes.len() as u64]).words(words)
 }
 
-/// The name that the records are stored under.
-fn records_name() -> KernelId {
-    match KernelId::new("job/records") {
-        Ok(name) => name,
-        Err(_) => unreachable!("it is a kernel id"),
-    }
-}
-
 const DOMAIN: u64 = u64::from_be_bytes(*b"jobstate");
 const CHECKPOINTS: &str = "checkpoints";
-const RECORDS_KEPT: usize = 2;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl fmt::Debug for JobState {
