@@ -18,6 +18,7 @@ use rustkernel_actors::checkpoint::{SaveError, Vault};
 use rustkernel_actors::{CheckpointStore, StoreError};
 use rustkernel_core::KernelId;
 use rustkernel_core::codec;
+use rustkernel_core::traits::Payload;
 
 /// A place in a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -133,7 +134,7 @@ impl Cursor {
     }
 
     /// The job has come to `spot` with `value`. Returns at once, unless more than [`MOST_TWICE`] notes are not stored yet.
-    pub(crate) fn note<T: Serialize + Send + 'static>(&self, stage: u32, round: u32, value: T) {
+    pub(crate) fn note<T: Payload + Serialize>(&self, stage: u32, round: u32, value: T) {
         let spot = Spot { stage, round };
         self.write_mark(spot);
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
@@ -141,7 +142,7 @@ impl Cursor {
         self.vault.save_with(&self.name, sequence, move || {
             let text = |error: codec::CodecError| error.to_string();
             let head = codec::encode(&head).map_err(text)?;
-            let value = codec::encode(&value).map_err(text)?;
+            let value = codec::encode_as(&T::schema(), &value).map_err(text)?;
             let length = u32::try_from(head.len()).unwrap_or(u32::MAX).to_le_bytes();
             Ok([&length[..], &head, &value].concat())
         });

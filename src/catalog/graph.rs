@@ -82,8 +82,9 @@ fn page_rank(sections: &Sections<'_>) -> Result<Prepared, Refused> {
             })
         };
         let checkpointed = site.stage.checkpointed;
-        let dress =
-            |spec: KernelSpec<Faulty<PageRank>>| if checkpointed { spec.checkpointed() } else { spec };
+        let dress = |spec: KernelSpec<Faulty<PageRank>>| {
+            if checkpointed { spec.checkpointed().checkpoint_schema("graph/pagerank/1") } else { spec }
+        };
         site.make(|state: &PageRankState| state.iteration().into(), factories, dress, until_converged)
     }))
 }

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use rustkernel_actors::{KernelRef, KernelSpec, Pipeline, Runtime, SpawnError, Supervisor, register};
 use rustkernel_core::codec::{self, CodecError};
 use rustkernel_core::error::KernelError;
-use rustkernel_core::traits::{Kernel, LocalKernel};
+use rustkernel_core::traits::{Kernel, LocalKernel, Payload};
 
 use super::{AnyPipeline, Sections, Settings, SettingsError, Value};
 use crate::config::{Placement, QueueConfig, StageConfig};
@@ -118,12 +118,12 @@ impl Site {
             };
             Some(Pipeline::start().try_map(Value::take).map(note).then(typed).map(Value::new))
         };
-        let decode = |bytes: &[u8]| codec::decode::<K::Input>(bytes).map(Value::new);
+        let decode = |bytes: &[u8]| codec::decode_as::<K::Input>(&K::Input::schema(), bytes).map(Value::new);
         Made { spec: Box::new(spec), connect: Box::new(connect), decode }
     }
 
     /// Notes that the stage has made another round after the `before` of an earlier process, with what it has come to.
-    pub(crate) fn round_counter<T: Clone + Serialize + Send + 'static>(
+    pub(crate) fn round_counter<T: Payload + Clone + Serialize>(
         &self,
         before: u32,
     ) -> impl Fn(&T) + Send + Sync + 'static {

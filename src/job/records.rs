@@ -100,7 +100,7 @@ const RECORDS_KEPT: usize = 2;
 mod tests {
     use std::sync::mpsc::channel;
 
-    use rustkernel_actors::{FaultClass, MemoryStore, ReportContext};
+    use rustkernel_actors::{FailureClass, MemoryStore, ReportContext};
     use rustkernel_core::clock::Timestamp;
 
     use super::*;
@@ -111,8 +111,8 @@ mod tests {
             context: ReportContext::ChildTerminated,
             reason: "told to panic".to_owned(),
             offender: "a/b".to_owned(),
-            class: FaultClass::Panic,
-            advice: FaultClass::Panic.advice(),
+            class: FailureClass::Panic,
+            advice: FailureClass::Panic.advice(),
             incarnation,
             at: Timestamp::ZERO,
             unix_millis: 0,

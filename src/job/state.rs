@@ -166,7 +166,7 @@ impl JobState {
     pub async fn keep_records(&self, runtime: &Runtime) {
         let mut events = runtime.events();
         while let Some(event) = events.next().await {
-            if matches!(event.fact, Fact::Failed { .. } | Fact::DeadLetter { .. }) {
+            if matches!(event.fact, Fact::Failed { .. } | Fact::StopFailed { .. } | Fact::DeadLetter { .. }) {
                 self.save_records(runtime);
             }
         }

@@ -132,6 +132,7 @@ mod tests {
             (breaker(BreakerMode::Closed), None),
             (Fact::Started { incarnation: 1, restored: false }, None),
             (Fact::Failed { incarnation: 1, cause: cause.clone() }, None),
+            (Fact::StopFailed { incarnation: 1, cause: cause.clone() }, None),
             (Fact::Restarting { delay: Duration::ZERO, in_window: 1 }, None),
             (Fact::TookOver { incarnation: 1, variant: Variant::Main }, None),
             (Fact::StandbyReady { incarnation: 1 }, None),
