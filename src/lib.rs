@@ -5,6 +5,7 @@
 //! - [`store`]: checkpoints in files.
 //! - `http`: health endpoints as an axum router (feature `http`).
 //! - `config`, `catalog`, `job`, `cli`: pipelines from a file, and the `rustkernel` command (feature `cli`).
+//! - `worker`: kernels in processes of their own, which may die (feature `worker`).
 //! - `webhook`: what an operator has to hear of, posted to an address (feature `webhook`).
 //! - [`actors`] and [`core`]: the runtime, and the policies it acts by.
 
@@ -25,6 +26,8 @@ pub mod kernels;
 pub mod store;
 #[cfg(feature = "webhook")]
 pub mod webhook;
+#[cfg(feature = "worker")]
+pub mod worker;
 
 pub use rustkernel_actors as actors;
 pub use rustkernel_core as core;

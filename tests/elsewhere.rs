@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use kit::{DOWN_ISOLATED, Latch, NONE, after, at_once, kind, ms, soon, status};
 use rustkernel::actors::{
     Cause, Fact, FailureClass, KernelRef, KernelSpec, KernelState, Lifeline, Loss, Runtime, Supervisor,
+    Suspicion,
 };
 use rustkernel::core::error::KernelErrorKind;
 use rustkernel::core::resilience::{RecoveryPolicy, RecoveryStrategy};
@@ -66,8 +67,8 @@ impl Place {
         self.lives.lock().unwrap().last().unwrap().clone()
     }
 
-    fn ends(&self, alone: bool) {
-        self.newest().lost(Loss::Domain { reason: "signal 9".into(), alone });
+    fn ends(&self, suspicion: Suspicion) {
+        self.newest().lost(Loss::Domain { reason: "signal 9".into(), suspicion });
     }
 }
 
@@ -89,7 +90,7 @@ async fn what_was_in_hand_is_run_again_as_a_suspect_and_nobody_pays() {
     let queued = kernel.try_call(1, NONE).unwrap();
     for life in 1..=2 {
         asked.arrived(life).await;
-        place.ends(false);
+        place.ends(Suspicion::Suspect);
     }
     assert_eq!(soon(in_hand).await.unwrap(), (3, 13), "the third attempt, a suspect");
     assert_eq!(soon(queued).await.unwrap(), (3, 1), "innocent");
@@ -107,9 +108,9 @@ async fn only_a_death_alone_convicts() {
     let (runtime, kernel) = spawned(proxied(&place).idempotent()).await;
     let in_hand = kernel.try_call(0, NONE).unwrap();
     asked.arrived(1).await;
-    place.ends(true);
+    place.ends(Suspicion::Alone);
     asked.arrived(2).await;
-    place.ends(true);
+    place.ends(Suspicion::Alone);
     assert_eq!(kind(soon(in_hand).await), KernelErrorKind::Crashed);
     assert_eq!(runtime.dead_letters().0, 1);
     kit_balanced(&kernel);
@@ -121,7 +122,7 @@ async fn a_request_that_may_not_run_twice_is_answered_at_once() {
     let (_runtime, kernel) = spawned(proxied(&place)).await;
     let in_hand = kernel.try_call(0, NONE).unwrap();
     asked.arrived(1).await;
-    place.ends(false);
+    place.ends(Suspicion::Suspect);
     let error = soon(in_hand).await.unwrap_err();
     assert_eq!(*error.kind(), KernelErrorKind::Crashed);
     assert!(error.to_string().contains("signal 9"), "{error}");
@@ -129,11 +130,26 @@ async fn a_request_that_may_not_run_twice_is_answered_at_once() {
     kit_balanced(&kernel);
 }
 
+/// It had been taken, and had not come there yet.
+#[tokio::test]
+async fn a_request_that_had_not_come_there_goes_back_as_it_was() {
+    let (place, asked) = Place::new();
+    let (_runtime, kernel) = spawned(proxied(&place)).await;
+    let in_hand = kernel.try_call(0, ms(3_600_000)).unwrap();
+    asked.arrived(1).await;
+    place.ends(Suspicion::None);
+    asked.arrived(2).await;
+    assert_eq!(kernel.accounts().reruns, 0);
+    place.ends(Suspicion::Suspect);
+    assert_eq!(kind(soon(in_hand).await), KernelErrorKind::Crashed, "it may not run twice, and did not");
+    kit_balanced(&kernel);
+}
+
 #[tokio::test]
 async fn an_idle_kernel_is_restarted_too_and_a_panic_there_costs_its_budget() {
     let (place, _asked) = Place::new();
     let (runtime, kernel) = spawned(proxied(&place)).await;
-    place.ends(false);
+    place.ends(Suspicion::Suspect);
     assert_eq!(soon(kernel.call(1, NONE)).await.unwrap().0, 2);
     place.newest().lost(Loss::Panicked("there".into()));
     assert_eq!(soon(kernel.call(1, NONE)).await.unwrap().0, 3);
@@ -150,7 +166,7 @@ async fn a_loss_of_an_earlier_life_and_a_second_one_change_nothing() {
     first.lost(Loss::Panicked("once".into()));
     assert_eq!(soon(kernel.call(1, NONE)).await.unwrap().0, 2);
     first.lost(Loss::Panicked("twice".into()));
-    first.lost(Loss::Domain { reason: "late".into(), alone: true });
+    first.lost(Loss::Domain { reason: "late".into(), suspicion: Suspicion::Alone });
     assert_eq!(soon(kernel.call(1, NONE)).await.unwrap().0, 2);
     assert_eq!(runtime.failures().len(), 1);
     let name = first.kernel().unwrap();
@@ -166,9 +182,9 @@ async fn a_standby_that_is_lost_disturbs_nobody_and_one_elsewhere_takes_over() {
     let [serving, standby] = [0, 1].map(|at| place.lives.lock().unwrap()[at].clone());
     let in_hand = kernel.try_call(0, NONE).unwrap();
     asked.arrived(1).await;
-    serving.lost(Loss::Domain { reason: "gone".into(), alone: false });
+    serving.lost(Loss::Domain { reason: "gone".into(), suspicion: Suspicion::Suspect });
     asked.arrived(2).await;
-    standby.lost(Loss::Domain { reason: "gone, too".into(), alone: false });
+    standby.lost(Loss::Domain { reason: "gone, too".into(), suspicion: Suspicion::Suspect });
     assert_eq!(soon(in_hand).await.unwrap().1, 13, "by a life that was rebuilt at once");
     soon(events.find("a/b", |fact| matches!(fact, Fact::StandbyReady { .. }))).await.unwrap();
     kit_balanced(&kernel);
@@ -186,7 +202,7 @@ async fn a_group_that_is_lost_together_costs_its_supervisor_nothing() {
     for _ in 0..5 {
         let lives: Vec<_> = place.lives.lock().unwrap().drain(..).collect();
         for life in lives {
-            life.lost(Loss::Domain { reason: "gone".into(), alone: false });
+            life.lost(Loss::Domain { reason: "gone".into(), suspicion: Suspicion::Suspect });
         }
         for id in ["a/b", "a/c"] {
             let kernel: KernelRef<u64, Told> = runtime.kernel(id).unwrap();

@@ -47,7 +47,7 @@ pub use checkpoint::{CheckpointStore, MemoryStore, StoreError};
 pub use dead_letter::DeadLetter;
 pub use history::{FailureClass, FailureReport, ReportContext};
 pub use kernel_ref::{KernelRef, Refused, Reply};
-pub use lifeline::{Lifeline, Loss};
+pub use lifeline::{Lifeline, Loss, Suspicion};
 pub use operator::{Event, Events, Fact};
 pub use pipeline::Pipeline;
 pub use recovery::{

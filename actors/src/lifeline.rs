@@ -29,9 +29,20 @@ pub enum Loss {
     Domain {
         /// What ended it, for people.
         reason: String,
-        /// Whether no other request was in execution there: only then is the one in hand convicted.
-        alone: bool,
+        /// What that says about the request in hand.
+        suspicion: Suspicion,
     },
+}
+
+/// What the death of a fault domain says about the request that one of its kernels had in hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suspicion {
+    /// It had not come there yet: it goes back to where it was.
+    None,
+    /// It was in execution beside others: it may have been any of them.
+    Suspect,
+    /// Nothing else was in execution there: it is convicted.
+    Alone,
 }
 
 impl Lifeline {
@@ -59,9 +70,11 @@ impl Lifeline {
     pub fn lost(&self, loss: Loss) {
         let Some(kernel) = self.kernel.upgrade() else { return };
         match loss {
-            Loss::Panicked(text) => kernel.lose(&self.incarnation, Cause::Panicked(text), true),
-            Loss::Domain { reason, alone } => {
-                kernel.lose(&self.incarnation, Cause::DomainLost(reason), alone);
+            Loss::Panicked(text) => {
+                kernel.lose(&self.incarnation, Cause::Panicked(text), Suspicion::Alone);
+            }
+            Loss::Domain { reason, suspicion } => {
+                kernel.lose(&self.incarnation, Cause::DomainLost(reason), suspicion);
             }
         }
     }

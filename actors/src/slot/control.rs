@@ -16,6 +16,7 @@ use crate::cause::Cause;
 use crate::contain::contain;
 use crate::dead_letter::{DeadLetter, INPUT_BYTES, Replay};
 use crate::gate::Gate;
+use crate::lifeline::Suspicion;
 use crate::recovery::RecoveryMsg;
 use crate::replay::{Replaying, replay_in};
 
@@ -58,8 +59,8 @@ pub(crate) trait Supervised: Send + Sync {
     fn undrain(&self);
     /// Whether nothing waits and nothing runs.
     fn is_idle(&self) -> bool;
-    /// An incarnation is gone, without its actor having noticed: `convicts` what it had in hand.
-    fn lose(&self, incarnation: &Incarnation, cause: Cause, convicts: bool);
+    /// An incarnation is gone, without its actor having noticed.
+    fn lose(&self, incarnation: &Incarnation, cause: Cause, suspicion: Suspicion);
     /// The incarnation ends after its current request; what waits stays, to be answered by [`close`](Self::close).
     fn stop(&self);
     fn snapshot(&self) -> SlotSnapshot;
@@ -230,7 +231,7 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
         self.lock().ledger.is_idle()
     }
 
-    fn lose(&self, incarnation: &Incarnation, cause: Cause, convicts: bool) {
+    fn lose(&self, incarnation: &Incarnation, cause: Cause, suspicion: Suspicion) {
         incarnation.set_lost(&cause);
         let (slot, number, epoch) = (self.index, incarnation.number, incarnation.epoch());
         let state = self.lock();
@@ -246,7 +247,10 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
         if succeeded {
             self.tell_took_over();
         }
-        if let Some(suspect) = unsettled(running) {
+        let Some(entry) = unsettled(running) else { return };
+        let suspect = if suspicion == Suspicion::None { self.put_back(entry) } else { Some(entry) };
+        if let Some(suspect) = suspect {
+            let convicts = suspicion == Suspicion::Alone;
             self.resolve(suspect, KernelErrorKind::Crashed, &cause, convicts);
         }
     }
@@ -347,13 +351,22 @@ impl<I: Payload, O: Payload> Slot<I, O> {
 
     /// Puts a suspect back at the head of the queue, unless the slot is down or its time is over.
     fn rerun_now(&self, suspect: Entry<Shared<I, O>>) -> Option<Entry<Shared<I, O>>> {
+        let refused = self.put_back(suspect);
+        if refused.is_none() {
+            self.lock().ledger.accounts.reruns += 1;
+        }
+        refused
+    }
+
+    /// Puts an entry back at the head of the queue as if it had not been taken, unless the slot is down or its time is over.
+    fn put_back(&self, suspect: Entry<Shared<I, O>>) -> Option<Entry<Shared<I, O>>> {
         let expired = !suspect.header.deadline.is_never() && suspect.header.is_expired(self.clock().now());
         let mut state = self.lock();
         if expired || matches!(state.ledger.life, Life::Down(_)) {
             return Some(suspect);
         }
         let deadline = suspect.header.deadline;
-        let sleeper = state.ledger.rerun(suspect, None);
+        let sleeper = state.ledger.put_back(suspect);
         let arm = super::arm(&mut state.ledger, deadline);
         drop(state);
         self.schedule(arm);

@@ -350,11 +350,14 @@ impl<R: Clone> Ledger<R> {
                 self.delayed.push((at, entry));
                 None
             }
-            None => {
-                self.queue.push_front(entry);
-                self.sleeper.take()
-            }
+            None => self.put_back(entry),
         }
+    }
+
+    /// Puts an entry that was taken out back at the head. Returns the sleeper to wake.
+    pub(crate) fn put_back(&mut self, entry: Entry<R>) -> Option<Waker> {
+        self.queue.push_front(entry);
+        self.sleeper.take()
     }
 
     /// Everything that is due at `now`. `blocked_since` is when the running execution began to block its thread, if it does.

@@ -1,0 +1,299 @@
+//! A fault domain: the kernels in it live in one worker process and die together.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context as TaskContext, Poll};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustkernel_actors::{KernelSpec, Lifeline};
+use rustkernel_core::codec;
+use rustkernel_core::error::KernelError;
+use rustkernel_core::resilience::InvalidConfig;
+use rustkernel_core::traits::LocalKernel;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{RwLock, oneshot};
+
+use super::host::WORKER_VARIABLE;
+use super::keeper::Keeper;
+use super::mailbox::{Attach, Attached, Mail, Mailbox};
+use super::process::WorkerCommand;
+use super::remote::Remote;
+
+/// A fault domain: one worker process at a time, and the kernels in it.
+///
+/// A panic there ends its kernel alone. Whatever ends the process (a crash, a kill, a kernel that does not stop) ends all its kernels, and is
+/// one event: another process is there, at once where a [spare](DomainConfig::spare) is warm, and every kernel is restarted in it at no
+/// cost to itself. What was in hand is suspect: it is run again alone, if it may run twice at all, and only a request that is alone
+/// when the process dies is convicted.
+///
+/// Clones are the same domain. The process ends with the last clone and the last kernel that can be made in it.
+#[derive(Clone)]
+pub struct Domain(Arc<Shared>);
+
+pub(super) struct Shared {
+    name: Arc<str>,
+    mailbox: Arc<Mailbox>,
+    status: Arc<Mutex<DomainStatus>>,
+    /// Held by everything that runs in the domain: a suspect alone, the others together.
+    pub(super) alone: RwLock<()>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// How a domain treats its processes.
+#[derive(Clone, Debug)]
+pub struct DomainConfig {
+    /// How a worker is started. Default: [this program again](WorkerCommand::itself).
+    pub worker: WorkerCommand,
+    /// Whether a second process stands by, started and without kernels, so that a death is a hand-over. Default yes: it costs the memory
+    /// of an idle process.
+    pub spare: bool,
+    /// How long a request that nobody waits for any more may go on before the process is killed; above zero. Default 100 ms: long
+    /// enough that a kernel that asks whether it is cancelled is not killed.
+    pub kill_after: Duration,
+    /// How often a worker is asked whether it is there; above zero. Default 1 s.
+    pub heartbeat: Duration,
+    /// How long it may leave that unanswered before it is killed; not shorter than `heartbeat`. Default 10 s: a machine under load is
+    /// slow, too.
+    pub silence: Duration,
+    /// How long a process may take until it is up; above zero. Default 10 s.
+    pub start_limit: Duration,
+    /// Deaths within `period` that are allowed; one more, and no kernel starts there until one of them is so old. Default 5.
+    pub max_deaths: u32,
+    /// The sliding window of `max_deaths`; above zero. Default 60 s.
+    pub period: Duration,
+}
+
+/// How a domain is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DomainStatus {
+    /// What it can do.
+    pub state: DomainState,
+    /// The number of the present worker, from 1.
+    pub generation: u64,
+    /// The process of the present worker.
+    pub pid: Option<u32>,
+    /// The process that stands by, if it is up.
+    pub spare: Option<u32>,
+    /// Kernels in the present worker.
+    pub kernels: usize,
+    /// Workers that have died, spare ones included.
+    pub deaths: u64,
+    /// What ended the last one.
+    pub last_death: Option<String>,
+    /// Processes that were killed and do not end: they are stuck in the system, with whatever they hold.
+    pub undying: usize,
+}
+
+/// What a domain can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DomainState {
+    /// Its worker is being started.
+    Starting,
+    /// Its worker is up.
+    Ready,
+    /// It has lost too many workers.
+    Down,
+    /// It was closed.
+    Closed,
+}
+
+/// Why there is no domain.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DomainError {
+    /// A setting breaks its rule.
+    #[error(transparent)]
+    Config(#[from] InvalidConfig),
+    /// This process is a worker itself.
+    #[error(
+        "this process was started as a worker, and would start workers of its own: its main has to begin with rustkernel::init"
+    )]
+    InWorker,
+    /// The system gives no thread, or no file descriptors.
+    #[error("a domain cannot be watched over")]
+    Io(#[from] io::Error),
+}
+
+impl Default for DomainConfig {
+    fn default() -> Self {
+        Self {
+            worker: WorkerCommand::itself(),
+            spare: true,
+            kill_after: Duration::from_millis(100),
+            heartbeat: Duration::from_secs(1),
+            silence: Duration::from_secs(10),
+            start_limit: Duration::from_secs(10),
+            max_deaths: 5,
+            period: Duration::from_secs(60),
+        }
+    }
+}
+
+impl DomainConfig {
+    fn validate(&self) -> Result<(), InvalidConfig> {
+        let refuse = |field, rule| Err(InvalidConfig { field, rule });
+        let above_zero = [
+            ("domain.kill_after", self.kill_after),
+            ("domain.heartbeat", self.heartbeat),
+            ("domain.start_limit", self.start_limit),
+            ("domain.period", self.period),
+        ];
+        if let Some((field, _)) = above_zero.into_iter().find(|(_, span)| span.is_zero()) {
+            return refuse(field, "must be longer than zero");
+        }
+        if self.silence < self.heartbeat {
+            return refuse("domain.silence", "must not be shorter than `heartbeat`");
+        }
+        Ok(())
+    }
+}
+
+impl Domain {
+    /// A domain called `name`, whose first process is being started. It is watched over by a thread of its own.
+    ///
+    /// # Errors
+    /// [`DomainError`] says why not. That no process can be started is told to the first kernel that needs one.
+    pub fn start(name: impl Into<Arc<str>>, config: DomainConfig) -> Result<Self, DomainError> {
+        config.validate()?;
+        if std::env::var_os(WORKER_VARIABLE).is_some() {
+            return Err(DomainError::InWorker);
+        }
+        let name = name.into();
+        let mailbox = Mailbox::new()?;
+        let status = Arc::new(Mutex::new(DomainStatus::new()));
+        let keeper = Keeper::new(Arc::clone(&name), config, Arc::clone(&mailbox), Arc::clone(&status));
+        let keeper = thread::Builder::new().name(format!("domain {name}")).spawn(move || keeper.keep())?;
+        let keeper = Mutex::new(Some(keeper));
+        Ok(Self(Arc::new(Shared { name, mailbox, status, alone: RwLock::new(()), keeper })))
+    }
+
+    /// The domain's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// How it is.
+    #[must_use]
+    pub fn status(&self) -> DomainStatus {
+        self.0.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A kernel called `id` that lives in this domain: what the worker knows as `name`, made from `settings`. Payloads go there and back as
+    /// bytes, large ones through shared memory. Without checkpoints, unless [`checkpointed`](KernelSpec::checkpointed) is said and the kernel
+    /// is registered with them.
+    pub fn kernel<K>(
+        &self,
+        id: impl Into<String>,
+        name: &str,
+        settings: &impl Serialize,
+    ) -> KernelSpec<Remote<K::Input, K::Output>>
+    where
+        K: LocalKernel<Input: Serialize + DeserializeOwned, Output: Serialize + DeserializeOwned>,
+    {
+        KernelSpec::elsewhere(id, self.maker::<K>(name, settings))
+    }
+
+    /// What makes the kernel's lives here: for [`KernelSpec::elsewhere`] and [`KernelSpec::backup_elsewhere`].
+    pub fn maker<K>(&self, name: &str, settings: &impl Serialize) -> Maker<K::Input, K::Output>
+    where
+        K: LocalKernel<Input: Serialize + DeserializeOwned, Output: Serialize + DeserializeOwned>,
+    {
+        let (domain, name) = (self.clone(), Arc::<str>::from(name));
+        let settings: Result<Arc<[u8]>, String> =
+            codec::encode(settings).map(Arc::from).map_err(|error| error.to_string());
+        Box::new(move |lifeline| {
+            let (domain, name, settings) = (domain.clone(), Arc::clone(&name), settings.clone());
+            Making(Box::pin(async move {
+                let settings = settings.map_err(|error| {
+                    KernelError::permanent(format!("the kernel's settings cannot be sent: {error}"))
+                })?;
+                Remote::attach(domain, name, settings, lifeline).await
+            }))
+        })
+    }
+
+    /// Ends the processes and waits until they are gone. Kernels that live there are lost, and start nowhere. Blocks its thread.
+    pub fn close(&self) {
+        self.0.mailbox.post(Mail::Close);
+        let keeper = self.0.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(keeper) = keeper {
+            // A keeper that panicked has said so.
+            let _ = keeper.join();
+        }
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.0
+    }
+
+    /// A place in the worker for a life.
+    pub(super) async fn attach(
+        &self,
+        name: Arc<str>,
+        settings: Arc<[u8]>,
+        lifeline: Lifeline,
+    ) -> Result<Attached, KernelError> {
+        let (attached, place) = oneshot::channel();
+        self.0.mailbox.post(Mail::Attach(Attach { lifeline, name, settings, attached }));
+        let closed = || KernelError::permanent(format!("the domain {} is closed", self.name()));
+        place.await.unwrap_or_else(|_| Err(closed()))
+    }
+}
+
+/// Makes the lives of a kernel in a worker.
+pub type Maker<I, O> = Box<dyn Fn(Lifeline) -> Making<I, O> + Send + Sync>;
+
+/// A life of a kernel that is being made in a worker.
+#[must_use]
+pub struct Making<I, O>(Pin<Box<dyn Future<Output = Made<I, O>> + Send>>);
+
+type Made<I, O> = Result<Remote<I, O>, KernelError>;
+
+impl<I, O> Future for Making<I, O> {
+    type Output = Made<I, O>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl DomainStatus {
+    fn new() -> Self {
+        Self {
+            state: DomainState::Starting,
+            generation: 0,
+            pid: None,
+            spare: None,
+            kernels: 0,
+            deaths: 0,
+            last_death: None,
+            undying: 0,
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Whoever drops the last of it may be the keeper itself: nobody waits.
+        self.mailbox.post(Mail::Close);
+    }
+}
+
+impl fmt::Debug for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Domain").field("name", &self.0.name).finish_non_exhaustive()
+    }
+}
+
+impl<I, O> fmt::Debug for Making<I, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Making").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,292 @@
+//! A process in worker mode: it makes the kernels it is asked for, each on a thread of its own behind a socket of its own, and ends with the
+//! process that started it.
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use rustix::process::{Signal, set_parent_process_death_signal};
+use rustkernel_core::clock::{Clock, Timestamp};
+use rustkernel_core::envelope::Header;
+use rustkernel_core::error::{KernelError, KernelErrorKind, Phase};
+use rustkernel_core::traits::{Context, Signal as Stop};
+
+use super::arena::{Region, SHARED_FROM_BYTES};
+use super::control::{Received, receive, send};
+use super::kernels::{Kernels, Resident};
+use super::wire::{
+    Body, Failure, FromKernel, FromWorker, Inbox, PROTOCOL, Run, ToKernel, ToWorker, WireError,
+};
+use super::wire::{read, write};
+
+/// Set for a process that is to be a worker; its control socket is its standard input.
+pub(super) const WORKER_VARIABLE: &str = "RUSTKERNEL_WORKER";
+
+/// What everything in the worker shares.
+struct Host {
+    kernels: Kernels,
+    control: OwnedFd,
+    clock: Clock,
+    /// The request in execution, by kernel.
+    running: Mutex<HashMap<u64, Arc<Running>>>,
+}
+
+/// What one kernel is doing.
+#[derive(Default)]
+struct Running(Mutex<Work>);
+
+#[derive(Default)]
+struct Work {
+    /// The last execution that has ended. They come in the order of their numbers.
+    done: u64,
+    stop: Arc<Stop>,
+    /// Executions, running or still to come, that nobody wants and whose end somebody waits to hear of.
+    cancelled: Vec<u64>,
+}
+
+/// Serves until the supervising process closes the control socket or dies.
+#[allow(clippy::exit, reason = "a worker has nothing to return to: its main is another program's")]
+pub(super) fn serve(kernels: Kernels) -> ! {
+    let code = match host(kernels) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("rustkernel worker {}: {error}", process::id());
+            1
+        }
+    };
+    process::exit(code)
+}
+
+fn host(kernels: Kernels) -> Result<(), WireError> {
+    // Should the supervising process die without closing anything, this one goes with it.
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(std::io::Error::from)?;
+    let control = std::io::stdin().as_fd().try_clone_to_owned()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let hello =
+        FromWorker::Hello { protocol: PROTOCOL, kernels: kernels.names().map(str::to_owned).collect() };
+    let host = Arc::new(Host { kernels, control, clock: Clock::system(), running: Mutex::default() });
+    host.tell(&hello)?;
+    let mut buffer = Vec::new();
+    loop {
+        let (message, beside) = match receive(&host.control, &mut buffer, true)? {
+            Received::Message(message, beside) => (message, beside),
+            Received::Nothing => continue,
+            Received::Closed => return Ok(()),
+        };
+        match message {
+            ToWorker::Attach { kernel, name, settings } => {
+                let Ok([socket, to, from]) = <[OwnedFd; 3]>::try_from(beside) else {
+                    return Err(WireError::Unasked);
+                };
+                let regions = [Region::received(to), Region::received(from)];
+                let (host, handle) = (Arc::clone(&host), runtime.handle().clone());
+                let running = Arc::new(Running::default());
+                host.running().insert(kernel, Arc::clone(&running));
+                thread::Builder::new().name(name.clone()).spawn(move || {
+                    let _in_runtime = handle.enter();
+                    let tenant = Tenant { host: &host, kernel, running: &running, regions };
+                    tenant.live(&name, &settings, socket.into());
+                    drop(tenant);
+                    host.running().remove(&kernel);
+                    // A worker that cannot say so any more is about to end.
+                    let _ = host.tell(&FromWorker::Gone { kernel });
+                })?;
+            }
+            ToWorker::Cancel { kernel, request } => host.cancel(kernel, request)?,
+            ToWorker::Ping(number) => host.tell(&FromWorker::Pong(number))?,
+        }
+    }
+}
+
+impl Host {
+    fn tell(&self, message: &FromWorker) -> Result<(), WireError> {
+        send(&self.control, message, &[])
+    }
+
+    fn cancel(&self, kernel: u64, request: u64) -> Result<(), WireError> {
+        let running = self.running().get(&kernel).cloned();
+        let runs = running.is_some_and(|running| {
+            let mut work = running.lock();
+            let runs = request > work.done;
+            if runs {
+                work.cancelled.push(request);
+                work.stop.raise();
+            }
+            runs
+        });
+        if runs { Ok(()) } else { self.tell(&FromWorker::Ended { kernel, request }) }
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<u64, Arc<Running>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Running {
+    fn lock(&self) -> MutexGuard<'_, Work> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One kernel on its thread.
+struct Tenant<'a> {
+    host: &'a Host,
+    kernel: u64,
+    running: &'a Running,
+    /// To the kernel and from it.
+    regions: [Region; 2],
+}
+
+impl Tenant<'_> {
+    /// Makes the kernel and serves its socket until that is closed, or the kernel panics.
+    fn live(&self, name: &str, settings: &[u8], mut socket: UnixStream) {
+        let made = guarded(|| match self.host.kernels.maker(name) {
+            Some(maker) => maker.make(settings),
+            None => Err(KernelError::permanent(format!("the worker knows no kernel called `{name}`"))),
+        });
+        let mut kernel = match made {
+            Ok(Ok(kernel)) => {
+                if write(&mut socket, &FromKernel::Made(Ok(())), &[]).is_err() {
+                    return drop_contained(kernel);
+                }
+                kernel
+            }
+            Ok(Err(error)) => {
+                // Whoever asked is gone, or hears it; so below.
+                let _ = write(&mut socket, &FromKernel::Made(Err(Failure::of(&error))), &[]);
+                return;
+            }
+            Err(panic) => {
+                let _ = write(&mut socket, &FromKernel::Panicked(panic), &[]);
+                return;
+            }
+        };
+        match guarded(|| self.serve(&mut *kernel, &mut socket)) {
+            Ok(Ok(())) => {}
+            Ok(Err(WireError::Io(error))) if is_closed(&error) => {}
+            Ok(Err(error)) => eprintln!("rustkernel worker {}: {name}: {error}", process::id()),
+            Err(panic) => {
+                let _ = write(&mut socket, &FromKernel::Panicked(panic), &[]);
+            }
+        }
+        drop_contained(kernel);
+    }
+
+    fn serve(&self, kernel: &mut dyn Resident, socket: &mut UnixStream) -> Result<(), WireError> {
+        let mut inbox = Inbox::default();
+        while let Some(((message, place), inline)) = read::<(ToKernel, Body)>(socket, &mut inbox)? {
+            let body = match place {
+                Body::Inline => inline,
+                Body::Shared(bytes) => self.regions[0].take(bytes)?,
+            };
+            let (request, result) = match message {
+                ToKernel::Run(run) => (run.request, self.run(kernel, run, &body)),
+                ToKernel::Save { request } => (request, kernel.save()),
+                ToKernel::Restore { request } => (request, kernel.restore(&body).map(|()| Vec::new())),
+            };
+            self.answer(socket, request, &result)?;
+        }
+        Ok(())
+    }
+
+    fn answer(
+        &self,
+        socket: &mut UnixStream,
+        request: u64,
+        result: &Result<Vec<u8>, KernelError>,
+    ) -> Result<(), WireError> {
+        let refused = |error: &KernelError| FromKernel::Done {
+            request,
+            result: Err(Failure::of(error)),
+            body: Body::Inline,
+        };
+        let done = |body| FromKernel::Done { request, result: Ok(()), body };
+        let written = match result {
+            Ok(body) if body.len() < SHARED_FROM_BYTES => write(socket, &done(Body::Inline), body),
+            Ok(body) => match self.regions[1].put(body) {
+                Ok(()) => write(socket, &done(Body::Shared(body.len() as u64)), &[]),
+                Err(error) => write(socket, &refused(&KernelError::exhausted(error)), &[]),
+            },
+            Err(error) => write(socket, &refused(error), &[]),
+        };
+        match written {
+            // The answer itself cannot be sent; its caller is told.
+            Err(error @ WireError::TooLong { .. }) => {
+                write(socket, &refused(&KernelError::permanent(error)), &[])
+            }
+            written => written,
+        }
+    }
+
+    fn run(&self, kernel: &mut dyn Resident, run: Run, input: &[u8]) -> Result<Vec<u8>, KernelError> {
+        let stop = Arc::new(Stop::new());
+        let is_cancelled = {
+            let mut work = self.running.lock();
+            work.stop = Arc::clone(&stop);
+            work.cancelled.contains(&run.request)
+        };
+        // However it ends, whoever cancelled it hears of the end.
+        let _ended = Ended { tenant: self, request: run.request };
+        if is_cancelled {
+            return Err(KernelError::new(KernelErrorKind::Cancelled, Phase::Queued));
+        }
+        let deadline = run.remaining.map_or(Timestamp::NEVER, |remaining| self.host.clock.now() + remaining);
+        let header = Header {
+            attempt: run.attempt,
+            retry_budget: run.retry_budget,
+            degraded: run.degraded,
+            suspect: run.suspect,
+            ..Header::new(run.id, deadline)
+        };
+        let mut cx = Context::new(header, run.incarnation, &self.host.clock, [&stop, &NEVER]);
+        kernel.run(input, &mut cx)
+    }
+}
+
+struct Ended<'a> {
+    tenant: &'a Tenant<'a>,
+    request: u64,
+}
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        let is_awaited = {
+            let mut work = self.tenant.running.lock();
+            work.done = self.request;
+            let at = work.cancelled.iter().position(|request| *request == self.request);
+            at.map(|at| work.cancelled.swap_remove(at)).is_some()
+        };
+        if is_awaited {
+            let ended = FromWorker::Ended { kernel: self.tenant.kernel, request: self.request };
+            // A worker that cannot say so any more is about to end.
+            let _ = self.tenant.host.tell(&ended);
+        }
+    }
+}
+
+/// Whether the other side has gone, with something unread or unwritten.
+fn is_closed(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
+}
+
+/// User code; its panic is its kernel's, and comes back as text.
+fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        text.unwrap_or_else(|| "a panic without a text".to_owned())
+    })
+}
+
+/// After a panic of its own it may panic again.
+fn drop_contained(kernel: Box<dyn Resident>) {
+    let _ = guarded(move || drop(kernel));
+}
+
+/// Nothing stops a request in a worker but its own cancellation: a fenced kernel's process is killed.
+static NEVER: Stop = Stop::new();

@@ -1,0 +1,557 @@
+//! The thread that watches over a domain: it starts its workers, hears of their ends, and ends those that do not keep to the rules.
+//!
+//! It waits in `poll` for mail, for what the workers say, and for their ends; a blocked async runtime does not stall it. It makes no call
+//! that waits for a worker.
+//!
+//! | what it finds | what it does |
+//! |---|---|
+//! | a worker has ended | the next one is the present one, then all its kernels are told that they are lost |
+//! | a cancelled request does not end, a heartbeat is not answered, a start takes too long, garbage | kills the worker; its end follows |
+//! | a killed worker does not end | its kernels are lost all the same, and it is counted |
+//! | too many deaths | no worker is started, and no kernel attached, until one of them is old enough |
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustkernel_actors::{Lifeline, Loss};
+use rustkernel_core::clock::{Clock, Timestamp};
+use rustkernel_core::error::KernelError;
+
+use super::arena::Region;
+use super::control::{Received, receive, send};
+use super::domain::{DomainConfig, DomainState, DomainStatus};
+use super::mailbox::{Attach, Attached, Mail, Mailbox};
+use super::process::{Process, fault_of};
+use super::tenant::Tenant;
+use super::wire::{FromWorker, PROTOCOL, ToWorker, WireError};
+
+pub(super) struct Keeper {
+    name: Arc<str>,
+    config: DomainConfig,
+    mailbox: Arc<Mailbox>,
+    status: Arc<Mutex<DomainStatus>>,
+    /// The present worker first, then the spare one.
+    workers: Vec<Worker>,
+    /// Killed, and not gone in time. Nobody counts on them.
+    undying: Vec<Process>,
+    waiting: VecDeque<Attach>,
+    /// When the workers of the last `period` died.
+    recent: VecDeque<Timestamp>,
+    deaths: u64,
+    last_death: Option<String>,
+    generations: u64,
+    tenants: u64,
+    buffer: Vec<u8>,
+    clock: Clock,
+}
+
+struct Worker {
+    process: Process,
+    generation: u64,
+    began: Timestamp,
+    /// It has said hello.
+    is_up: bool,
+    tenants: HashMap<u64, Resident>,
+    /// When it was asked whether it is there, if it has not answered since.
+    asked: Option<Timestamp>,
+    next_ask: Timestamp,
+    /// A reason to kill it, unless it ends by itself before.
+    doubt: Option<(Timestamp, String)>,
+    /// It has been killed, at this time and for this reason.
+    killed: Option<(Timestamp, String)>,
+}
+
+/// A kernel in a worker.
+struct Resident {
+    lifeline: Lifeline,
+    tenant: Arc<Tenant>,
+    /// Requests that nobody waits for, and by when each has to have ended.
+    abandoned: Vec<(u64, Timestamp)>,
+    /// When what stood for it was dropped: it has to go.
+    leaves: Option<Timestamp>,
+}
+
+/// A killed process is gone within this, or stuck.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// A kernel that was left has to be dropped within this.
+const DROP_LIMIT: Duration = Duration::from_secs(5);
+/// A socket closes a little before its process is seen to have ended.
+const DOUBT: Duration = Duration::from_millis(20);
+
+impl Keeper {
+    pub(super) fn new(
+        name: Arc<str>,
+        config: DomainConfig,
+        mailbox: Arc<Mailbox>,
+        status: Arc<Mutex<DomainStatus>>,
+    ) -> Self {
+        Self {
+            name,
+            config,
+            mailbox,
+            status,
+            workers: Vec::new(),
+            undying: Vec::new(),
+            waiting: VecDeque::new(),
+            recent: VecDeque::new(),
+            deaths: 0,
+            last_death: None,
+            generations: 0,
+            tenants: 0,
+            buffer: Vec::new(),
+            clock: Clock::system(),
+        }
+    }
+
+    /// Until somebody closes the domain.
+    pub(super) fn keep(mut self) {
+        loop {
+            let now = self.clock.now();
+            self.start_workers(now);
+            self.attach_waiting(now);
+            self.publish(now);
+            self.wait();
+            for mail in self.mailbox.take() {
+                if matches!(mail, Mail::Close) {
+                    return self.close();
+                }
+                self.read(mail, self.clock.now());
+            }
+            self.hear();
+            self.see_ends();
+            self.watch(self.clock.now());
+        }
+    }
+
+    /// Sleeps until something happens, or is due.
+    fn wait(&self) {
+        let now = self.clock.now();
+        let due = self.next_due(now).map(|due| due.saturating_since(now));
+        // A little late rather than a little early: early would be in vain.
+        let timeout = due.and_then(|due| Timespec::try_from(due + Duration::from_micros(50)).ok());
+        let mut fds = vec![PollFd::from_borrowed_fd(self.mailbox.bell(), PollFlags::IN)];
+        for worker in &self.workers {
+            fds.push(PollFd::from_borrowed_fd(worker.process.watch(), PollFlags::IN));
+            if !worker.is_condemned() {
+                fds.push(PollFd::from_borrowed_fd(worker.process.control.as_fd(), PollFlags::IN));
+            }
+        }
+        // An interrupted wait is a short one.
+        let _ = poll(&mut fds, timeout.as_ref());
+    }
+
+    fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
+        let workers = self.workers.iter().filter_map(|worker| worker.next_due(&self.config));
+        let allowed = (!self.allows_start(now) && self.wants_start())
+            .then(|| self.recent.front().map(|oldest| *oldest + self.config.period))
+            .flatten();
+        let stuck = (!self.undying.is_empty()).then(|| now + PATIENCE);
+        workers.chain(allowed).chain(stuck).min()
+    }
+
+    /// Whether so few have died that another one may be started.
+    fn allows_start(&self, now: Timestamp) -> bool {
+        let counts = |at: &&Timestamp| now.saturating_since(**at) < self.config.period;
+        self.recent.iter().filter(counts).count() <= self.config.max_deaths as usize
+    }
+
+    fn wants_start(&self) -> bool {
+        let is_up = self.workers.first().is_some_and(|worker| worker.is_up);
+        self.workers.is_empty() || (self.config.spare && is_up && self.workers.len() == 1)
+    }
+
+    fn start_workers(&mut self, now: Timestamp) {
+        while self.wants_start() && self.allows_start(now) {
+            match Process::start(&self.config.worker) {
+                Ok(process) => {
+                    self.generations += 1;
+                    tracing::debug!(domain = %self.name, pid = process.pid(), "a worker is being started");
+                    self.workers.push(Worker::new(process, self.generations, now));
+                }
+                Err(error) => self.note_death(&format!("it could not be started: {error}"), now),
+            }
+        }
+        if !self.allows_start(now) {
+            self.refuse_waiting();
+        }
+    }
+
+    /// Answers everybody who wants to live here: it is not possible for now.
+    fn refuse_waiting(&mut self) {
+        let last = self.last_death.as_deref().unwrap_or("unknown");
+        for attach in self.waiting.drain(..) {
+            let error = format!(
+                "the domain {} has lost more than {} workers within {:?}; the last one: {last}",
+                self.name, self.config.max_deaths, self.config.period
+            );
+            // Who asked may be gone; so below.
+            let _ = attach.attached.send(Err(KernelError::transient(error)));
+        }
+    }
+
+    fn read(&mut self, mail: Mail, now: Timestamp) {
+        match mail {
+            Mail::Attach(attach) => self.waiting.push_back(attach),
+            Mail::Abandoned { tenant, request } => {
+                let by = now + self.config.kill_after;
+                let Some((mut worker, resident)) = self.resident(tenant) else { return };
+                resident.abandoned.push((request, by));
+                worker.say(&ToWorker::Cancel { kernel: tenant, request }, now);
+            }
+            Mail::Detached { tenant } => {
+                if let Some((_, resident)) = self.resident(tenant) {
+                    resident.leaves = Some(now + DROP_LIMIT);
+                }
+            }
+            Mail::Broken { tenant, reason } => {
+                let Some((worker, resident)) = self.resident(tenant) else { return };
+                let name = resident.name();
+                worker.doubt.get_or_insert_with(|| (now + DOUBT, format!("{name}: {reason}")));
+            }
+            Mail::Close => {}
+        }
+    }
+
+    fn resident(&mut self, tenant: u64) -> Option<(Voice<'_>, &mut Resident)> {
+        self.workers.iter_mut().find_map(|worker| {
+            let Worker { process, tenants, doubt, .. } = worker;
+            Some((Voice { process, doubt }, tenants.get_mut(&tenant)?))
+        })
+    }
+
+    /// Reads what the workers say.
+    fn hear(&mut self) {
+        let now = self.clock.now();
+        for worker in self.workers.iter_mut().filter(|worker| !worker.is_condemned()) {
+            loop {
+                match receive(&worker.process.control, &mut self.buffer, false) {
+                    Ok(Received::Nothing) => break,
+                    Ok(Received::Message(message, _)) => worker.hear(&message, now),
+                    Ok(Received::Closed) => {
+                        worker.suspect(now, || "it has closed its control socket".to_owned());
+                        break;
+                    }
+                    Err(error) => {
+                        worker.kill(now, format!("what it says is no message: {error}"));
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes leave of the workers that have ended.
+    fn see_ends(&mut self) {
+        self.undying.retain_mut(|process| process.end().is_none());
+        let mut at = 0;
+        while at < self.workers.len() {
+            match self.workers[at].process.end() {
+                None => at += 1,
+                Some(end) => {
+                    let worker = self.workers.remove(at);
+                    let fault = fault_of(end);
+                    let how = format!("worker {} ended: {end} ({})", worker.process.pid(), fault.name);
+                    self.bury(worker, &how);
+                }
+            }
+        }
+    }
+
+    /// Kills whom it has to, and gives up whom that does not end.
+    fn watch(&mut self, now: Timestamp) {
+        let mut stuck = Vec::new();
+        for (at, worker) in self.workers.iter_mut().enumerate() {
+            match &worker.killed {
+                Some((killed, _)) if now.saturating_since(*killed) >= PATIENCE => stuck.push(at),
+                Some(_) => {}
+                None => worker.watch(&self.config, now),
+            }
+        }
+        for at in stuck.into_iter().rev() {
+            let worker = self.workers.remove(at);
+            let how = format!("worker {} does not end though it was killed", worker.process.pid());
+            let process = self.bury(worker, &how);
+            self.undying.push(process);
+        }
+    }
+
+    /// A worker is gone, or given up: the next one is the present one, and its kernels are told. Gives back the process.
+    fn bury(&mut self, worker: Worker, how: &str) -> Process {
+        let now = self.clock.now();
+        let Worker { process, tenants, killed, is_up, .. } = worker;
+        let mut reason = match killed {
+            Some((_, why)) => format!("{how}: {why}"),
+            None => how.to_owned(),
+        };
+        if !is_up {
+            reason.push_str(
+                ", before it was up; does the main of its program begin with rustkernel::worker::init?",
+            );
+        }
+        self.note_death(&reason, now);
+        // The spare one takes over before anybody is told: who is restarted finds it there.
+        self.start_workers(now);
+        let alone = tenants.values().filter(|resident| resident.tenant.is_running()).count() <= 1;
+        for resident in tenants.into_values() {
+            let suspicion = resident.tenant.suspicion(alone);
+            resident.lifeline.lost(Loss::Domain { reason: reason.clone(), suspicion });
+        }
+        process
+    }
+
+    fn note_death(&mut self, reason: &str, now: Timestamp) {
+        tracing::warn!(domain = %self.name, "{reason}");
+        self.deaths += 1;
+        self.last_death = Some(reason.to_owned());
+        let period = self.config.period;
+        while self.recent.front().is_some_and(|at| now.saturating_since(*at) >= period) {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(now);
+    }
+
+    /// Gives those who wait their places, if the present worker is up.
+    fn attach_waiting(&mut self, now: Timestamp) {
+        let Some(worker) = self.workers.first_mut().filter(|worker| worker.is_up && !worker.is_condemned())
+        else {
+            return;
+        };
+        for _ in 0..self.waiting.len() {
+            let Some(attach) = self.waiting.pop_front() else { return };
+            if attach.attached.is_closed() {
+                continue;
+            }
+            if worker.still_holds(&attach.lifeline) {
+                // Its earlier life has not given back yet what it holds there.
+                self.waiting.push_back(attach);
+                continue;
+            }
+            self.tenants += 1;
+            let tenant = Tenant::new(self.tenants, Arc::clone(&self.mailbox));
+            match worker.attach(&attach, &tenant) {
+                Ok(place) => {
+                    // Dropped, it says that it is detached.
+                    let _ = attach.attached.send(Ok(place));
+                }
+                Err(WireError::Io(error)) => {
+                    worker.suspect(now, || format!("it takes no kernel: {error}"));
+                    self.waiting.push_front(attach);
+                    return;
+                }
+                Err(error) => {
+                    let _ = attach.attached.send(Err(KernelError::permanent(error)));
+                }
+            }
+        }
+    }
+
+    fn publish(&self, now: Timestamp) {
+        let present = self.workers.first();
+        let state = match present {
+            Some(worker) if worker.is_up && !worker.tenants.is_empty() => DomainState::Ready,
+            _ if !self.allows_start(now) => DomainState::Down,
+            Some(worker) if worker.is_up => DomainState::Ready,
+            Some(_) | None => DomainState::Starting,
+        };
+        let spare = self.workers.get(1).filter(|worker| worker.is_up);
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = DomainStatus {
+            state,
+            generation: present.map_or(self.generations, |worker| worker.generation),
+            pid: present.map(|worker| worker.process.pid()),
+            spare: spare.map(|worker| worker.process.pid()),
+            kernels: present.map_or(0, |worker| worker.tenants.len()),
+            deaths: self.deaths,
+            last_death: self.last_death.clone(),
+            undying: self.undying.len(),
+        };
+    }
+
+    /// Ends everything that is left.
+    fn close(mut self) {
+        // Whoever waits, or comes now, is told that nobody is here.
+        self.mailbox.close();
+        self.waiting.clear();
+        for worker in &mut self.workers {
+            worker.process.kill();
+        }
+        let until = self.clock.now() + PATIENCE;
+        while let Some(mut worker) = self.workers.pop() {
+            while worker.process.end().is_none() && self.clock.now() < until {
+                let mut fds = [PollFd::from_borrowed_fd(worker.process.watch(), PollFlags::IN)];
+                let left = Timespec::try_from(until.saturating_since(self.clock.now())).ok();
+                let _ = poll(&mut fds, left.as_ref());
+            }
+            for resident in worker.tenants.into_values() {
+                let reason = format!("the domain {} was closed", self.name);
+                let suspicion = resident.tenant.suspicion(false);
+                resident.lifeline.lost(Loss::Domain { reason, suspicion });
+            }
+        }
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        *status = DomainStatus {
+            state: DomainState::Closed,
+            pid: None,
+            spare: None,
+            kernels: 0,
+            deaths: self.deaths,
+            last_death: self.last_death.clone(),
+            ..*status
+        };
+    }
+}
+
+/// How a worker is spoken to.
+struct Voice<'a> {
+    process: &'a Process,
+    doubt: &'a mut Option<(Timestamp, String)>,
+}
+
+impl Voice<'_> {
+    fn say(&mut self, message: &ToWorker, now: Timestamp) {
+        if let Err(error) = send(&self.process.control, message, &[]) {
+            self.doubt.get_or_insert_with(|| (now + DOUBT, format!("it does not listen: {error}")));
+        }
+    }
+}
+
+impl Worker {
+    fn new(process: Process, generation: u64, now: Timestamp) -> Self {
+        Self {
+            process,
+            generation,
+            began: now,
+            is_up: false,
+            tenants: HashMap::new(),
+            asked: None,
+            next_ask: now,
+            doubt: None,
+            killed: None,
+        }
+    }
+
+    fn is_condemned(&self) -> bool {
+        self.killed.is_some()
+    }
+
+    fn kill(&mut self, now: Timestamp, reason: String) {
+        self.process.kill();
+        self.killed.get_or_insert((now, reason));
+    }
+
+    /// It is killed, unless it turns out to have ended.
+    fn suspect(&mut self, now: Timestamp, reason: impl FnOnce() -> String) {
+        self.doubt.get_or_insert_with(|| (now + DOUBT, reason()));
+    }
+
+    fn hear(&mut self, message: &FromWorker, now: Timestamp) {
+        match message {
+            FromWorker::Hello { protocol: PROTOCOL, .. } => {
+                self.is_up = true;
+                self.next_ask = now;
+            }
+            FromWorker::Hello { protocol, .. } => {
+                self.kill(now, format!("it speaks version {protocol} of the protocol, not {PROTOCOL}"));
+            }
+            FromWorker::Pong(_) => self.asked = None,
+            FromWorker::Ended { kernel, request } => {
+                if let Some(resident) = self.tenants.get_mut(kernel) {
+                    resident.abandoned.retain(|(other, _)| other != request);
+                    resident.tenant.end(*request);
+                }
+            }
+            // One that has not been left has panicked, or could not be made; what stands for it knows.
+            FromWorker::Gone { kernel } => drop(self.tenants.remove(kernel)),
+        }
+    }
+
+    /// Asks whether it is there, and kills it where it has to be killed.
+    fn watch(&mut self, config: &DomainConfig, now: Timestamp) {
+        if let Some((_, reason)) = self.doubt.take_if(|(due, _)| *due <= now) {
+            return self.kill(now, reason);
+        }
+        if !self.is_up {
+            if now.saturating_since(self.began) >= config.start_limit {
+                self.kill(now, format!("it is not up after {:?}", config.start_limit));
+            }
+            return;
+        }
+        if self.asked.is_some_and(|asked| now.saturating_since(asked) >= config.silence) {
+            return self.kill(now, format!("it has not answered for {:?}", config.silence));
+        }
+        let overdue = self.tenants.values().find_map(|resident| resident.overdue(now));
+        if let Some(reason) = overdue {
+            return self.kill(now, reason);
+        }
+        if self.asked.is_none() && self.next_ask <= now {
+            let Self { process, doubt, generation, .. } = self;
+            Voice { process, doubt }.say(&ToWorker::Ping(*generation), now);
+            self.asked = Some(now);
+            self.next_ask = now + config.heartbeat;
+        }
+    }
+
+    fn next_due(&self, config: &DomainConfig) -> Option<Timestamp> {
+        if let Some((killed, _)) = &self.killed {
+            return Some(*killed + PATIENCE);
+        }
+        let doubt = self.doubt.as_ref().map(|(due, _)| *due);
+        let start = (!self.is_up).then(|| self.began + config.start_limit);
+        let heartbeat = match self.asked {
+            Some(asked) => Some(asked + config.silence),
+            None => self.is_up.then_some(self.next_ask),
+        };
+        let kernels = self.tenants.values().filter_map(Resident::next_due);
+        kernels.chain(doubt).chain(start).chain(heartbeat).min()
+    }
+
+    /// Whether an earlier life of the same kernel is still there, on its way out.
+    fn still_holds(&self, lifeline: &Lifeline) -> bool {
+        let kernel = lifeline.kernel();
+        let holds = |resident: &Resident| resident.leaves.is_some() && resident.lifeline.kernel() == kernel;
+        self.tenants.values().any(holds)
+    }
+
+    fn attach(&mut self, attach: &Attach, tenant: &Arc<Tenant>) -> Result<Attached, WireError> {
+        let (socket, theirs) = UnixStream::pair()?;
+        socket.set_nonblocking(true)?;
+        let regions = [Region::new()?, Region::new()?];
+        let message = ToWorker::Attach {
+            kernel: tenant.number,
+            name: attach.name.to_string(),
+            settings: attach.settings.to_vec(),
+        };
+        let beside = [theirs.as_fd(), regions[0].fd().as_fd(), regions[1].fd().as_fd()];
+        send(&self.process.control, &message, &beside)?;
+        let resident = Resident {
+            lifeline: attach.lifeline.clone(),
+            tenant: Arc::clone(tenant),
+            abandoned: Vec::new(),
+            leaves: None,
+        };
+        self.tenants.insert(tenant.number, resident);
+        Ok(Attached { tenant: Arc::clone(tenant), socket, regions })
+    }
+}
+
+impl Resident {
+    fn name(&self) -> String {
+        self.lifeline.kernel().map_or_else(|| "a kernel".to_owned(), |kernel| kernel.to_string())
+    }
+
+    /// Why the worker has to be killed on this kernel's account, if it has to.
+    fn overdue(&self, now: Timestamp) -> Option<String> {
+        if self.abandoned.iter().any(|(_, by)| *by <= now) {
+            return Some(format!("{} does not end a request that was cancelled", self.name()));
+        }
+        let stays = self.abandoned.is_empty() && self.leaves.is_some_and(|by| by <= now);
+        stays.then(|| format!("{} does not go though it was stopped", self.name()))
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        self.abandoned.iter().map(|(_, by)| *by).chain(self.leaves).min()
+    }
+}

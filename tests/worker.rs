@@ -1,0 +1,23 @@
+//! Worker processes, with real processes that really die.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+#[path = "support/kit.rs"]
+mod kit;
+#[path = "support/puppets.rs"]
+mod puppets;
+
+#[path = "worker/deaths.rs"]
+mod deaths;
+#[path = "worker/hostile.rs"]
+mod hostile;
+#[path = "worker/neighbours.rs"]
+mod neighbours;
+#[path = "worker/payloads.rs"]
+mod payloads;
+
+/// In a process that was started as a worker this never returns; elsewhere it is nothing.
+#[test]
+fn worker_main() {
+    rustkernel::worker::init(puppets::kernels);
+}
