@@ -25,6 +25,7 @@ use rustkernel_core::traits::Payload;
 
 use crate::config::ConfigFault;
 use crate::kernels::graph::{Graph, PageRankState};
+use crate::worker::Kernels;
 
 pub(crate) use site::{Made, Planted, Prepared, Site};
 
@@ -113,6 +114,11 @@ impl CatalogEntry {
 #[must_use]
 pub fn entries() -> &'static [CatalogEntry] {
     &graph::ENTRIES
+}
+
+/// Registers them for worker processes: for [`worker::init`](crate::worker::init) in a program that runs jobs.
+pub fn register(kernels: &mut Kernels) {
+    graph::register(kernels);
 }
 
 /// The kernel called `name`.

@@ -36,6 +36,7 @@ pub use exit::Exit;
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
+    crate::worker::init(crate::catalog::register);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -106,4 +107,4 @@ fn say(line: impl Display) {
 }
 
 /// Injected faults are counted in the report; one log line for each would bury it.
-const QUIET_ABOUT_FAULTS: &str = "warn,rustkernel_actors=off";
+const QUIET_ABOUT_FAULTS: &str = "warn,rustkernel_actors=off,rustkernel::worker=off";

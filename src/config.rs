@@ -8,6 +8,7 @@
 //! The sections `retry`, `recovery` and `breaker` are the types of [`rustkernel_core::resilience`]: one schema, not two.
 
 mod document;
+mod domain;
 mod error;
 mod span;
 mod supervisor;
@@ -28,6 +29,7 @@ use rustkernel_core::{DeviceId, KernelId};
 
 pub use document::Document;
 pub(crate) use document::{list, nearest};
+pub use domain::DomainSection;
 pub use error::{ConfigError, ConfigFault, Place};
 pub use supervisor::SupervisorSection;
 
@@ -44,6 +46,9 @@ pub struct JobConfig {
     /// The restart tree over the stages, by the supervisors' names. Default: every stage is restarted alone.
     #[serde(default, rename = "supervisor")]
     pub supervisors: BTreeMap<String, SupervisorSection>,
+    /// How the fault domains of stages in worker processes treat those, by the domains' names. Default: as [`DomainSection`] says.
+    #[serde(default, rename = "domain")]
+    pub domains: BTreeMap<String, DomainSection>,
 }
 
 /// Settings of the whole job.
@@ -76,6 +81,9 @@ pub struct StageConfig {
     /// Where the kernel runs. Default: a thread of its own.
     #[serde(default)]
     pub placement: Placement,
+    /// The fault domain it lives in, if its placement is a process; stages of one domain share a process. Default: its device.
+    #[serde(default)]
+    pub domain: Option<String>,
     /// Whether a request whose attempt failed may run again. Default true: all built-in kernels are idempotent. Without it the
     /// first failure ends the job.
     #[serde(default = "default_idempotent")]
@@ -147,7 +155,7 @@ pub struct StageConfig {
 }
 
 /// Where a kernel runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Placement {
     /// On a thread of its own, which a hang cannot take from others.
@@ -155,6 +163,8 @@ pub enum Placement {
     Thread,
     /// On the async runtime: cheaper, and only for kernels that take microseconds.
     Inline,
+    /// In a worker process, whose death it survives: payloads are copied there and back.
+    Process,
 }
 
 /// Bounds of what waits for a kernel.
@@ -231,6 +241,16 @@ impl JobConfig {
         Ok((config, document))
     }
 
+    /// Puts every stage there.
+    pub fn place(&mut self, placement: Placement) {
+        for stage in &mut self.stages {
+            stage.placement = placement;
+            if placement != Placement::Process {
+                stage.domain = None;
+            }
+        }
+    }
+
     /// Checks what the types cannot.
     fn validate(&self, document: &Document) -> Result<(), ConfigError> {
         let check = |holds: bool, field: &str, rule| {
@@ -267,7 +287,8 @@ impl JobConfig {
                 document.at(&at(invalid.field), ConfigFault::Rule { rule: invalid.rule })
             })?;
         }
-        supervisor::check(self, document)
+        supervisor::check(self, document)?;
+        domain::check(self, document)
     }
 }
 

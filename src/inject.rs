@@ -8,6 +8,7 @@
 //! |---|---|
 //! | panic | unwinds from inside the execution; only the panic hook, which would print each one, is not called |
 //! | error | returns [`KernelError::transient`] |
+//! | kill | ends the process that it runs in: only for kernels that live in a worker process |
 //! | hang | spins, or blocks its thread, until it has been [cancelled or fenced](Context::is_cancelled) |
 //!
 //! What it does NOT do: corrupt results. A call that is spared a fault gives exactly what the wrapped kernel gives.
@@ -23,15 +24,17 @@ use std::time::Duration;
 use rustkernel_core::envelope::Header;
 use rustkernel_core::error::{KernelError, KernelErrorKind, Phase};
 use rustkernel_core::traits::{CheckpointableKernel, Context, Kernel};
+use serde::{Deserialize, Serialize};
 
 /// How often each fault strikes: probabilities of an attempt, which add up to at most 1.
 ///
-/// Parsed from `panic=0.2,error=0.2,hang=0.05`; a fault that is not named never strikes.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// Parsed from `panic=0.2,error=0.2,hang=0.05,kill=0.01`; a fault that is not named never strikes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FaultMix {
     panic: f64,
     error: f64,
     hang: f64,
+    kill: f64,
 }
 
 /// Why a text is no [`FaultMix`].
@@ -45,7 +48,7 @@ pub enum FaultMixError {
         part: String,
     },
     /// A fault there is not.
-    #[error("`{name}` is no fault: there are panic, error and hang")]
+    #[error("`{name}` is no fault: there are panic, error, hang and kill")]
     UnknownFault {
         /// The name.
         name: String,
@@ -73,7 +76,7 @@ pub enum FaultMixError {
 }
 
 /// Decides which attempts fail, and how.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Injector {
     mix: FaultMix,
     seed: u64,
@@ -90,6 +93,8 @@ pub enum Fault {
     Spin,
     /// Park the thread until fenced.
     Block,
+    /// End the process.
+    Kill,
 }
 
 /// A kernel with faults in front of it; without an injector, the kernel as it is.
@@ -112,8 +117,14 @@ impl FaultMix {
         self.hang > 0.0
     }
 
+    /// Whether an attempt may end its process.
+    #[must_use]
+    pub fn kills(&self) -> bool {
+        self.kill > 0.0
+    }
+
     fn checked(self) -> Result<Self, FaultMixError> {
-        let sum = self.panic + self.error + self.hang;
+        let sum = self.panic + self.error + self.hang + self.kill;
         // Ten tenths may add up to a little more than one.
         if sum > 1.0 + f64::EPSILON * 4.0 {
             return Err(FaultMixError::Sum { sum });
@@ -126,7 +137,7 @@ impl FromStr for FaultMix {
     type Err = FaultMixError;
 
     fn from_str(text: &str) -> Result<Self, FaultMixError> {
-        let mut given: [Option<f64>; 3] = [None; 3];
+        let mut given: [Option<f64>; 4] = [None; 4];
         for part in text.split(',') {
             let no_pair = || FaultMixError::NoPair { part: part.to_owned() };
             let (name, value) = part.trim().split_once('=').ok_or_else(no_pair)?;
@@ -141,8 +152,8 @@ impl FromStr for FaultMix {
                 return Err(FaultMixError::Twice { name: NAMES[fault] });
             }
         }
-        let [panic, error, hang] = given.map(Option::unwrap_or_default);
-        Self { panic, error, hang }.checked()
+        let [panic, error, hang, kill] = given.map(Option::unwrap_or_default);
+        Self { panic, error, hang, kill }.checked()
     }
 }
 
@@ -166,7 +177,7 @@ impl Injector {
         let words = [header.id, call, u64::from(header.attempt)];
         let draw = words.into_iter().fold(name, |hash, word| scramble(hash ^ word));
         let point = (draw >> DRAW_SHIFT) as f64 / (1_u64 << (u64::BITS - DRAW_SHIFT)) as f64;
-        let FaultMix { panic, error, hang } = self.mix;
+        let FaultMix { panic, error, hang, kill } = self.mix;
         if point < panic {
             Some(Fault::Panic)
         } else if point < panic + error {
@@ -174,6 +185,8 @@ impl Injector {
         } else if point < panic + error + hang {
             // The lowest bit takes no part in the point.
             Some(if draw & 1 == 0 { Fault::Spin } else { Fault::Block })
+        } else if point < panic + error + hang + kill {
+            Some(Fault::Kill)
         } else {
             None
         }
@@ -235,6 +248,7 @@ impl Fault {
         match self {
             Self::Panic => resume_unwind(Box::new("an injected panic")),
             Self::Error => return KernelError::transient("an injected error"),
+            Self::Kill => kill(),
             Self::Spin => {
                 while !cx.is_cancelled() {
                     hint::spin_loop();
@@ -267,6 +281,14 @@ impl<I> fmt::Debug for FaultPlan<I> {
     }
 }
 
+/// Ends this process without a word.
+fn kill() -> ! {
+    #[cfg(feature = "worker")]
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    // The signal may take a moment, and without it this is the shortest way.
+    std::process::abort()
+}
+
 /// The finalizer of splitmix64 (S. Vigna): one flipped bit changes half of the result.
 const fn scramble(word: u64) -> u64 {
     let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -275,7 +297,7 @@ const fn scramble(word: u64) -> u64 {
     word ^ (word >> 31)
 }
 
-const NAMES: [&str; 3] = ["panic", "error", "hang"];
+const NAMES: [&str; 4] = ["panic", "error", "hang", "kill"];
 /// Leaves the 53 bits that a double holds exactly.
 const DRAW_SHIFT: u32 = 11;
 /// How often a blocked thread looks whether it has been fenced, so that an abandoned one ends.
@@ -297,7 +319,10 @@ mod tests {
 
     #[test]
     fn a_mix_reads_as_it_is_written() {
-        assert_eq!(mix("panic=0.2,error=0.2,hang=0.05"), Ok(FaultMix { panic: 0.2, error: 0.2, hang: 0.05 }));
+        assert_eq!(
+            mix("panic=0.2,error=0.2,hang=0.05"),
+            Ok(FaultMix { panic: 0.2, error: 0.2, hang: 0.05, kill: 0.0 })
+        );
         assert_eq!(mix("hang=1"), Ok(FaultMix { hang: 1.0, ..FaultMix::default() }));
         assert!(mix("panic=0.5,error=0.5").is_ok());
     }
@@ -328,19 +353,20 @@ mod tests {
 
     #[test]
     fn faults_strike_as_often_as_they_are_asked_to() {
-        let injector = Injector::new(mix("panic=0.2,error=0.3,hang=0.1").unwrap(), 1);
-        let mut struck = [0_u32; 5];
+        let injector = Injector::new(mix("panic=0.2,error=0.3,hang=0.1,kill=0.1").unwrap(), 1);
+        let mut struck = [0_u32; 6];
         for call in 0..20_000 {
             let place = match injector.decide("graph/pagerank", call, &header(1, 1)) {
                 Some(Fault::Panic) => 0,
                 Some(Fault::Error) => 1,
                 Some(Fault::Spin) => 2,
                 Some(Fault::Block) => 3,
+                Some(Fault::Kill) => 5,
                 None => 4,
             };
             struck[place] += 1;
         }
-        for (count, expected) in struck.into_iter().zip([4000, 6000, 1000, 1000, 8000]) {
+        for (count, expected) in struck.into_iter().zip([4000, 6000, 1000, 1000, 6000, 2000]) {
             assert!(count.abs_diff(expected) < 300, "{struck:?}");
         }
     }

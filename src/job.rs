@@ -3,6 +3,7 @@
 //! [`Plan::new`] finds everything that is wrong with a job before anything runs; [`Plan::spawn`] puts its kernels under
 //! supervision; [`Job::run`] sends one input through them. What supervision did meanwhile is counted by a [`Tally`].
 
+mod domains;
 mod plant;
 mod records;
 mod state;
@@ -24,6 +25,8 @@ use crate::config::{ConfigError, ConfigFault, Document, JobConfig, Placement};
 use crate::cursor::Cursor;
 use crate::inject::Injector;
 use crate::kernels::graph::{EdgeListSource, Ranking};
+
+pub(crate) use domains::Domains;
 
 pub use crate::cursor::{MOST_TWICE, Resumed, Spot};
 pub use state::{JobState, StateError};
@@ -152,6 +155,7 @@ impl Plan {
         let rounds = Arc::new(AtomicU32::new(0));
         let cursor = state.map(|state| Arc::clone(state.cursor()));
         let found = state.and_then(JobState::take_found);
+        let domains = Domains::new(config.domains.clone());
         let (mut specs, mut ways) = (plant::Specs::new(), Vec::new());
         for ((index, prepared), stage) in (0..).zip(stages).zip(&config.stages) {
             let site = Site {
@@ -161,6 +165,7 @@ impl Plan {
                 rounds: Arc::clone(&rounds),
                 cursor: cursor.clone(),
                 made: Arc::default(),
+                domains: Arc::clone(&domains),
             };
             let Made { spec, connect, decode } = prepared(&site);
             specs.insert(stage.id().to_owned(), spec);

@@ -96,6 +96,19 @@ fn the_result_is_the_same_bit_for_bit_while_kernels_panic_err_and_hang() {
 }
 
 #[test]
+fn the_result_is_the_same_bit_for_bit_while_worker_processes_are_killed() {
+    let calm = run(&["--format", "json"]);
+    for faults in ["kill=0.1", "kill=0.1,panic=0.1,error=0.1"] {
+        let output = run(&["--placement", "process", "--inject", faults, "--seed", "7", "--format", "json"]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert_eq!(result(&output), result(&calm), "{faults}");
+        let failures = &document(&output)["supervision"]["failures"];
+        assert!(failures["domain_lost"].as_u64().unwrap() > 0, "{failures}");
+        assert_eq!(stderr(&output), "", "injected faults are counted, not told one by one");
+    }
+}
+
+#[test]
 fn the_human_report_names_packages_stages_and_what_supervision_did() {
     let output = run(&[]);
     assert_eq!(output.status.code(), Some(0));
@@ -234,6 +247,8 @@ fn what_the_command_line_does_not_know_is_wrong_usage() {
         &["run", "--inject", ""],
         &["run", "--seed", "1"],
         &["run", "--seed", "-1", "--inject", "panic=0"],
+        &["run", "--inject", "kill=0.1"],
+        &["run", "--placement", "cloud"],
         &["run", "--deadline", "soon"],
         &["run", "--format", "yaml"],
         &["run", "--serve", "pipeline.toml"],

@@ -355,3 +355,46 @@ fn a_backup_on_the_kernels_own_device_is_refused() {
     let error = refused("kernel = \"graph/load\"", "kernel = \"graph/load\"\ndevice = \"gpu\"");
     assert!(error.contains("`gpu` is no device"), "{error}");
 }
+
+#[test]
+fn a_fault_domain_reads_and_is_refused_by_line_and_field() {
+    let with = |stage: &str, domains: &str| JOB.replacen("kernel = \"graph/top_k\"", stage, 1) + domains;
+    let placed = "kernel = \"graph/top_k\"\nplacement = \"process\"\ndomain = \"ranks\"";
+    let text = with(placed, "[domain.ranks]\nkill_after = \"20ms\"\nspare = false\n");
+    let plan = plan(&text).unwrap();
+    let section = &plan.config().domains["ranks"];
+    assert_eq!(
+        (section.kill_after, section.spare, section.max_deaths),
+        (Duration::from_millis(20), false, 5)
+    );
+    assert_eq!(plan.config().stages[2].domain(), "ranks");
+    assert_eq!(plan.config().stages[0].domain(), "cpu:0", "its device");
+
+    let last = JOB.lines().count() + 2;
+    let cases = [
+        (
+            placed,
+            "[domain.ranks]\nkill_after = \"0s\"",
+            last + 2,
+            "`domain.ranks.kill_after`: must be longer than zero",
+        ),
+        (placed, "[domain.ranks]\nsilence = \"1ms\"", last + 2, "must not be shorter than `heartbeat`"),
+        (placed, "[domain.ranks]\nmax_death = 1", last + 2, "did you mean `max_deaths`?"),
+        (placed, "[domain.rank]", last + 1, "is the domain of no stage"),
+        (
+            "kernel = \"graph/top_k\"\ndomain = \"ranks\"",
+            "",
+            15,
+            "is for stages whose placement is \"process\"",
+        ),
+    ];
+    for (stage, domains, line, expected) in cases {
+        let error = plan_error(&with(stage, domains));
+        assert!(error.contains(expected), "{error}");
+        assert!(error.starts_with(&format!("job.toml:{line}:")), "{line}: {error}");
+    }
+}
+
+fn plan_error(text: &str) -> String {
+    plan(text).unwrap_err().to_string()
+}

@@ -254,6 +254,20 @@ impl<K: LocalKernel> KernelSpec<K> {
         self
     }
 
+    /// [`degraded`](Self::degraded) with a path whose work is done [elsewhere](Self::elsewhere).
+    #[must_use]
+    pub fn degraded_elsewhere<D, F>(mut self, factory: impl Fn(Lifeline) -> F + Send + Sync + 'static) -> Self
+    where
+        D: Kernel<Input = K::Input, Output = K::Output>,
+        F: Future<Output = Result<D, KernelError>> + Send + 'static,
+    {
+        let factory = Factory::Elsewhere(Arc::new(move |lifeline| Box::pin(factory(lifeline)) as Making<D>));
+        self.degraded = Some(Box::new(move |slot, _| {
+            Arc::new(Inline(Arc::new(Recipe { slot, factory, checkpointer: None, canary: None })))
+        }));
+        self
+    }
+
     /// Where the kernel runs; the factory has to put it there. Default the processor.
     #[must_use]
     pub fn device(mut self, device: DeviceId) -> Self {

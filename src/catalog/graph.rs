@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use rustkernel_actors::{KernelSpec, Pipeline};
 use rustkernel_core::error::KernelError;
-use rustkernel_core::traits::Payload;
+use rustkernel_core::traits::{Kernel, Payload};
 
-use super::site::{Factories, Make};
+use super::site::{Factories, Make, Ordered};
 use super::{CatalogEntry, Prepared, Sections, SettingsError};
-use crate::inject::Faulty;
+use crate::inject::{FaultPlan, Faulty, Injector};
 use crate::kernels::graph::pagerank::PageRankError;
 use crate::kernels::graph::{
     EdgeListLimits, EdgeListSource, Graph, Load, PageRank, PageRankConfig, PageRankState, Ranking, TopK,
     TopKConfig,
 };
+use crate::worker::Kernels;
 
 pub(super) const ENTRIES: [CatalogEntry; 3] = [
     CatalogEntry {
@@ -47,6 +48,33 @@ pub(super) const ENTRIES: [CatalogEntry; 3] = [
 
 type Refused = (&'static str, SettingsError);
 
+/// Calls of a stage that is not repeated.
+fn one_call<I>(_: &I) -> u64 {
+    0
+}
+
+/// The rounds of the ranking are calls of one request.
+fn round(state: &PageRankState) -> u64 {
+    state.iteration().into()
+}
+
+/// What a worker process can make of these, from what a [`Site`](super::Site) sends.
+pub(super) fn register(kernels: &mut Kernels) {
+    kernels.register(Load::NAME, |(limits, faults): Ordered<EdgeListLimits>| {
+        Ok(faulty(Load::new(limits), faults, one_call))
+    });
+    kernels.register_checkpointed(PageRank::NAME, |(config, faults): Ordered<PageRankConfig>| {
+        Ok(faulty(PageRank::new(config).map_err(KernelError::permanent)?, faults, round))
+    });
+    kernels.register(TopK::NAME, |(config, faults): Ordered<TopKConfig>| {
+        Ok(faulty(TopK::new(&config).map_err(KernelError::permanent)?, faults, one_call))
+    });
+}
+
+fn faulty<K: Kernel>(kernel: K, faults: Option<(Injector, String)>, call: fn(&K::Input) -> u64) -> Faulty<K> {
+    Faulty::new(kernel, faults.map(|(injector, name)| FaultPlan::new(injector, &name, call)))
+}
+
 fn load(sections: &Sections<'_>) -> Result<Prepared, Refused> {
     let read = sections.read(|limits: &EdgeListLimits| match limits.zero() {
         Some(field) => Err(SettingsError::Value { field, source: "must be at least 1".into() }),
@@ -55,8 +83,8 @@ fn load(sections: &Sections<'_>) -> Result<Prepared, Refused> {
     let (main, degraded) = read?;
     Ok(Box::new(move |site| {
         let make = |limits: EdgeListLimits| -> Make<Load> { Arc::new(move || Ok(Load::new(limits.clone()))) };
-        let factories = Factories { main: make(main.clone()), degraded: degraded.clone().map(make) };
-        site.make(|_| 0, factories, |spec| spec, |once, _| once)
+        let factories = Factories::new(&main, degraded.as_ref(), make);
+        site.make(one_call, &factories, |spec| spec, |once, _| once)
     }))
 }
 
@@ -66,7 +94,7 @@ fn page_rank(sections: &Sections<'_>) -> Result<Prepared, Refused> {
         let make = |config: PageRankConfig| -> Make<PageRank> {
             Arc::new(move || PageRank::new(config.clone()).map_err(KernelError::permanent))
         };
-        let factories = Factories { main: make(main.clone()), degraded: degraded.clone().map(make) };
+        let factories = Factories::new(&main, degraded.as_ref(), make);
         let (repeat, tolerance) = (site.stage.repeat, main.tolerance);
         let counting = site.clone();
         let until_converged = move |once: Pipeline<PageRankState, PageRankState>, rounds_before| {
@@ -85,7 +113,7 @@ fn page_rank(sections: &Sections<'_>) -> Result<Prepared, Refused> {
         let dress = |spec: KernelSpec<Faulty<PageRank>>| {
             if checkpointed { spec.checkpointed().checkpoint_schema("graph/pagerank/1") } else { spec }
         };
-        site.make(|state: &PageRankState| state.iteration().into(), factories, dress, until_converged)
+        site.make(round, &factories, dress, until_converged)
     }))
 }
 
@@ -108,8 +136,8 @@ fn top_k(sections: &Sections<'_>) -> Result<Prepared, Refused> {
         let make = |config: TopKConfig| -> Make<TopK> {
             Arc::new(move || TopK::new(&config).map_err(KernelError::permanent))
         };
-        let factories = Factories { main: make(main.clone()), degraded: degraded.clone().map(make) };
-        site.make(|_| 0, factories, |spec| spec, |once, _| once)
+        let factories = Factories::new(&main, degraded.as_ref(), make);
+        site.make(one_call, &factories, |spec| spec, |once, _| once)
     }))
 }
 

@@ -17,6 +17,8 @@ use super::{AnyPipeline, Sections, Settings, SettingsError, Value};
 use crate::config::{Placement, QueueConfig, StageConfig};
 use crate::cursor::Cursor;
 use crate::inject::{FaultPlan, Faulty, Injector};
+use crate::job::Domains;
+use crate::worker::Remote;
 
 /// A kernel with its settings checked: what is left is to make it for a stage.
 pub(crate) type Prepared = Box<dyn Fn(&Site) -> Made + Send + Sync>;
@@ -65,13 +67,26 @@ pub(crate) struct Site {
     pub(crate) cursor: Option<Arc<Cursor>>,
     /// Rounds that it has made since its input came.
     pub(crate) made: Arc<AtomicU32>,
+    /// The worker processes of the job.
+    pub(crate) domains: Arc<Domains>,
 }
 
-/// How a stage's kernel is made: itself, and its degraded path if it has one.
-pub(crate) struct Factories<K> {
-    pub(crate) main: Make<K>,
-    pub(crate) degraded: Option<Make<K>>,
+/// How a stage's kernel is made: itself, and its degraded path if it has one. From its settings, which go to a worker as they are, and
+/// here by what has been made of them.
+pub(crate) struct Factories<K, C> {
+    pub(crate) main: (C, Make<K>),
+    pub(crate) degraded: Option<(C, Make<K>)>,
 }
+
+impl<K, C: Clone> Factories<K, C> {
+    pub(crate) fn new(main: &C, degraded: Option<&C>, make: impl Fn(C) -> Make<K>) -> Self {
+        let both = |settings: &C| (settings.clone(), make(settings.clone()));
+        Self { main: both(main), degraded: degraded.map(both) }
+    }
+}
+
+/// What a worker is sent of a kernel: its settings, and its faults by the name they are drawn for, if there are any.
+pub(crate) type Ordered<C> = (C, Option<(Injector, String)>);
 
 pub(crate) type Make<K> = Arc<dyn Fn() -> Result<K, KernelError> + Send + Sync>;
 
@@ -81,7 +96,7 @@ impl Site {
     pub(crate) fn make<K>(
         &self,
         call: fn(&K::Input) -> u64,
-        factories: Factories<K>,
+        factories: &Factories<K, impl Serialize>,
         dress: impl FnOnce(KernelSpec<Faulty<K>>) -> KernelSpec<Faulty<K>>,
         shape: impl Fn(Pipeline<K::Input, K::Output>, u32) -> Pipeline<K::Input, K::Output> + Send + 'static,
     ) -> Made
@@ -91,19 +106,10 @@ impl Site {
         K::Output: Serialize + DeserializeOwned,
     {
         let id = self.stage.id().to_owned();
-        let faults = self.injector.map(|injector| FaultPlan::new(injector, &id, call));
-        let faulty = |make: Make<K>| {
-            let faults = faults.clone();
-            move || Ok(Faulty::new(make()?, faults.clone()))
+        let spec: Box<dyn Planted> = match self.stage.placement {
+            Placement::Thread | Placement::Inline => Box::new(dress(self.here(call, factories))),
+            Placement::Process => Box::new(self.in_worker::<K>(factories)),
         };
-        let mut spec = KernelSpec::fallible(&id, faulty(Arc::clone(&factories.main)));
-        if let Some(degraded) = factories.degraded {
-            spec = spec.degraded_fallible(faulty(degraded));
-        }
-        if let Some(backup) = self.stage.backup {
-            spec = spec.backup_fallible(backup, faulty(factories.main));
-        }
-        let spec = dress(self.rules(spec.registered(&register())));
         let (cursor, stage, made) = (self.cursor.clone(), self.index, Arc::clone(&self.made));
         let connect = move |runtime: &Runtime, rounds_before: u32| {
             let kernel: KernelRef<K::Input, K::Output> = runtime.kernel(&id)?;
@@ -119,7 +125,59 @@ impl Site {
             Some(Pipeline::start().try_map(Value::take).map(note).then(typed).map(Value::new))
         };
         let decode = |bytes: &[u8]| codec::decode_as::<K::Input>(&K::Input::schema(), bytes).map(Value::new);
-        Made { spec: Box::new(spec), connect: Box::new(connect), decode }
+        Made { spec, connect: Box::new(connect), decode }
+    }
+
+    /// The kernel in this process.
+    fn here<K>(
+        &self,
+        call: fn(&K::Input) -> u64,
+        factories: &Factories<K, impl Serialize>,
+    ) -> KernelSpec<Faulty<K>>
+    where
+        K: Kernel<Input: Serialize + DeserializeOwned, Output: Serialize + DeserializeOwned>,
+    {
+        let id = self.stage.id();
+        let faults = self.injector.map(|injector| FaultPlan::new(injector, id, call));
+        let faulty = |(_, make): &(_, Make<K>)| {
+            let (faults, make) = (faults.clone(), Arc::clone(make));
+            move || Ok(Faulty::new(make()?, faults.clone()))
+        };
+        let mut spec = KernelSpec::fallible(id, faulty(&factories.main));
+        if let Some(degraded) = &factories.degraded {
+            spec = spec.degraded_fallible(faulty(degraded));
+        }
+        if let Some(backup) = self.stage.backup {
+            spec = spec.backup_fallible(backup, faulty(&factories.main));
+        }
+        self.rules(spec.registered(&register()))
+    }
+
+    /// The kernel in a worker process, its degraded path too, and its backup in another one.
+    fn in_worker<K>(
+        &self,
+        factories: &Factories<K, impl Serialize>,
+    ) -> KernelSpec<Remote<K::Input, K::Output>>
+    where
+        K: Kernel<Input: Serialize + DeserializeOwned, Output: Serialize + DeserializeOwned>,
+    {
+        let StageConfig { kernel, backup, checkpointed, .. } = &self.stage;
+        let faults = self.injector.map(|injector| (injector, self.stage.id().to_owned()));
+        let maker = |domain: &str, (settings, _): &(_, Make<K>)| {
+            self.domains.maker::<K>(domain, kernel, &(settings, &faults))
+        };
+        let home = self.stage.domain();
+        let mut spec = KernelSpec::elsewhere(self.stage.id(), maker(&home, &factories.main));
+        if let Some(degraded) = &factories.degraded {
+            spec = spec.degraded_elsewhere(maker(&home, degraded));
+        }
+        if let Some(backup) = backup {
+            spec = spec.backup_elsewhere(*backup, maker(&backup.to_string(), &factories.main));
+        }
+        if *checkpointed {
+            spec = spec.checkpointed();
+        }
+        self.rules(spec.registered(&register()))
     }
 
     /// Notes that the stage has made another round after the `before` of an earlier process, with what it has come to.
@@ -143,6 +201,7 @@ impl Site {
             kernel: _,
             name: _,
             settings: _,
+            domain: _,
             degraded: _,
             repeat: _,
             placement,
@@ -167,7 +226,7 @@ impl Site {
             queue: QueueConfig { requests, bytes },
         } = self.stage.clone();
         let spec = match placement {
-            Placement::Thread => spec,
+            Placement::Thread | Placement::Process => spec,
             Placement::Inline => spec.inline(),
         };
         let spec = if idempotent { spec.idempotent() } else { spec };

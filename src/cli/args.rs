@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::config::Placement;
 use crate::inject::FaultMix;
 
 /// A supervision runtime for GPU kernels.
@@ -39,7 +40,10 @@ pub(super) struct RunArgs {
     /// How to print the result.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     pub(super) format: Format,
-    /// Make attempts fail, with these probabilities: panic=0.2,error=0.2,hang=0.05.
+    /// Where every kernel runs, whatever the job file says.
+    #[arg(long, value_enum)]
+    pub(super) placement: Option<Placement>,
+    /// Make attempts fail, with these probabilities: panic=0.2,error=0.2,hang=0.05; or kill=0.1, in worker processes.
     #[arg(long, value_name = "FAULTS")]
     pub(super) inject: Option<FaultMix>,
     /// Draws the injected faults: the same seed, the same faults.
@@ -101,6 +105,7 @@ Examples:
   rustkernel run
   rustkernel run --input edges.txt.gz --deadline 10s --format json
   rustkernel run --inject panic=0.2,error=0.2,hang=0.05 --seed 7
+  rustkernel run --placement process --inject kill=0.1 --seed 7
   rustkernel run --state job-state
   rustkernel run pipeline.toml --serve 127.0.0.1:9470";
 

@@ -16,7 +16,7 @@ use super::args::{Format, RunArgs};
 use super::report::Report;
 use super::signal::{Signal, Signals};
 use super::{Exit, Printed, names, print, progress, say};
-use crate::config::{ConfigError, JobConfig};
+use crate::config::{ConfigError, JobConfig, Placement, StageConfig};
 use crate::http::{HealthServer, Node, health_router};
 use crate::inject::Injector;
 use crate::job::{Job, JobState, Plan, StateError, Tally};
@@ -40,6 +40,8 @@ enum RunError {
     State(#[from] StateError),
     #[error("--webhook: {0}")]
     Webhook(#[from] WebhookError),
+    #[error("--inject kill ends the process that a kernel runs in: add --placement process")]
+    Kill,
     #[error("the health endpoints cannot be served on {address}: {source}")]
     Serve { address: SocketAddr, source: io::Error },
 }
@@ -79,6 +81,14 @@ fn prepare(args: &RunArgs) -> Result<Prepared, RunError> {
         Some(path) => JobConfig::read(path)?,
         None => JobConfig::shipped()?,
     };
+    let mut config = config;
+    if let Some(placement) = args.placement {
+        config.place(placement);
+    }
+    let here = |stage: &StageConfig| stage.placement != Placement::Process;
+    if args.inject.is_some_and(|mix| mix.kills()) && config.stages.iter().any(here) {
+        return Err(RunError::Kill);
+    }
     let plan = Plan::new(config, &document)?;
     let input = input_of(args);
     let open = |dir| JobState::open(dir, &document, &input);
@@ -271,7 +281,7 @@ impl RunError {
     fn exit(&self) -> Exit {
         match self {
             Self::Config(_) | Self::State(StateError::OtherJob { .. }) => Exit::Config,
-            Self::Webhook(_) => Exit::Usage,
+            Self::Webhook(_) | Self::Kill => Exit::Usage,
             Self::State(_) => Exit::Failure,
             Self::Spawn(error) => match error {
                 SpawnError::Id(_)

@@ -136,7 +136,7 @@ impl Default for DomainConfig {
 }
 
 impl DomainConfig {
-    fn validate(&self) -> Result<(), InvalidConfig> {
+    pub(crate) fn validate(&self) -> Result<(), InvalidConfig> {
         let refuse = |field, rule| Err(InvalidConfig { field, rule });
         let above_zero = [
             ("domain.kill_after", self.kill_after),
@@ -210,12 +210,12 @@ impl Domain {
             codec::encode(settings).map(Arc::from).map_err(|error| error.to_string());
         Box::new(move |lifeline| {
             let (domain, name, settings) = (domain.clone(), Arc::clone(&name), settings.clone());
-            Making(Box::pin(async move {
+            Making::of(async move {
                 let settings = settings.map_err(|error| {
                     KernelError::permanent(format!("the kernel's settings cannot be sent: {error}"))
                 })?;
                 Remote::attach(domain, name, settings, lifeline).await
-            }))
+            })
         })
     }
 
@@ -255,6 +255,12 @@ pub type Maker<I, O> = Box<dyn Fn(Lifeline) -> Making<I, O> + Send + Sync>;
 pub struct Making<I, O>(Pin<Box<dyn Future<Output = Made<I, O>> + Send>>);
 
 type Made<I, O> = Result<Remote<I, O>, KernelError>;
+
+impl<I, O> Making<I, O> {
+    pub(crate) fn of(making: impl Future<Output = Made<I, O>> + Send + 'static) -> Self {
+        Self(Box::pin(making))
+    }
+}
 
 impl<I, O> Future for Making<I, O> {
     type Output = Made<I, O>;

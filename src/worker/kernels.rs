@@ -1,5 +1,6 @@
 //! The kernels that a worker process can make, by name.
 
+use std::any::type_name;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
@@ -77,9 +78,13 @@ impl Kernels {
         C: DeserializeOwned + 'static,
     {
         let state = State {
-            save: |kernel: &K| codec::encode(&block_on(kernel.checkpoint())?).map_err(KernelError::permanent),
+            save: |kernel: &K| {
+                let state = block_on(kernel.checkpoint())?;
+                codec::encode_as(type_name::<K::Checkpoint>(), &state).map_err(KernelError::permanent)
+            },
             restore: |kernel: &mut K, bytes: &[u8]| {
-                block_on(kernel.restore(codec::decode(bytes).map_err(KernelError::permanent)?))
+                let state = codec::decode_as(type_name::<K::Checkpoint>(), bytes);
+                block_on(kernel.restore(state.map_err(KernelError::permanent)?))
             },
         };
         self.insert(name.into(), make, Some(state));

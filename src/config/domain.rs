@@ -1,0 +1,108 @@
+//! The fault domains of a job: which stages live in one worker process.
+//!
+//! ```toml
+//! [[stage]]
+//! kernel = "graph/pagerank"
+//! placement = "process"
+//! domain = "ranks"
+//!
+//! [domain.ranks]
+//! max_deaths = 5
+//! period = "60s"
+//! ```
+//!
+//! A stage with `placement = "process"` that names no domain lives in that of its device, as `cpu:0`. One that moves to its backup device
+//! moves to the domain of that device. A domain needs no section of its own.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::document::quoted;
+use super::{ConfigError, ConfigFault, Document, JobConfig, Placement, StageConfig, span};
+use crate::worker::DomainConfig;
+
+/// One fault domain of a job. Its settings are those of [`DomainConfig`].
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DomainSection {
+    /// Whether a second process stands by. Default true.
+    pub spare: bool,
+    /// How long a request that nobody waits for any more may go on before the process is killed; above zero. Default 100 ms.
+    #[serde(deserialize_with = "span::plain")]
+    pub kill_after: Duration,
+    /// How often the process is asked whether it is there; above zero. Default 1 s.
+    #[serde(deserialize_with = "span::plain")]
+    pub heartbeat: Duration,
+    /// How long it may leave that unanswered before it is killed; not shorter than `heartbeat`. Default 10 s.
+    #[serde(deserialize_with = "span::plain")]
+    pub silence: Duration,
+    /// How long a process may take until it is up; above zero. Default 10 s.
+    #[serde(deserialize_with = "span::plain")]
+    pub start_limit: Duration,
+    /// Deaths allowed within `period`; one more, and no kernel starts there until one of them is so old. Default 5.
+    pub max_deaths: u32,
+    /// The sliding window in which deaths are counted; above zero. Default 60 s.
+    #[serde(deserialize_with = "span::plain")]
+    pub period: Duration,
+}
+
+impl DomainSection {
+    /// How the domain treats its processes.
+    #[must_use]
+    pub fn config(&self) -> DomainConfig {
+        let Self { spare, kill_after, heartbeat, silence, start_limit, max_deaths, period } = self.clone();
+        let worker = DomainConfig::default().worker;
+        DomainConfig { worker, spare, kill_after, heartbeat, silence, start_limit, max_deaths, period }
+    }
+}
+
+impl Default for DomainSection {
+    fn default() -> Self {
+        let DomainConfig {
+            worker: _,
+            spare,
+            kill_after,
+            heartbeat,
+            silence,
+            start_limit,
+            max_deaths,
+            period,
+        } = DomainConfig::default();
+        Self { spare, kill_after, heartbeat, silence, start_limit, max_deaths, period }
+    }
+}
+
+impl StageConfig {
+    /// The fault domain that it lives in, if its placement is a process.
+    #[must_use]
+    pub fn domain(&self) -> String {
+        self.domain.clone().unwrap_or_else(|| self.device.to_string())
+    }
+}
+
+/// Checks the domains of a job.
+pub(super) fn check(job: &JobConfig, document: &Document) -> Result<(), ConfigError> {
+    for (index, stage) in job.stages.iter().enumerate() {
+        if stage.domain.is_some() && stage.placement != Placement::Process {
+            let rule = "is for stages whose placement is \"process\"";
+            return Err(document.at(&format!("stage[{index}].domain"), ConfigFault::Rule { rule }));
+        }
+    }
+    for (name, section) in &job.domains {
+        let at = |field: &str| format!("domain.{}{field}", quoted(name));
+        let lives_there = |stage: &StageConfig| {
+            let moves_there = stage.backup.is_some_and(|backup| backup.to_string() == *name);
+            stage.domain() == *name || moves_there
+        };
+        if !job.stages.iter().any(lives_there) {
+            let rule = "is the domain of no stage";
+            return Err(document.at(&at(""), ConfigFault::Rule { rule }));
+        }
+        section.config().validate().map_err(|invalid| {
+            let field = invalid.field.rsplit('.').next().unwrap_or(invalid.field);
+            document.at(&at(&format!(".{field}")), ConfigFault::Rule { rule: invalid.rule })
+        })?;
+    }
+    Ok(())
+}
