@@ -13,11 +13,16 @@ mod deaths;
 mod hostile;
 #[path = "worker/neighbours.rs"]
 mod neighbours;
+#[path = "worker/orphans.rs"]
+mod orphans;
 #[path = "worker/payloads.rs"]
 mod payloads;
 
-/// In a process that was started as a worker this never returns; elsewhere it is nothing.
+/// In a process that was started as a worker this never returns, and one that is to be a parent waits for its end; elsewhere it is nothing.
 #[test]
 fn worker_main() {
     rustkernel::worker::init(puppets::kernels);
+    if std::env::var_os(orphans::PARENT).is_some() {
+        orphans::parent();
+    }
 }
