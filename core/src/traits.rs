@@ -8,4 +8,4 @@ mod payload;
 pub use checkpointable::CheckpointableKernel;
 pub use context::{Context, Signal};
 pub use kernel::{Kernel, LocalKernel};
-pub use payload::Payload;
+pub use payload::{Fill, Payload};

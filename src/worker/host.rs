@@ -16,13 +16,13 @@ use rustkernel_core::envelope::Header;
 use rustkernel_core::error::{KernelError, KernelErrorKind, Phase};
 use rustkernel_core::traits::{Context, Signal as Stop};
 
-use super::arena::{Region, SHARED_FROM_BYTES};
+use super::arena::{Parcel, Region, SHARED_FROM_BYTES};
 use super::control::{Received, receive, send};
 use super::kernels::{Kernels, Resident};
 use super::wire::{
     Body, Failure, FromKernel, FromWorker, Inbox, PROTOCOL, Run, ToKernel, ToWorker, WireError,
 };
-use super::wire::{read, write};
+use super::wire::{MAX_BODY_BYTES, read, write};
 
 /// Set for a process that is to be a worker; its control socket is its standard input.
 pub(super) const WORKER_VARIABLE: &str = "RUSTKERNEL_WORKER";
@@ -179,51 +179,57 @@ impl Tenant<'_> {
 
     fn serve(&self, kernel: &mut dyn Resident, socket: &mut UnixStream) -> Result<(), WireError> {
         let mut inbox = Inbox::default();
-        while let Some(((message, place), inline)) = read::<(ToKernel, Body)>(socket, &mut inbox)? {
-            let body = match place {
-                Body::Inline => inline,
-                Body::Shared(bytes) => self.regions[0].take(bytes)?,
-            };
-            let (request, result) = match message {
-                ToKernel::Run(run) => (run.request, self.run(kernel, run, &body)),
-                ToKernel::Save { request } => (request, kernel.save()),
-                ToKernel::Restore { request } => (request, kernel.restore(&body).map(|()| Vec::new())),
-            };
-            self.answer(socket, request, &result)?;
+        while let Some(((message, body), inline)) = read::<(ToKernel, Body)>(socket, &mut inbox)? {
+            let parcel = Parcel::new(body, inline, &self.regions[0])?;
+            match message {
+                ToKernel::Run(run) => {
+                    let mut written = None;
+                    let mut answer = |output: &[u8]| {
+                        written = Some(self.answer(socket, run.request, output));
+                    };
+                    let ran = self.run(kernel, run, parcel, &mut answer);
+                    match (written, ran) {
+                        (Some(written), _) => written?,
+                        (None, Err(error)) => refuse(socket, run.request, &error)?,
+                        (None, Ok(())) => return Err(WireError::Unasked),
+                    }
+                }
+                ToKernel::Save { request } => match kernel.save() {
+                    Ok(state) => self.answer(socket, request, &state)?,
+                    Err(error) => refuse(socket, request, &error)?,
+                },
+                ToKernel::Restore { request } => match kernel.restore(&parcel.into_bytes()?) {
+                    Ok(()) => self.answer(socket, request, &[])?,
+                    Err(error) => refuse(socket, request, &error)?,
+                },
+            }
         }
         Ok(())
     }
 
-    fn answer(
-        &self,
-        socket: &mut UnixStream,
-        request: u64,
-        result: &Result<Vec<u8>, KernelError>,
-    ) -> Result<(), WireError> {
-        let refused = |error: &KernelError| FromKernel::Done {
-            request,
-            result: Err(Failure::of(error)),
-            body: Body::Inline,
-        };
+    fn answer(&self, socket: &mut UnixStream, request: u64, output: &[u8]) -> Result<(), WireError> {
         let done = |body| FromKernel::Done { request, result: Ok(()), body };
-        let written = match result {
-            Ok(body) if body.len() < SHARED_FROM_BYTES => write(socket, &done(Body::Inline), body),
-            Ok(body) => match self.regions[1].put(body) {
-                Ok(()) => write(socket, &done(Body::Shared(body.len() as u64)), &[]),
-                Err(error) => write(socket, &refused(&KernelError::exhausted(error)), &[]),
-            },
-            Err(error) => write(socket, &refused(error), &[]),
+        if output.len() < SHARED_FROM_BYTES {
+            return write(socket, &done(Body::Inline), output);
+        }
+        let put = match u64::try_from(output.len()) {
+            Ok(bytes) if bytes <= MAX_BODY_BYTES => self.regions[1].put(output).map(|()| bytes),
+            _ => Err(std::io::Error::other("the answer is longer than an answer may be")),
         };
-        match written {
+        match put {
+            Ok(bytes) => write(socket, &done(Body::Shared(bytes)), &[]),
             // The answer itself cannot be sent; its caller is told.
-            Err(error @ WireError::TooLong { .. }) => {
-                write(socket, &refused(&KernelError::permanent(error)), &[])
-            }
-            written => written,
+            Err(error) => refuse(socket, request, &KernelError::exhausted(error)),
         }
     }
 
-    fn run(&self, kernel: &mut dyn Resident, run: Run, input: &[u8]) -> Result<Vec<u8>, KernelError> {
+    fn run(
+        &self,
+        kernel: &mut dyn Resident,
+        run: Run,
+        input: Parcel<'_>,
+        answer: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), KernelError> {
         let stop = Arc::new(Stop::new());
         let is_cancelled = {
             let mut work = self.running.lock();
@@ -244,8 +250,13 @@ impl Tenant<'_> {
             ..Header::new(run.id, deadline)
         };
         let mut cx = Context::new(header, run.incarnation, &self.host.clock, [&stop, &NEVER]);
-        kernel.run(input, &mut cx)
+        kernel.run(input, &mut cx, answer)
     }
+}
+
+fn refuse(socket: &mut UnixStream, request: u64, error: &KernelError) -> Result<(), WireError> {
+    let result = Err(Failure::of(error));
+    write(socket, &FromKernel::Done { request, result, body: Body::Inline }, &[])
 }
 
 struct Ended<'a> {

@@ -16,6 +16,8 @@ use rustkernel_core::traits::{CheckpointableKernel, Context, LocalKernel};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::arena::{Parcel, pack};
+
 /// Kernels by name, with what makes them from their settings.
 ///
 /// The same function fills it on both sides of the process border, so that a name means the same kernel there as here; see
@@ -32,7 +34,13 @@ pub(super) trait Maker: Send + Sync {
 
 /// A kernel in a worker, with its payloads as bytes. It never leaves its thread.
 pub(super) trait Resident {
-    fn run(&mut self, input: &[u8], cx: &mut Context<'_>) -> Result<Vec<u8>, KernelError>;
+    /// Runs one request. `answer` is given the output's bytes, once.
+    fn run(
+        &mut self,
+        input: Parcel<'_>,
+        cx: &mut Context<'_>,
+        answer: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), KernelError>;
     fn save(&mut self) -> Result<Vec<u8>, KernelError>;
     fn restore(&mut self, checkpoint: &[u8]) -> Result<(), KernelError>;
 }
@@ -130,10 +138,16 @@ impl<K> Resident for Made<K>
 where
     K: LocalKernel<Input: Serialize + DeserializeOwned, Output: Serialize + DeserializeOwned>,
 {
-    fn run(&mut self, input: &[u8], cx: &mut Context<'_>) -> Result<Vec<u8>, KernelError> {
-        let input = codec::decode(input).map_err(KernelError::invalid_input)?;
+    fn run(
+        &mut self,
+        input: Parcel<'_>,
+        cx: &mut Context<'_>,
+        answer: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), KernelError> {
+        let input = input.unpack()?;
         let output = block_on(self.kernel.execute_local(&input, cx))?;
-        codec::encode(&output).map_err(KernelError::permanent)
+        answer(&pack(&output)?);
+        Ok(())
     }
 
     fn save(&mut self) -> Result<Vec<u8>, KernelError> {

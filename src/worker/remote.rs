@@ -7,7 +7,6 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use rustkernel_actors::{Lifeline, Loss};
-use rustkernel_core::codec;
 use rustkernel_core::error::KernelError;
 use rustkernel_core::traits::{CheckpointableKernel, Context, Kernel, Payload};
 use serde::de::{self, DeserializeOwned};
@@ -15,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
-use super::arena::SHARED_FROM_BYTES;
+use super::arena::{Parcel, SHARED_FROM_BYTES, pack};
 use super::domain::Domain;
 use super::mailbox::{Attached, Mail};
 use super::wire::{self, Body, FromKernel, Inbox, Run, ToKernel, WireError};
@@ -73,7 +72,7 @@ impl Link {
         &mut self,
         message: impl FnOnce(u64) -> ToKernel,
         body: &[u8],
-    ) -> Result<Vec<u8>, KernelError> {
+    ) -> Result<Parcel<'_>, KernelError> {
         self.settle().await;
         self.request += 1;
         let request = self.request;
@@ -84,7 +83,11 @@ impl Link {
         }
         let answer = self.answer(request).await;
         in_flight.arrived();
-        answer
+        let (body, inline) = answer?;
+        match Parcel::new(body, inline, &self.place.regions[1]) {
+            Ok(parcel) => Ok(parcel),
+            Err(error) => self.broken(&error).await,
+        }
     }
 
     /// Waits for the answer that an earlier caller has given up.
@@ -96,18 +99,12 @@ impl Link {
         }
     }
 
-    async fn answer(&mut self, request: u64) -> Result<Vec<u8>, KernelError> {
+    async fn answer(&mut self, request: u64) -> Result<(Body, Vec<u8>), KernelError> {
         match self.receive().await {
             (FromKernel::Done { request: answered, result, body }, inline) if answered == request => {
                 self.owed = None;
                 result.map_err(wire::Failure::into_error)?;
-                match body {
-                    Body::Inline => Ok(inline),
-                    Body::Shared(bytes) => match self.place.regions[1].take(bytes) {
-                        Ok(bytes) => Ok(bytes),
-                        Err(error) => self.broken(&error).await,
-                    },
-                }
+                Ok((body, inline))
             }
             (FromKernel::Panicked(text), _) => {
                 self.lifeline.lost(Loss::Panicked(text));
@@ -191,7 +188,7 @@ where
         } else {
             _shared = domain.shared().alone.read().await;
         }
-        let input = codec::encode(input).map_err(KernelError::permanent)?;
+        let input = pack(input)?;
         let remaining = (!header.deadline.is_never()).then(|| cx.remaining());
         let incarnation = cx.incarnation();
         let run = |request| {
@@ -206,8 +203,7 @@ where
                 incarnation,
             })
         };
-        let output = self.link.get_mut().ask(run, &input).await?;
-        codec::decode(&output).map_err(KernelError::permanent)
+        self.link.get_mut().ask(run, &input).await?.unpack()
     }
 }
 
@@ -221,7 +217,8 @@ where
     async fn checkpoint(&self) -> Result<RemoteState, KernelError> {
         let _shared = self.domain.shared().alone.read().await;
         let mut link = self.link.lock().await;
-        link.ask(|request| ToKernel::Save { request }, &[]).await.map(RemoteState)
+        let state = link.ask(|request| ToKernel::Save { request }, &[]).await?;
+        state.into_bytes().map(RemoteState).map_err(KernelError::transient)
     }
 
     async fn restore(&mut self, checkpoint: RemoteState) -> Result<(), KernelError> {

@@ -174,10 +174,23 @@ impl CheckpointableKernel for Puppet {
     }
 }
 
+/// Multiplies a plain buffer.
+pub(crate) struct Scale(f64);
+
+impl Kernel for Scale {
+    type Input = Vec<f64>;
+    type Output = Vec<f64>;
+
+    async fn execute(&mut self, input: &Vec<f64>, _: &mut Context<'_>) -> Result<Vec<f64>, KernelError> {
+        Ok(input.iter().map(|value| value * self.0).collect())
+    }
+}
+
 /// What a worker of the tests can make.
 pub(crate) fn kernels(kernels: &mut Kernels) {
     kernels.register_checkpointed("puppet", |count: u64| Ok(Puppet(count)));
     kernels.register("forgetful", |count: u64| Ok(Puppet(count)));
+    kernels.register("scale", |factor: f64| Ok(Scale(factor)));
     kernels.register("broken", |text: String| -> Result<Puppet, KernelError> {
         if text == "panic" {
             std::panic::resume_unwind(Box::new("told to panic"));

@@ -4,7 +4,7 @@ use rustkernel::core::error::KernelErrorKind;
 use rustkernel::core::resilience::ErrorKind;
 
 use crate::kit::{NONE, kind, soon};
-use crate::puppets::{Do, domain, puppet, spawned};
+use crate::puppets::{Do, Scale, domain, puppet, spawned};
 
 #[tokio::test]
 async fn a_kernel_in_a_worker_answers_from_another_process_and_keeps_its_state() {
@@ -25,6 +25,20 @@ async fn payloads_of_every_size_come_back_as_they_went() {
         let bytes: Vec<u8> = (0..size).map(|n: u32| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
         let said = soon(kernel.call(Do::Echo(bytes.clone()), NONE)).await.unwrap();
         assert!(said.echo == bytes, "{size} bytes");
+    }
+}
+
+#[tokio::test]
+async fn plain_buffers_come_back_bit_for_bit() {
+    let domain = domain();
+    let runtime = rustkernel::actors::Runtime::builder().build().await.unwrap();
+    let spec = domain.kernel::<Scale>("a/scale", "scale", &2.0_f64);
+    let kernel = soon(runtime.spawn(spec)).await.unwrap();
+    for len in [0, 1, 4095, 4096, 1_000_000] {
+        let input: Vec<f64> = (0..len).map(|n: u32| f64::from(n).sqrt() - 7.0).collect();
+        let doubled: Vec<u64> = input.iter().map(|value| (value * 2.0).to_bits()).collect();
+        let answer = soon(kernel.call(input, NONE)).await.unwrap();
+        assert!(answer.iter().map(|value| value.to_bits()).eq(doubled), "{len} values");
     }
 }
 
