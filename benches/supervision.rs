@@ -51,6 +51,8 @@ mod sides;
 mod spawn;
 #[path = "supervision/tree.rs"]
 mod tree;
+#[path = "supervision/worker.rs"]
+mod worker;
 
 /// What the gate's source expects of its crate.
 mod sync {
@@ -63,6 +65,10 @@ use report::Report;
 static ALLOCATOR: alloc::Counting = alloc::Counting;
 
 fn main() {
+    rustkernel::worker::init(worker::kernels);
+    if std::env::args().any(|argument| argument == worker::ECHO) {
+        return worker::echo();
+    }
     // A kernel that panics on request shall not fill the terminal.
     let told = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -98,6 +104,7 @@ fn main() {
     overload::run(&mut report);
     spawn::run(&mut report);
     tree::run(&mut report);
+    worker::run(&mut report);
     report.finish();
 }
 

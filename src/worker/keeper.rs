@@ -44,6 +44,8 @@ pub(super) struct Keeper {
     deaths: u64,
     last_death: Option<String>,
     generations: u64,
+    /// When the next spare worker may be started.
+    spare_due: Timestamp,
     tenants: u64,
     buffer: Vec<u8>,
     clock: Clock,
@@ -79,6 +81,8 @@ struct Resident {
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A kernel that was left has to be dropped within this.
 const DROP_LIMIT: Duration = Duration::from_secs(5);
+/// How long after a death the next spare worker is started: first the kernels come back.
+const SPARE_DELAY: Duration = Duration::from_millis(10);
 /// A socket closes a little before its process is seen to have ended.
 const DOUBT: Duration = Duration::from_millis(20);
 
@@ -101,6 +105,7 @@ impl Keeper {
             deaths: 0,
             last_death: None,
             generations: 0,
+            spare_due: Timestamp::ZERO,
             tenants: 0,
             buffer: Vec::new(),
             clock: Clock::system(),
@@ -146,11 +151,12 @@ impl Keeper {
 
     fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
         let workers = self.workers.iter().filter_map(|worker| worker.next_due(&self.config));
-        let allowed = (!self.allows_start(now) && self.wants_start())
-            .then(|| self.recent.front().map(|oldest| *oldest + self.config.period))
-            .flatten();
+        let allows = self.allows_start(now);
+        let oldest = self.recent.front().map(|oldest| *oldest + self.config.period);
+        let allowed = oldest.filter(|_| !allows && self.wants_start(now));
+        let spare = (allows && self.lacks_spare()).then_some(self.spare_due);
         let stuck = (!self.undying.is_empty()).then(|| now + PATIENCE);
-        workers.chain(allowed).chain(stuck).min()
+        workers.chain(allowed).chain(spare).chain(stuck).min()
     }
 
     /// Whether so few have died that another one may be started.
@@ -159,13 +165,18 @@ impl Keeper {
         self.recent.iter().filter(counts).count() <= self.config.max_deaths as usize
     }
 
-    fn wants_start(&self) -> bool {
+    fn wants_start(&self, now: Timestamp) -> bool {
+        self.workers.is_empty() || (self.lacks_spare() && self.spare_due <= now)
+    }
+
+    /// Whether there is to be another worker than the present one.
+    fn lacks_spare(&self) -> bool {
         let is_up = self.workers.first().is_some_and(|worker| worker.is_up);
-        self.workers.is_empty() || (self.config.spare && is_up && self.workers.len() == 1)
+        self.config.spare && is_up && self.workers.len() == 1
     }
 
     fn start_workers(&mut self, now: Timestamp) {
-        while self.wants_start() && self.allows_start(now) {
+        while self.wants_start(now) && self.allows_start(now) {
             match Process::start(&self.config.worker) {
                 Ok(process) => {
                     self.generations += 1;
@@ -293,8 +304,9 @@ impl Keeper {
             );
         }
         self.note_death(&reason, now);
-        // The spare one takes over before anybody is told: who is restarted finds it there.
-        self.start_workers(now);
+        // The spare one has taken over before anybody is told: who is restarted finds it there. The next spare one comes later, for
+        // it takes the time of a process to start.
+        self.spare_due = now + SPARE_DELAY;
         let alone = tenants.values().filter(|resident| resident.tenant.is_running()).count() <= 1;
         for resident in tenants.into_values() {
             let suspicion = resident.tenant.suspicion(alone);
