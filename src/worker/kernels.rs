@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll, Wake, Waker};
-use std::thread::{self, Thread};
 
 use rustkernel_core::codec;
 use rustkernel_core::error::KernelError;
@@ -165,25 +162,9 @@ fn keeps_nothing() -> KernelError {
     KernelError::permanent("the kernel is registered without checkpoints")
 }
 
-/// Drives `future` on this thread, which is parked while the future is pending.
+/// Drives `future` on this thread, which its host has put into the worker's async runtime.
 fn block_on<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut cx = TaskContext::from_waker(&waker);
-    loop {
-        match future.as_mut().poll(&mut cx) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
-    }
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
+    tokio::runtime::Handle::current().block_on(future)
 }
 
 impl<K> Clone for State<K> {
