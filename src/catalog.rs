@@ -13,6 +13,7 @@
 //! [`PageRankConfig`]: crate::kernels::graph::PageRankConfig
 //! [`TopKConfig`]: crate::kernels::graph::TopKConfig
 
+mod domains;
 mod graph;
 mod site;
 
@@ -27,6 +28,7 @@ use crate::config::ConfigFault;
 use crate::kernels::graph::{Graph, PageRankState};
 use crate::worker::Kernels;
 
+pub(crate) use domains::Domains;
 pub(crate) use site::{Made, Planted, Prepared, Site};
 
 /// A kernel that can be named in a file.

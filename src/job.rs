@@ -3,7 +3,6 @@
 //! [`Plan::new`] finds everything that is wrong with a job before anything runs; [`Plan::spawn`] puts its kernels under
 //! supervision; [`Job::run`] sends one input through them. What supervision did meanwhile is counted by a [`Tally`].
 
-mod domains;
 mod plant;
 mod records;
 mod state;
@@ -20,13 +19,13 @@ use rustkernel_core::envelope::Deadline;
 use rustkernel_core::error::{KernelError, KernelErrorKind};
 use rustkernel_core::traits::Payload;
 
-use crate::catalog::{self, AnyPipeline, Made, Prepared, Sections, Settings, SettingsError, Site, Value};
+use crate::catalog::{
+    self, AnyPipeline, Domains, Made, Prepared, Sections, Settings, SettingsError, Site, Value,
+};
 use crate::config::{ConfigError, ConfigFault, Document, JobConfig, Placement};
 use crate::cursor::Cursor;
 use crate::inject::Injector;
 use crate::kernels::graph::{EdgeListSource, Ranking};
-
-pub(crate) use domains::Domains;
 
 pub use crate::cursor::{MOST_TWICE, Resumed, Spot};
 pub use state::{JobState, StateError};

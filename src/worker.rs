@@ -15,6 +15,7 @@
 //! Linux only: processes are held by pidfd, memory is shared by memfd.
 
 mod arena;
+mod config;
 mod control;
 mod domain;
 mod host;
@@ -24,9 +25,11 @@ mod mailbox;
 mod process;
 mod remote;
 mod tenant;
+mod ward;
 mod wire;
 
-pub use domain::{Domain, DomainConfig, DomainError, DomainState, DomainStatus, Maker, Making};
+pub use config::{DomainConfig, DomainState, DomainStatus};
+pub use domain::{Domain, DomainError, Maker, Making};
 pub use kernels::Kernels;
 pub use process::WorkerCommand;
 pub use remote::{Remote, RemoteState};

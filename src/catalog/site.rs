@@ -13,11 +13,10 @@ use rustkernel_core::codec::{self, CodecError};
 use rustkernel_core::error::KernelError;
 use rustkernel_core::traits::{Kernel, LocalKernel, Payload};
 
-use super::{AnyPipeline, Sections, Settings, SettingsError, Value};
+use super::{AnyPipeline, Domains, Sections, Settings, SettingsError, Value};
 use crate::config::{Placement, QueueConfig, StageConfig};
 use crate::cursor::Cursor;
 use crate::inject::{FaultPlan, Faulty, Injector};
-use crate::job::Domains;
 use crate::worker::Remote;
 
 /// A kernel with its settings checked: what is left is to make it for a stage.

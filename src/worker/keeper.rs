@@ -10,24 +10,23 @@
 //! | a killed worker does not end | its kernels are lost all the same, and it is counted |
 //! | too many deaths | no worker is started, and no kernel attached, until one of them is old enough |
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustkernel_actors::{Lifeline, Loss};
+use rustkernel_actors::Loss;
 use rustkernel_core::clock::{Clock, Timestamp};
 use rustkernel_core::error::KernelError;
 
-use super::arena::Region;
-use super::control::{Received, receive, send};
-use super::domain::{DomainConfig, DomainState, DomainStatus};
-use super::mailbox::{Attach, Attached, Mail, Mailbox};
+use super::config::{DomainConfig, DomainState, DomainStatus};
+use super::control::{Received, receive};
+use super::mailbox::{Attach, Mail, Mailbox};
 use super::process::{Process, fault_of};
 use super::tenant::Tenant;
-use super::wire::{FromWorker, PROTOCOL, ToWorker, WireError};
+use super::ward::{DOUBT, DROP_LIMIT, PATIENCE, Resident, Voice, Worker};
+use super::wire::{ToWorker, WireError};
 
 pub(super) struct Keeper {
     name: Arc<str>,
@@ -51,40 +50,8 @@ pub(super) struct Keeper {
     clock: Clock,
 }
 
-struct Worker {
-    process: Process,
-    generation: u64,
-    began: Timestamp,
-    /// It has said hello.
-    is_up: bool,
-    tenants: HashMap<u64, Resident>,
-    /// When it was asked whether it is there, if it has not answered since.
-    asked: Option<Timestamp>,
-    next_ask: Timestamp,
-    /// A reason to kill it, unless it ends by itself before.
-    doubt: Option<(Timestamp, String)>,
-    /// It has been killed, at this time and for this reason.
-    killed: Option<(Timestamp, String)>,
-}
-
-/// A kernel in a worker.
-struct Resident {
-    lifeline: Lifeline,
-    tenant: Arc<Tenant>,
-    /// Requests that nobody waits for, and by when each has to have ended.
-    abandoned: Vec<(u64, Timestamp)>,
-    /// When what stood for it was dropped: it has to go.
-    leaves: Option<Timestamp>,
-}
-
-/// A killed process is gone within this, or stuck.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// A kernel that was left has to be dropped within this.
-const DROP_LIMIT: Duration = Duration::from_secs(5);
 /// How long after a death the next spare worker is started: first the kernels come back.
 const SPARE_DELAY: Duration = Duration::from_millis(10);
-/// A socket closes a little before its process is seen to have ended.
-const DOUBT: Duration = Duration::from_millis(20);
 
 impl Keeper {
     pub(super) fn new(
@@ -413,157 +380,5 @@ impl Keeper {
             last_death: self.last_death.clone(),
             ..*status
         };
-    }
-}
-
-/// How a worker is spoken to.
-struct Voice<'a> {
-    process: &'a Process,
-    doubt: &'a mut Option<(Timestamp, String)>,
-}
-
-impl Voice<'_> {
-    fn say(&mut self, message: &ToWorker, now: Timestamp) {
-        if let Err(error) = send(&self.process.control, message, &[]) {
-            self.doubt.get_or_insert_with(|| (now + DOUBT, format!("it does not listen: {error}")));
-        }
-    }
-}
-
-impl Worker {
-    fn new(process: Process, generation: u64, now: Timestamp) -> Self {
-        Self {
-            process,
-            generation,
-            began: now,
-            is_up: false,
-            tenants: HashMap::new(),
-            asked: None,
-            next_ask: now,
-            doubt: None,
-            killed: None,
-        }
-    }
-
-    fn is_condemned(&self) -> bool {
-        self.killed.is_some()
-    }
-
-    fn kill(&mut self, now: Timestamp, reason: String) {
-        self.process.kill();
-        self.killed.get_or_insert((now, reason));
-    }
-
-    /// It is killed, unless it turns out to have ended.
-    fn suspect(&mut self, now: Timestamp, reason: impl FnOnce() -> String) {
-        self.doubt.get_or_insert_with(|| (now + DOUBT, reason()));
-    }
-
-    fn hear(&mut self, message: &FromWorker, now: Timestamp) {
-        match message {
-            FromWorker::Hello { protocol: PROTOCOL, .. } => {
-                self.is_up = true;
-                self.next_ask = now;
-            }
-            FromWorker::Hello { protocol, .. } => {
-                self.kill(now, format!("it speaks version {protocol} of the protocol, not {PROTOCOL}"));
-            }
-            FromWorker::Pong(_) => self.asked = None,
-            FromWorker::Ended { kernel, request } => {
-                if let Some(resident) = self.tenants.get_mut(kernel) {
-                    resident.abandoned.retain(|(other, _)| other != request);
-                    resident.tenant.end(*request);
-                }
-            }
-            // One that has not been left has panicked, or could not be made; what stands for it knows.
-            FromWorker::Gone { kernel } => drop(self.tenants.remove(kernel)),
-        }
-    }
-
-    /// Asks whether it is there, and kills it where it has to be killed.
-    fn watch(&mut self, config: &DomainConfig, now: Timestamp) {
-        if let Some((_, reason)) = self.doubt.take_if(|(due, _)| *due <= now) {
-            return self.kill(now, reason);
-        }
-        if !self.is_up {
-            if now.saturating_since(self.began) >= config.start_limit {
-                self.kill(now, format!("it is not up after {:?}", config.start_limit));
-            }
-            return;
-        }
-        if self.asked.is_some_and(|asked| now.saturating_since(asked) >= config.silence) {
-            return self.kill(now, format!("it has not answered for {:?}", config.silence));
-        }
-        let overdue = self.tenants.values().find_map(|resident| resident.overdue(now));
-        if let Some(reason) = overdue {
-            return self.kill(now, reason);
-        }
-        if self.asked.is_none() && self.next_ask <= now {
-            let Self { process, doubt, generation, .. } = self;
-            Voice { process, doubt }.say(&ToWorker::Ping(*generation), now);
-            self.asked = Some(now);
-            self.next_ask = now + config.heartbeat;
-        }
-    }
-
-    fn next_due(&self, config: &DomainConfig) -> Option<Timestamp> {
-        if let Some((killed, _)) = &self.killed {
-            return Some(*killed + PATIENCE);
-        }
-        let doubt = self.doubt.as_ref().map(|(due, _)| *due);
-        let start = (!self.is_up).then(|| self.began + config.start_limit);
-        let heartbeat = match self.asked {
-            Some(asked) => Some(asked + config.silence),
-            None => self.is_up.then_some(self.next_ask),
-        };
-        let kernels = self.tenants.values().filter_map(Resident::next_due);
-        kernels.chain(doubt).chain(start).chain(heartbeat).min()
-    }
-
-    /// Whether an earlier life of the same kernel is still there, on its way out.
-    fn still_holds(&self, lifeline: &Lifeline) -> bool {
-        let kernel = lifeline.kernel();
-        let holds = |resident: &Resident| resident.leaves.is_some() && resident.lifeline.kernel() == kernel;
-        self.tenants.values().any(holds)
-    }
-
-    fn attach(&mut self, attach: &Attach, tenant: &Arc<Tenant>) -> Result<Attached, WireError> {
-        let (socket, theirs) = UnixStream::pair()?;
-        socket.set_nonblocking(true)?;
-        let regions = [Region::new()?, Region::new()?];
-        let message = ToWorker::Attach {
-            kernel: tenant.number,
-            name: attach.name.to_string(),
-            settings: attach.settings.to_vec(),
-        };
-        let beside = [theirs.as_fd(), regions[0].fd().as_fd(), regions[1].fd().as_fd()];
-        send(&self.process.control, &message, &beside)?;
-        let resident = Resident {
-            lifeline: attach.lifeline.clone(),
-            tenant: Arc::clone(tenant),
-            abandoned: Vec::new(),
-            leaves: None,
-        };
-        self.tenants.insert(tenant.number, resident);
-        Ok(Attached { tenant: Arc::clone(tenant), socket, regions })
-    }
-}
-
-impl Resident {
-    fn name(&self) -> String {
-        self.lifeline.kernel().map_or_else(|| "a kernel".to_owned(), |kernel| kernel.to_string())
-    }
-
-    /// Why the worker has to be killed on this kernel's account, if it has to.
-    fn overdue(&self, now: Timestamp) -> Option<String> {
-        if self.abandoned.iter().any(|(_, by)| *by <= now) {
-            return Some(format!("{} does not end a request that was cancelled", self.name()));
-        }
-        let stays = self.abandoned.is_empty() && self.leaves.is_some_and(|by| by <= now);
-        stays.then(|| format!("{} does not go though it was stopped", self.name()))
-    }
-
-    fn next_due(&self) -> Option<Timestamp> {
-        self.abandoned.iter().map(|(_, by)| *by).chain(self.leaves).min()
     }
 }

@@ -21,7 +21,7 @@ pub(crate) struct Domains {
 }
 
 impl Domains {
-    pub(super) fn new(sections: BTreeMap<String, DomainSection>) -> Arc<Self> {
+    pub(crate) fn new(sections: BTreeMap<String, DomainSection>) -> Arc<Self> {
         Arc::new(Self { sections, started: Mutex::default() })
     }
 

@@ -1,0 +1,116 @@
+//! How a domain treats its processes, and how it is.
+
+use std::time::Duration;
+
+use rustkernel_core::resilience::InvalidConfig;
+use serde::Serialize;
+
+use super::process::WorkerCommand;
+
+/// How a domain treats its processes.
+#[derive(Clone, Debug)]
+pub struct DomainConfig {
+    /// How a worker is started. Default: [this program again](WorkerCommand::itself).
+    pub worker: WorkerCommand,
+    /// Whether a second process stands by, started and without kernels, so that a death is a hand-over. Default yes: it costs the memory
+    /// of an idle process.
+    pub spare: bool,
+    /// How long a request that nobody waits for any more may go on before the process is killed; above zero. Default 100 ms: long
+    /// enough that a kernel that asks whether it is cancelled is not killed.
+    pub kill_after: Duration,
+    /// How often a worker is asked whether it is there; above zero. Default 1 s.
+    pub heartbeat: Duration,
+    /// How long it may leave that unanswered before it is killed; not shorter than `heartbeat`. Default 10 s: a machine under load is
+    /// slow, too.
+    pub silence: Duration,
+    /// How long a process may take until it is up; above zero. Default 10 s.
+    pub start_limit: Duration,
+    /// Deaths within `period` that are allowed; one more, and no kernel starts there until one of them is so old. Default 5.
+    pub max_deaths: u32,
+    /// The sliding window of `max_deaths`; above zero. Default 60 s.
+    pub period: Duration,
+}
+
+/// How a domain is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DomainStatus {
+    /// What it can do.
+    pub state: DomainState,
+    /// The number of the present worker, from 1.
+    pub generation: u64,
+    /// The process of the present worker.
+    pub pid: Option<u32>,
+    /// The process that stands by, if it is up.
+    pub spare: Option<u32>,
+    /// Kernels in the present worker.
+    pub kernels: usize,
+    /// Workers that have died, spare ones included.
+    pub deaths: u64,
+    /// What ended the last one.
+    pub last_death: Option<String>,
+    /// Processes that were killed and do not end: they are stuck in the system, with whatever they hold.
+    pub undying: usize,
+}
+
+/// What a domain can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DomainState {
+    /// Its worker is being started.
+    Starting,
+    /// Its worker is up.
+    Ready,
+    /// It has lost too many workers.
+    Down,
+    /// It was closed.
+    Closed,
+}
+
+impl Default for DomainConfig {
+    fn default() -> Self {
+        Self {
+            worker: WorkerCommand::itself(),
+            spare: true,
+            kill_after: Duration::from_millis(100),
+            heartbeat: Duration::from_secs(1),
+            silence: Duration::from_secs(10),
+            start_limit: Duration::from_secs(10),
+            max_deaths: 5,
+            period: Duration::from_secs(60),
+        }
+    }
+}
+
+impl DomainConfig {
+    pub(crate) fn validate(&self) -> Result<(), InvalidConfig> {
+        let refuse = |field, rule| Err(InvalidConfig { field, rule });
+        let above_zero = [
+            ("domain.kill_after", self.kill_after),
+            ("domain.heartbeat", self.heartbeat),
+            ("domain.start_limit", self.start_limit),
+            ("domain.period", self.period),
+        ];
+        if let Some((field, _)) = above_zero.into_iter().find(|(_, span)| span.is_zero()) {
+            return refuse(field, "must be longer than zero");
+        }
+        if self.silence < self.heartbeat {
+            return refuse("domain.silence", "must not be shorter than `heartbeat`");
+        }
+        Ok(())
+    }
+}
+
+impl DomainStatus {
+    pub(super) fn new() -> Self {
+        Self {
+            state: DomainState::Starting,
+            generation: 0,
+            pid: None,
+            spare: None,
+            kernels: 0,
+            deaths: 0,
+            last_death: None,
+            undying: 0,
+        }
+    }
+}
