@@ -73,7 +73,7 @@ pub use remote::{Remote, RemoteState};
 /// }
 /// ```
 pub fn init(register: impl FnOnce(&mut Kernels)) {
-    if std::env::var_os(host::WORKER_VARIABLE).is_some() {
+    if host::is_worker() {
         let mut kernels = Kernels::default();
         register(&mut kernels);
         host::serve(kernels)

@@ -190,6 +190,49 @@ async fn a_standby_that_is_lost_disturbs_nobody_and_one_elsewhere_takes_over() {
     kit_balanced(&kernel);
 }
 
+/// The one that was lost second had been called to serve by then, and nobody served any more.
+#[tokio::test]
+async fn a_kernel_and_its_standby_that_are_lost_together_come_back() {
+    for order in [[0, 1], [1, 0]] {
+        let (place, _asked) = Place::new();
+        let replica = RecoveryPolicy { strategy: RecoveryStrategy::UseReplica, ..after(ms(3_600_000), 3) };
+        let (runtime, kernel) = spawned(proxied(&place).replicas(1).recovery(replica)).await;
+        let lives = place.lives.lock().unwrap().clone();
+        for life in order {
+            lives[life].lost(Loss::Domain { reason: "gone".into(), suspicion: Suspicion::None });
+        }
+        let life = soon(kernel.call(1, NONE)).await.unwrap().0;
+        assert!(life > 2, "{life}");
+        soon(async {
+            while status(&runtime, "a/b").await.standbys == 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        place.newest().lost(Loss::Domain { reason: "gone again".into(), suspicion: Suspicion::None });
+        soon(kernel.call(1, NONE)).await.unwrap();
+    }
+}
+
+/// Its turn may come late: that is not the kernel's doing.
+#[tokio::test]
+async fn a_request_that_waits_for_its_turn_elsewhere_is_not_hung() {
+    let (place, asked) = Place::new();
+    let (runtime, hand) = Runtime::builder().build_with_manual_clock().await.unwrap();
+    let kernel = soon(runtime.spawn(proxied(&place).hang_limit(ms(500)))).await.unwrap();
+    place.newest().set_waits(true);
+    let in_hand = kernel.try_call(0, NONE).unwrap();
+    asked.arrived(1).await;
+    for _ in 0..10 {
+        hand.advance(ms(500));
+        soon(runtime.status()).await;
+    }
+    assert_eq!(kernel.accounts().failed, 0);
+    place.newest().set_waits(false);
+    hand.advance(ms(1_000));
+    assert_eq!(kind(soon(in_hand).await), KernelErrorKind::Hung);
+}
+
 #[tokio::test]
 async fn a_group_that_is_lost_together_costs_its_supervisor_nothing() {
     let (place, _asked) = Place::new();

@@ -66,6 +66,17 @@ impl Lifeline {
         self.incarnation.number
     }
 
+    /// Whether this life is over, here: it has been fenced.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.incarnation.fence.is_raised()
+    }
+
+    /// Whether the request in hand still waits for its turn there. While it does it does not count as hung, however long that takes.
+    pub fn set_waits(&self, waits: bool) {
+        self.incarnation.set_waits(waits);
+    }
+
     /// The kernel is gone. Of several losses the first one counts.
     pub fn lost(&self, loss: Loss) {
         let Some(kernel) = self.kernel.upgrade() else { return };

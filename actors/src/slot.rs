@@ -298,6 +298,9 @@ impl<I: Payload, O: Payload> Alarm for Slot<I, O> {
         if state.ledger.armed.as_nanos() != token {
             return;
         }
+        if state.incarnation.as_ref().is_some_and(|incarnation| incarnation.waits()) {
+            state.ledger.restart_clock(now, &self.rules.watch);
+        }
         let blocked_since = state.incarnation.as_ref().and_then(|incarnation| incarnation.blocked_since());
         let due = state.ledger.expire(now, blocked_since, &self.rules.watch);
         state.ledger.armed = Timestamp::NEVER;

@@ -217,10 +217,13 @@ impl RecoveryMachine {
     }
 
     /// A standby ended or failed to start; what serves is not concerned. When to rebuild it: at once after the delay, or when the
-    /// window allows it; `None` never.
-    pub fn on_standby_failure(&mut self, now: Timestamp) -> Option<Timestamp> {
+    /// window allows it; `None` never. One that was lost with its fault domain is `paid` for, and rebuilt now.
+    pub fn on_standby_failure(&mut self, now: Timestamp, paid: bool) -> Option<Timestamp> {
         if self.state != State::Active {
             return None;
+        }
+        if paid {
+            return Some(now);
         }
         self.forget_old(now);
         self.rebuild_at(now)

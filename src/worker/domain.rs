@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{RwLock, oneshot};
 
 use super::config::{DomainConfig, DomainStatus};
-use super::host::WORKER_VARIABLE;
+use super::host::is_worker;
 use super::keeper::Keeper;
 use super::mailbox::{Attach, Attached, Mail, Mailbox};
 use super::remote::Remote;
@@ -67,7 +67,7 @@ impl Domain {
     /// [`DomainError`] says why not. That no process can be started is told to the first kernel that needs one.
     pub fn start(name: impl Into<Arc<str>>, config: DomainConfig) -> Result<Self, DomainError> {
         config.validate()?;
-        if std::env::var_os(WORKER_VARIABLE).is_some() {
+        if is_worker() {
             return Err(DomainError::InWorker);
         }
         let name = name.into();

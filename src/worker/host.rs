@@ -10,11 +10,13 @@ use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use rustix::net::SocketType;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use rustkernel_core::clock::{Clock, Timestamp};
 use rustkernel_core::envelope::Header;
 use rustkernel_core::error::{KernelError, KernelErrorKind, Phase};
 use rustkernel_core::traits::{Context, Signal as Stop};
+use tokio::signal::unix::{self, Signal as UnixSignal, SignalKind};
 
 use super::arena::{Parcel, Region, SHARED_FROM_BYTES};
 use super::control::{Received, receive, send};
@@ -22,10 +24,16 @@ use super::kernels::{Kernels, Resident};
 use super::wire::{
     Body, Failure, FromKernel, FromWorker, Inbox, PROTOCOL, Run, ToKernel, ToWorker, WireError,
 };
-use super::wire::{MAX_BODY_BYTES, read, write};
+use super::wire::{MAX_BODY_BYTES, read, text, write};
 
 /// Set for a process that is to be a worker; its control socket is its standard input.
 pub(super) const WORKER_VARIABLE: &str = "RUSTKERNEL_WORKER";
+
+/// Whether this process was started as a worker. What a worker's kernels start inherits the variable, and not the socket.
+pub(super) fn is_worker() -> bool {
+    let kind = || rustix::net::sockopt::socket_type(std::io::stdin());
+    std::env::var_os(WORKER_VARIABLE).is_some() && kind().is_ok_and(|kind| kind == SocketType::SEQPACKET)
+}
 
 /// What everything in the worker shares.
 struct Host {
@@ -66,7 +74,10 @@ fn host(kernels: Kernels) -> Result<(), WireError> {
     // Should the supervising process die without closing anything, this one goes with it.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(std::io::Error::from)?;
     let control = std::io::stdin().as_fd().try_clone_to_owned()?;
+    // What kernels start inherits the standard input, and shall not take the messages out of there.
+    rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?).map_err(std::io::Error::from)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let _signals = leave_signals_to_the_parent(&runtime)?;
     let hello =
         FromWorker::Hello { protocol: PROTOCOL, kernels: kernels.names().map(str::to_owned).collect() };
     let host = Arc::new(Host { kernels, control, clock: Clock::system(), running: Mutex::default() });
@@ -81,13 +92,17 @@ fn host(kernels: Kernels) -> Result<(), WireError> {
         match message {
             ToWorker::Attach { kernel, name, settings } => {
                 let Ok([socket, to, from]) = <[OwnedFd; 3]>::try_from(beside) else {
-                    return Err(WireError::Unasked);
+                    // There was no room for them among this process's open files.
+                    host.tell(&FromWorker::Gone { kernel })?;
+                    continue;
                 };
                 let regions = [Region::received(to), Region::received(from)];
+                let main = &host;
                 let (host, handle) = (Arc::clone(&host), runtime.handle().clone());
                 let running = Arc::new(Running::default());
                 host.running().insert(kernel, Arc::clone(&running));
-                thread::Builder::new().name(name.clone()).spawn(move || {
+                let refused = socket.try_clone();
+                let spawned = thread::Builder::new().name(name.clone()).spawn(move || {
                     let _in_runtime = handle.enter();
                     let tenant = Tenant { host: &host, kernel, running: &running, regions };
                     tenant.live(&name, &settings, socket.into());
@@ -95,7 +110,16 @@ fn host(kernels: Kernels) -> Result<(), WireError> {
                     host.running().remove(&kernel);
                     // A worker that cannot say so any more is about to end.
                     let _ = host.tell(&FromWorker::Gone { kernel });
-                })?;
+                });
+                if let Err(error) = spawned {
+                    main.running().remove(&kernel);
+                    if let Ok(socket) = refused {
+                        let error = Failure::of(&KernelError::exhausted(error));
+                        // Whoever asked is gone, or hears it.
+                        let _ = write(&mut UnixStream::from(socket), &FromKernel::Made(Err(error)), &[]);
+                    }
+                    main.tell(&FromWorker::Gone { kernel })?;
+                }
             }
             ToWorker::Cancel { kernel, request } => host.cancel(kernel, request)?,
             ToWorker::Ping(number) => host.tell(&FromWorker::Pong(number))?,
@@ -104,8 +128,12 @@ fn host(kernels: Kernels) -> Result<(), WireError> {
 }
 
 impl Host {
+    /// What finds no room is not worth waiting for: a parent that does not read is stopped, or gone.
     fn tell(&self, message: &FromWorker) -> Result<(), WireError> {
-        send(&self.control, message, &[])
+        match send(&self.control, message, &[]) {
+            Err(WireError::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            sent => sent,
+        }
     }
 
     fn cancel(&self, kernel: u64, request: u64) -> Result<(), WireError> {
@@ -162,7 +190,7 @@ impl Tenant<'_> {
                 return;
             }
             Err(panic) => {
-                let _ = write(&mut socket, &FromKernel::Panicked(panic), &[]);
+                let _ = write(&mut socket, &FromKernel::Panicked(text(panic)), &[]);
                 return;
             }
         };
@@ -171,7 +199,7 @@ impl Tenant<'_> {
             Ok(Err(WireError::Io(error))) if is_closed(&error) => {}
             Ok(Err(error)) => eprintln!("rustkernel worker {}: {name}: {error}", process::id()),
             Err(panic) => {
-                let _ = write(&mut socket, &FromKernel::Panicked(panic), &[]);
+                let _ = write(&mut socket, &FromKernel::Panicked(text(panic)), &[]);
             }
         }
         drop_contained(kernel);
@@ -194,14 +222,17 @@ impl Tenant<'_> {
                         (None, Ok(())) => return Err(WireError::Unasked),
                     }
                 }
-                ToKernel::Save { request } => match kernel.save() {
+                ToKernel::Save { request } => match self.during(request, || kernel.save()) {
                     Ok(state) => self.answer(socket, request, &state)?,
                     Err(error) => refuse(socket, request, &error)?,
                 },
-                ToKernel::Restore { request } => match kernel.restore(&parcel.into_bytes()?) {
-                    Ok(()) => self.answer(socket, request, &[])?,
-                    Err(error) => refuse(socket, request, &error)?,
-                },
+                ToKernel::Restore { request } => {
+                    let state = parcel.into_bytes()?;
+                    match self.during(request, || kernel.restore(&state)) {
+                        Ok(()) => self.answer(socket, request, &[])?,
+                        Err(error) => refuse(socket, request, &error)?,
+                    }
+                }
             }
         }
         Ok(())
@@ -221,6 +252,12 @@ impl Tenant<'_> {
             // The answer itself cannot be sent; its caller is told.
             Err(error) => refuse(socket, request, &KernelError::exhausted(error)),
         }
+    }
+
+    /// Whoever cancels it hears of its end.
+    fn during<T>(&self, request: u64, work: impl FnOnce() -> T) -> T {
+        let _ended = Ended { tenant: self, request };
+        work()
     }
 
     fn run(
@@ -252,6 +289,17 @@ impl Tenant<'_> {
         let mut cx = Context::new(header, run.incarnation, &self.host.clock, [&stop, &NEVER]);
         kernel.run(input, &mut cx, answer)
     }
+}
+
+/// Signals to the service reach its workers too, where they are in one group for whoever sends them. They are the parent's to act on: it
+/// drains first, and ends its workers itself.
+fn leave_signals_to_the_parent(runtime: &tokio::runtime::Runtime) -> std::io::Result<[UnixSignal; 3]> {
+    let _in_runtime = runtime.enter();
+    Ok([
+        unix::signal(SignalKind::terminate())?,
+        unix::signal(SignalKind::interrupt())?,
+        unix::signal(SignalKind::hangup())?,
+    ])
 }
 
 fn refuse(socket: &mut UnixStream, request: u64, error: &KernelError) -> Result<(), WireError> {

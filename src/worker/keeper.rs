@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustkernel_actors::Loss;
+use rustkernel_actors::{Loss, Suspicion};
 use rustkernel_core::clock::{Clock, Timestamp};
 use rustkernel_core::error::KernelError;
 
@@ -25,8 +25,8 @@ use super::control::{Received, receive};
 use super::mailbox::{Attach, Mail, Mailbox};
 use super::process::{Process, fault_of};
 use super::tenant::Tenant;
-use super::ward::{DOUBT, DROP_LIMIT, PATIENCE, Resident, Voice, Worker};
-use super::wire::{ToWorker, WireError};
+use super::ward::{AttachError, Charge, DROP_LIMIT, PATIENCE, Worker};
+use super::wire::WireError;
 
 pub(super) struct Keeper {
     name: Arc<str>,
@@ -43,13 +43,21 @@ pub(super) struct Keeper {
     deaths: u64,
     last_death: Option<String>,
     generations: u64,
-    /// When the next spare worker may be started.
-    spare_due: Timestamp,
+    /// When the next worker may be started.
+    start_due: Timestamp,
+    /// Starts in a row that have failed.
+    failed_starts: u32,
+    /// When a worker that had no room for a kernel is asked again.
+    retry_due: Option<Timestamp>,
     tenants: u64,
     buffer: Vec<u8>,
     clock: Clock,
 }
 
+/// The first pause after a start that failed; doubled six times at most.
+const START_PAUSE: Duration = Duration::from_millis(10);
+/// How long a worker gets to read what it was told before.
+const RETRY: Duration = Duration::from_millis(1);
 /// How long after a death the next spare worker is started: first the kernels come back.
 const SPARE_DELAY: Duration = Duration::from_millis(10);
 
@@ -72,7 +80,9 @@ impl Keeper {
             deaths: 0,
             last_death: None,
             generations: 0,
-            spare_due: Timestamp::ZERO,
+            start_due: Timestamp::ZERO,
+            failed_starts: 0,
+            retry_due: None,
             tenants: 0,
             buffer: Vec::new(),
             clock: Clock::system(),
@@ -121,9 +131,10 @@ impl Keeper {
         let allows = self.allows_start(now);
         let oldest = self.recent.front().map(|oldest| *oldest + self.config.period);
         let allowed = oldest.filter(|_| !allows && self.wants_start(now));
-        let spare = (allows && self.lacks_spare()).then_some(self.spare_due);
+        let lacks_any = self.workers.is_empty() || self.lacks_spare();
+        let start = (allows && lacks_any).then_some(self.start_due);
         let stuck = (!self.undying.is_empty()).then(|| now + PATIENCE);
-        workers.chain(allowed).chain(spare).chain(stuck).min()
+        workers.chain(allowed).chain(start).chain(stuck).chain(self.retry_due).min()
     }
 
     /// Whether so few have died that another one may be started.
@@ -133,7 +144,7 @@ impl Keeper {
     }
 
     fn wants_start(&self, now: Timestamp) -> bool {
-        self.workers.is_empty() || (self.lacks_spare() && self.spare_due <= now)
+        (self.workers.is_empty() || self.lacks_spare()) && self.start_due <= now
     }
 
     /// Whether there is to be another worker than the present one.
@@ -143,14 +154,25 @@ impl Keeper {
     }
 
     fn start_workers(&mut self, now: Timestamp) {
-        while self.wants_start(now) && self.allows_start(now) {
+        if self.wants_start(now) && self.allows_start(now) {
             match Process::start(&self.config.worker) {
                 Ok(process) => {
                     self.generations += 1;
+                    self.failed_starts = 0;
                     tracing::debug!(domain = %self.name, pid = process.pid(), "a worker is being started");
                     self.workers.push(Worker::new(process, self.generations, now));
                 }
-                Err(error) => self.note_death(&format!("it could not be started: {error}"), now),
+                Err(error) => {
+                    let reason = format!("a worker could not be started: {error}");
+                    if self.workers.is_empty() {
+                        self.note_death(&reason, now);
+                    } else {
+                        tracing::warn!(domain = %self.name, "{reason}");
+                    }
+                    // It may be for want of something that comes back in a moment.
+                    self.start_due = now + START_PAUSE * (1 << self.failed_starts.min(6));
+                    self.failed_starts += 1;
+                }
             }
         }
         if !self.allows_start(now) {
@@ -176,29 +198,16 @@ impl Keeper {
             Mail::Attach(attach) => self.waiting.push_back(attach),
             Mail::Abandoned { tenant, request } => {
                 let by = now + self.config.kill_after;
-                let Some((mut worker, resident)) = self.resident(tenant) else { return };
-                resident.abandoned.push((request, by));
-                worker.say(&ToWorker::Cancel { kernel: tenant, request }, now);
+                self.workers.iter_mut().for_each(|worker| worker.abandon(tenant, request, by, now));
             }
             Mail::Detached { tenant } => {
-                if let Some((_, resident)) = self.resident(tenant) {
-                    resident.leaves = Some(now + DROP_LIMIT);
-                }
+                self.workers.iter_mut().for_each(|worker| worker.leave(tenant, now + DROP_LIMIT));
             }
             Mail::Broken { tenant, reason } => {
-                let Some((worker, resident)) = self.resident(tenant) else { return };
-                let name = resident.name();
-                worker.doubt.get_or_insert_with(|| (now + DOUBT, format!("{name}: {reason}")));
+                self.workers.iter_mut().for_each(|worker| worker.breaks(tenant, &reason, now));
             }
             Mail::Close => {}
         }
-    }
-
-    fn resident(&mut self, tenant: u64) -> Option<(Voice<'_>, &mut Resident)> {
-        self.workers.iter_mut().find_map(|worker| {
-            let Worker { process, tenants, doubt, .. } = worker;
-            Some((Voice { process, doubt }, tenants.get_mut(&tenant)?))
-        })
     }
 
     /// Reads what the workers say.
@@ -210,11 +219,11 @@ impl Keeper {
                     Ok(Received::Nothing) => break,
                     Ok(Received::Message(message, _)) => worker.hear(&message, now),
                     Ok(Received::Closed) => {
-                        worker.suspect(now, || "it has closed its control socket".to_owned());
+                        worker.suspect(now, None, || "it has closed its control socket".to_owned());
                         break;
                     }
                     Err(error) => {
-                        worker.kill(now, format!("what it says is no message: {error}"));
+                        worker.kill(now, format!("what it says is no message: {error}"), None);
                         break;
                     }
                 }
@@ -244,7 +253,7 @@ impl Keeper {
         let mut stuck = Vec::new();
         for (at, worker) in self.workers.iter_mut().enumerate() {
             match &worker.killed {
-                Some((killed, _)) if now.saturating_since(*killed) >= PATIENCE => stuck.push(at),
+                Some(killed) if now.saturating_since(killed.at) >= PATIENCE => stuck.push(at),
                 Some(_) => {}
                 None => worker.watch(&self.config, now),
             }
@@ -261,8 +270,9 @@ impl Keeper {
     fn bury(&mut self, worker: Worker, how: &str) -> Process {
         let now = self.clock.now();
         let Worker { process, tenants, killed, is_up, .. } = worker;
+        let about = killed.as_ref().and_then(|killed| killed.about);
         let mut reason = match killed {
-            Some((_, why)) => format!("{how}: {why}"),
+            Some(Charge { reason, .. }) => format!("{how}: {reason}"),
             None => how.to_owned(),
         };
         if !is_up {
@@ -272,12 +282,10 @@ impl Keeper {
         }
         self.note_death(&reason, now);
         // The spare one has taken over before anybody is told: who is restarted finds it there. The next spare one comes later, for
-        // it takes the time of a process to start.
-        self.spare_due = now + SPARE_DELAY;
-        let alone = tenants.values().filter(|resident| resident.tenant.is_running()).count() <= 1;
-        for resident in tenants.into_values() {
-            let suspicion = resident.tenant.suspicion(alone);
-            resident.lifeline.lost(Loss::Domain { reason: reason.clone(), suspicion });
+        // it takes the time of a process to start; and without a spare one, at once.
+        self.start_due = if self.workers.is_empty() { now } else { now + SPARE_DELAY };
+        for (lifeline, suspicion) in Worker::verdicts(tenants, about) {
+            lifeline.lost(Loss::Domain { reason: reason.clone(), suspicion });
         }
         process
     }
@@ -295,6 +303,7 @@ impl Keeper {
 
     /// Gives those who wait their places, if the present worker is up.
     fn attach_waiting(&mut self, now: Timestamp) {
+        self.retry_due = None;
         let Some(worker) = self.workers.first_mut().filter(|worker| worker.is_up && !worker.is_condemned())
         else {
             return;
@@ -304,7 +313,7 @@ impl Keeper {
             if attach.attached.is_closed() {
                 continue;
             }
-            if worker.still_holds(&attach.lifeline) {
+            if worker.still_holds(attach.lifeline.kernel().as_ref()) {
                 // Its earlier life has not given back yet what it holds there.
                 self.waiting.push_back(attach);
                 continue;
@@ -316,12 +325,20 @@ impl Keeper {
                     // Dropped, it says that it is detached.
                     let _ = attach.attached.send(Ok(place));
                 }
-                Err(WireError::Io(error)) => {
-                    worker.suspect(now, || format!("it takes no kernel: {error}"));
+                Err(AttachError::Here(error)) => {
+                    let _ = attach.attached.send(Err(KernelError::exhausted(error)));
+                }
+                Err(AttachError::NotNow) => {
+                    self.waiting.push_front(attach);
+                    self.retry_due = Some(now + RETRY);
+                    return;
+                }
+                Err(AttachError::There(error @ WireError::Io(_))) => {
+                    worker.suspect(now, None, || format!("it takes no kernel: {error}"));
                     self.waiting.push_front(attach);
                     return;
                 }
-                Err(error) => {
+                Err(AttachError::There(error)) => {
                     let _ = attach.attached.send(Err(KernelError::permanent(error)));
                 }
             }
@@ -364,10 +381,11 @@ impl Keeper {
                 let left = Timespec::try_from(until.saturating_since(self.clock.now())).ok();
                 let _ = poll(&mut fds, left.as_ref());
             }
-            for resident in worker.tenants.into_values() {
-                let reason = format!("the domain {} was closed", self.name);
-                let suspicion = resident.tenant.suspicion(false);
-                resident.lifeline.lost(Loss::Domain { reason, suspicion });
+            let reason = format!("the domain {} was closed", self.name);
+            for (lifeline, suspicion) in Worker::verdicts(worker.tenants, None) {
+                // It was not what they ran that ended them.
+                let suspicion = if suspicion == Suspicion::Alone { Suspicion::Suspect } else { suspicion };
+                lifeline.lost(Loss::Domain { reason: reason.clone(), suspicion });
             }
         }
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);

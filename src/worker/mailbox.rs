@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -38,7 +39,8 @@ pub(super) struct Attach {
 /// A kernel's place in a worker.
 pub(super) struct Attached {
     pub(super) tenant: Arc<Tenant>,
-    pub(super) socket: std::os::unix::net::UnixStream,
+    /// Until it is taken.
+    pub(super) socket: Option<UnixStream>,
     /// To the worker and from it.
     pub(super) regions: [Region; 2],
 }

@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 use super::arena::{Parcel, SHARED_FROM_BYTES, pack};
 use super::domain::Domain;
 use super::mailbox::{Attached, Mail};
-use super::wire::{self, Body, FromKernel, Inbox, Run, ToKernel, WireError};
+use super::wire::{self, Body, FromKernel, Inbox, MAX_BODY_BYTES, Run, ToKernel, WireError};
 
 /// A kernel in a worker process, as it serves its slot: it sends requests there and awaits their answers.
 pub struct Remote<I, O> {
@@ -36,6 +36,8 @@ struct Link {
     request: u64,
     /// An execution whose answer was given up and has not come yet. One at a time is in the worker.
     owed: Option<u64>,
+    /// It is gone there, and has said so.
+    has_panicked: bool,
 }
 
 /// The state of a kernel in a worker, as bytes.
@@ -50,10 +52,14 @@ impl<I, O> Remote<I, O> {
         settings: Arc<[u8]>,
         lifeline: Lifeline,
     ) -> Result<Self, KernelError> {
-        let place = domain.attach(name, settings, lifeline.clone()).await?;
-        let stream = UnixStream::from_std(place.socket.try_clone()?)?;
-        let mut link = Link { lifeline, place, stream, inbox: Inbox::default(), request: 0, owed: None };
-        match link.receive().await.0 {
+        let mut place = domain.attach(name, settings, lifeline.clone()).await?;
+        let socket = place.socket.take().ok_or_else(|| KernelError::permanent("a place without a socket"))?;
+        let stream = UnixStream::from_std(socket)?;
+        let inbox = Inbox::default();
+        let mut link = Link { lifeline, place, stream, inbox, request: 0, owed: None, has_panicked: false };
+        let made = link.receive().await.0;
+        link.place.tenant.set_made();
+        match made {
             FromKernel::Made(made) => {
                 made.map_err(wire::Failure::into_error)?;
                 Ok(Self { domain, link: Mutex::new(link), payloads: PhantomData })
@@ -74,13 +80,28 @@ impl Link {
         body: &[u8],
     ) -> Result<Parcel<'_>, KernelError> {
         self.settle().await;
+        if self.has_panicked {
+            // This life is fenced.
+            return pending().await;
+        }
         self.request += 1;
         let request = self.request;
+        let frame = self.frame(&message(request), body)?;
+        self.lifeline.set_waits(false);
         let in_flight = self.place.tenant.begin(request);
-        self.owed = Some(request);
-        if let Err(error) = self.send(&message(request), body) {
-            return self.broken(&error).await;
+        match self.stream.try_write(&frame) {
+            // The socket has room for it: nothing else is on its way there.
+            Ok(sent) if sent == frame.len() => {}
+            Ok(_) => {
+                in_flight.withdraw();
+                return self.broken(&WireError::CutOff).await;
+            }
+            Err(error) => {
+                in_flight.withdraw();
+                return self.broken(&error.into()).await;
+            }
         }
+        self.owed = Some(request);
         let answer = self.answer(request).await;
         in_flight.arrived();
         let (body, inline) = answer?;
@@ -107,6 +128,8 @@ impl Link {
                 Ok((body, inline))
             }
             (FromKernel::Panicked(text), _) => {
+                self.has_panicked = true;
+                self.owed = None;
                 self.lifeline.lost(Loss::Panicked(text));
                 // This life is fenced by now.
                 pending().await
@@ -115,17 +138,19 @@ impl Link {
         }
     }
 
-    /// Sends a frame. The socket has room for it: nothing else is on its way there.
-    fn send(&self, message: &ToKernel, body: &[u8]) -> Result<(), WireError> {
-        let shared = body.len() >= SHARED_FROM_BYTES;
-        let frame = if shared {
-            self.place.regions[0].put(body)?;
-            wire::frame(&(message, Body::Shared(body.len() as u64)), &[])?
+    /// A frame, whose body is in shared memory if it is long.
+    fn frame(&self, message: &ToKernel, body: &[u8]) -> Result<Vec<u8>, KernelError> {
+        if body.len() as u64 > MAX_BODY_BYTES {
+            let error = format!("{} bytes are more than a worker takes", body.len());
+            return Err(KernelError::invalid_input(error));
+        }
+        let frame = if body.len() < SHARED_FROM_BYTES {
+            wire::frame(&(message, Body::Inline), body)
         } else {
-            wire::frame(&(message, Body::Inline), body)?
+            self.place.regions[0].put(body).map_err(KernelError::exhausted)?;
+            wire::frame(&(message, Body::Shared(body.len() as u64)), &[])
         };
-        let sent = self.stream.try_write(&frame)?;
-        if sent == frame.len() { Ok(()) } else { Err(WireError::CutOff) }
+        frame.map_err(KernelError::permanent)
     }
 
     /// The next frame. What cannot come any more is awaited for ever: the keeper is told, and this life is fenced.
@@ -182,6 +207,9 @@ where
     async fn execute(&mut self, input: &I, cx: &mut Context<'_>) -> Result<O, KernelError> {
         let header = *cx.header();
         let domain = self.domain.clone();
+        let link = self.link.get_mut();
+        link.place.tenant.take();
+        link.lifeline.set_waits(true);
         let (_alone, _shared);
         if header.suspect {
             _alone = domain.shared().alone.write().await;
@@ -203,7 +231,7 @@ where
                 incarnation,
             })
         };
-        self.link.get_mut().ask(run, &input).await?.unpack()
+        link.ask(run, &input).await?.unpack()
     }
 }
 

@@ -1,7 +1,7 @@
 //! One kernel in a worker, as both of its watchers here know it: what stands for it, and the domain's keeper.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use rustkernel_actors::Suspicion;
 
@@ -12,36 +12,61 @@ use super::mailbox::{Mail, Mailbox};
 pub(super) struct Tenant {
     /// Its number in its domain.
     pub(super) number: u64,
+    /// Whether its making is over.
+    is_made: AtomicBool,
     /// The execution in the worker; 0 for none. One that nobody waits for any more counts until the worker says that it has ended.
     running: AtomicU64,
-    /// Whether somebody waits for it.
-    is_awaited: AtomicBool,
+    /// How far the request in hand has come.
+    progress: AtomicU8,
     mailbox: Arc<Mailbox>,
 }
 
+/// It has not come there yet.
+const HERE: u8 = 0;
+/// It is in execution there, as far as is known.
+const THERE: u8 = 1;
+/// Its answer has come, and may still be on its way to whom it is for.
+const ANSWERED: u8 = 2;
+
 impl Tenant {
     pub(super) fn new(number: u64, mailbox: Arc<Mailbox>) -> Arc<Self> {
-        Arc::new(Self { number, running: AtomicU64::new(0), is_awaited: AtomicBool::new(false), mailbox })
+        Arc::new(Self {
+            number,
+            is_made: AtomicBool::new(false),
+            running: AtomicU64::new(0),
+            progress: AtomicU8::new(HERE),
+            mailbox,
+        })
     }
 
-    pub(super) fn is_running(&self) -> bool {
-        self.running.load(Ordering::Acquire) != 0
+    /// Whether user code of it may run there: it is being made, or executes.
+    pub(super) fn is_active(&self) -> bool {
+        !self.is_made.load(Ordering::Acquire) || self.running.load(Ordering::Acquire) != 0
     }
 
-    /// What the death of the worker says about the request that the kernel has in hand, if it has one. `alone`: nothing else was running
-    /// there.
+    pub(super) fn set_made(&self) {
+        self.is_made.store(true, Ordering::Release);
+    }
+
+    /// What the death of the worker says about the request in hand, if there is one. `alone`: nothing else was active there.
     pub(super) fn suspicion(&self, alone: bool) -> Suspicion {
-        match (self.is_awaited.load(Ordering::Acquire), alone) {
-            (false, _) => Suspicion::None,
-            (true, false) => Suspicion::Suspect,
-            (true, true) => Suspicion::Alone,
+        match (self.progress.load(Ordering::Acquire), alone) {
+            (HERE, _) => Suspicion::None,
+            (THERE, true) => Suspicion::Alone,
+            // One that was answered has run, and it was not what ended the worker.
+            _ => Suspicion::Suspect,
         }
+    }
+
+    /// Another request is in hand.
+    pub(super) fn take(&self) {
+        self.progress.store(HERE, Ordering::Release);
     }
 
     /// An execution begins. Dropped before its answer has come, it is one that nobody waits for.
     pub(super) fn begin(self: &Arc<Self>, request: u64) -> InFlight {
         self.running.store(request, Ordering::Release);
-        self.is_awaited.store(true, Ordering::Release);
+        self.progress.store(THERE, Ordering::Release);
         InFlight { tenant: Arc::clone(self), request }
     }
 
@@ -65,15 +90,49 @@ pub(super) struct InFlight {
 impl InFlight {
     /// Its answer has come.
     pub(super) fn arrived(self) {
+        self.tenant.progress.store(ANSWERED, Ordering::Release);
+        self.tenant.end(self.request);
+    }
+
+    /// It could not be sent.
+    pub(super) fn withdraw(self) {
+        self.tenant.progress.store(HERE, Ordering::Release);
         self.tenant.end(self.request);
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.tenant.is_awaited.store(false, Ordering::Release);
         if self.tenant.running.load(Ordering::Acquire) == self.request {
+            // Whoever had it in hand has given it up, so that it is nobody's any more.
+            self.tenant.progress.store(HERE, Ordering::Release);
             self.tenant.tell(Mail::Abandoned { tenant: self.tenant.number, request: self.request });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_death_says_depends_on_how_far_the_request_had_come() {
+        let tenant = Tenant::new(1, Mailbox::new().unwrap());
+        let both = || [false, true].map(|alone| tenant.suspicion(alone));
+        assert!(tenant.is_active(), "it is being made");
+        tenant.set_made();
+        tenant.take();
+        assert_eq!(both(), [Suspicion::None; 2]);
+        let in_flight = tenant.begin(1);
+        assert_eq!((both(), tenant.is_active()), ([Suspicion::Suspect, Suspicion::Alone], true));
+        in_flight.arrived();
+        assert_eq!((both(), tenant.is_active()), ([Suspicion::Suspect; 2], false), "it has run, and well");
+        tenant.take();
+        tenant.begin(2).withdraw();
+        assert_eq!((both(), tenant.is_active()), ([Suspicion::None; 2], false));
+        drop(tenant.begin(3));
+        assert!(tenant.is_active(), "nobody waits for it, and it runs");
+        tenant.end(3);
+        assert!(!tenant.is_active());
     }
 }

@@ -1,12 +1,14 @@
 //! One worker and its kernels, as the domain's keeper sees them.
 
 use std::collections::HashMap;
+use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustkernel_actors::Lifeline;
+use rustkernel_actors::{Lifeline, Loss, Suspicion};
+use rustkernel_core::KernelId;
 use rustkernel_core::clock::Timestamp;
 
 use super::arena::Region;
@@ -27,20 +29,32 @@ pub(super) struct Worker {
     /// When it was asked whether it is there, if it has not answered since.
     pub(super) asked: Option<Timestamp>,
     pub(super) next_ask: Timestamp,
-    /// A reason to kill it, unless it ends by itself before.
-    pub(super) doubt: Option<(Timestamp, String)>,
-    /// It has been killed, at this time and for this reason.
-    pub(super) killed: Option<(Timestamp, String)>,
+    /// It is to be killed when this is due, unless it ends by itself before.
+    pub(super) doubt: Option<Charge>,
+    /// It has been killed.
+    pub(super) killed: Option<Charge>,
+}
+
+/// What is held against a worker.
+pub(super) struct Charge {
+    pub(super) at: Timestamp,
+    pub(super) reason: String,
+    /// The kernel on whose account it is.
+    pub(super) about: Option<u64>,
 }
 
 /// A kernel in a worker.
 pub(super) struct Resident {
+    /// Its name, which outlives its slot here.
+    pub(super) kernel: Option<KernelId>,
     pub(super) lifeline: Lifeline,
     pub(super) tenant: Arc<Tenant>,
     /// Requests that nobody waits for, and by when each has to have ended.
     pub(super) abandoned: Vec<(u64, Timestamp)>,
     /// When what stood for it was dropped: it has to go.
     pub(super) leaves: Option<Timestamp>,
+    /// The worker says that it is gone.
+    pub(super) is_gone: bool,
 }
 
 /// A killed process is gone within this, or stuck.
@@ -49,20 +63,6 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) const DROP_LIMIT: Duration = Duration::from_secs(5);
 /// A socket closes a little before its process is seen to have ended.
 pub(super) const DOUBT: Duration = Duration::from_millis(20);
-
-/// How a worker is spoken to.
-pub(super) struct Voice<'a> {
-    pub(super) process: &'a Process,
-    pub(super) doubt: &'a mut Option<(Timestamp, String)>,
-}
-
-impl Voice<'_> {
-    pub(super) fn say(&mut self, message: &ToWorker, now: Timestamp) {
-        if let Err(error) = send(&self.process.control, message, &[]) {
-            self.doubt.get_or_insert_with(|| (now + DOUBT, format!("it does not listen: {error}")));
-        }
-    }
-}
 
 impl Worker {
     pub(super) fn new(process: Process, generation: u64, now: Timestamp) -> Self {
@@ -83,14 +83,65 @@ impl Worker {
         self.killed.is_some()
     }
 
-    pub(super) fn kill(&mut self, now: Timestamp, reason: String) {
+    pub(super) fn kill(&mut self, now: Timestamp, reason: String, about: Option<u64>) {
         self.process.kill();
-        self.killed.get_or_insert((now, reason));
+        self.killed.get_or_insert(Charge { at: now, reason, about });
     }
 
     /// It is killed, unless it turns out to have ended.
-    pub(super) fn suspect(&mut self, now: Timestamp, reason: impl FnOnce() -> String) {
-        self.doubt.get_or_insert_with(|| (now + DOUBT, reason()));
+    pub(super) fn suspect(&mut self, now: Timestamp, about: Option<u64>, reason: impl FnOnce() -> String) {
+        self.doubt.get_or_insert_with(|| Charge { at: now + DOUBT, reason: reason(), about });
+    }
+
+    /// Says something. One that leaves so much unread that there is no room will be found silent.
+    pub(super) fn say(&mut self, message: &ToWorker, now: Timestamp) {
+        match send(&self.process.control, message, &[]) {
+            Err(WireError::Io(error)) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => self.suspect(now, None, || format!("it does not listen: {error}")),
+            Ok(()) => {}
+        }
+    }
+
+    /// Nobody waits for this request any more.
+    pub(super) fn abandon(&mut self, tenant: u64, request: u64, by: Timestamp, now: Timestamp) {
+        if let Some(resident) = self.tenants.get_mut(&tenant).filter(|resident| !resident.is_gone) {
+            resident.abandoned.push((request, by));
+            self.say(&ToWorker::Cancel { kernel: tenant, request }, now);
+        }
+    }
+
+    /// What stood for the kernel is gone.
+    pub(super) fn leave(&mut self, tenant: u64, by: Timestamp) {
+        match self.tenants.get_mut(&tenant) {
+            Some(resident) if resident.is_gone => drop(self.tenants.remove(&tenant)),
+            Some(resident) => resident.leaves = Some(by),
+            None => {}
+        }
+    }
+
+    /// What comes from the kernel is no answer, or nothing comes any more.
+    pub(super) fn breaks(&mut self, tenant: u64, reason: &str, now: Timestamp) {
+        let Some(resident) = self.tenants.get(&tenant) else { return };
+        let reason = format!("{}: {reason}", resident.name());
+        if resident.is_gone {
+            // The worker has ended it, and goes on: that is this kernel's failure alone.
+            resident.lifeline.lost(Loss::Panicked(reason));
+        } else {
+            self.suspect(now, Some(tenant), || reason);
+        }
+    }
+
+    /// What its death says about what each of its kernels has in hand. Read at once, before anybody is told: who is told lets others go on.
+    pub(super) fn verdicts(
+        tenants: HashMap<u64, Resident>,
+        about: Option<u64>,
+    ) -> Vec<(Lifeline, Suspicion)> {
+        let active = tenants.values().filter(|resident| resident.is_active()).count();
+        let verdict = |(number, resident): (u64, Resident)| {
+            let alone = active <= 1 && about.is_none_or(|about| about == number);
+            (resident.lifeline, resident.tenant.suspicion(alone))
+        };
+        tenants.into_iter().map(verdict).collect()
     }
 
     pub(super) fn hear(&mut self, message: &FromWorker, now: Timestamp) {
@@ -100,7 +151,8 @@ impl Worker {
                 self.next_ask = now;
             }
             FromWorker::Hello { protocol, .. } => {
-                self.kill(now, format!("it speaks version {protocol} of the protocol, not {PROTOCOL}"));
+                let reason = format!("it speaks version {protocol} of the protocol, not {PROTOCOL}");
+                self.kill(now, reason, None);
             }
             FromWorker::Pong(_) => self.asked = None,
             FromWorker::Ended { kernel, request } => {
@@ -109,42 +161,55 @@ impl Worker {
                     resident.tenant.end(*request);
                 }
             }
-            // One that has not been left has panicked, or could not be made; what stands for it knows.
-            FromWorker::Gone { kernel } => drop(self.tenants.remove(kernel)),
+            FromWorker::Gone { kernel } => self.hear_gone(*kernel),
+        }
+    }
+
+    fn hear_gone(&mut self, kernel: u64) {
+        let Some(resident) = self.tenants.get_mut(&kernel) else { return };
+        if resident.leaves.is_some() {
+            self.tenants.remove(&kernel);
+            return;
+        }
+        // It has panicked, or could not be made. What stands for it knows, or finds its socket closed and says so.
+        resident.is_gone = true;
+        resident.abandoned.clear();
+        if let Some(doubt) = self.doubt.take_if(|doubt| doubt.about == Some(kernel)) {
+            resident.lifeline.lost(Loss::Panicked(doubt.reason));
         }
     }
 
     /// Asks whether it is there, and kills it where it has to be killed.
     pub(super) fn watch(&mut self, config: &DomainConfig, now: Timestamp) {
-        if let Some((_, reason)) = self.doubt.take_if(|(due, _)| *due <= now) {
-            return self.kill(now, reason);
+        if let Some(Charge { reason, about, .. }) = self.doubt.take_if(|doubt| doubt.at <= now) {
+            return self.kill(now, reason, about);
         }
         if !self.is_up {
             if now.saturating_since(self.began) >= config.start_limit {
-                self.kill(now, format!("it is not up after {:?}", config.start_limit));
+                self.kill(now, format!("it is not up after {:?}", config.start_limit), None);
             }
             return;
         }
         if self.asked.is_some_and(|asked| now.saturating_since(asked) >= config.silence) {
-            return self.kill(now, format!("it has not answered for {:?}", config.silence));
+            return self.kill(now, format!("it has not answered for {:?}", config.silence), None);
         }
-        let overdue = self.tenants.values().find_map(|resident| resident.overdue(now));
-        if let Some(reason) = overdue {
-            return self.kill(now, reason);
+        let mut tenants = self.tenants.iter();
+        let overdue = tenants.find_map(|(number, resident)| Some((*number, resident.overdue(now)?)));
+        if let Some((about, reason)) = overdue {
+            return self.kill(now, reason, Some(about));
         }
         if self.asked.is_none() && self.next_ask <= now {
-            let Self { process, doubt, generation, .. } = self;
-            Voice { process, doubt }.say(&ToWorker::Ping(*generation), now);
+            self.say(&ToWorker::Ping(self.generation), now);
             self.asked = Some(now);
             self.next_ask = now + config.heartbeat;
         }
     }
 
     pub(super) fn next_due(&self, config: &DomainConfig) -> Option<Timestamp> {
-        if let Some((killed, _)) = &self.killed {
-            return Some(*killed + PATIENCE);
+        if let Some(killed) = &self.killed {
+            return Some(killed.at + PATIENCE);
         }
-        let doubt = self.doubt.as_ref().map(|(due, _)| *due);
+        let doubt = self.doubt.as_ref().map(|doubt| doubt.at);
         let start = (!self.is_up).then(|| self.began + config.start_limit);
         let heartbeat = match self.asked {
             Some(asked) => Some(asked + config.silence),
@@ -155,37 +220,62 @@ impl Worker {
     }
 
     /// Whether an earlier life of the same kernel is still there, on its way out.
-    pub(super) fn still_holds(&self, lifeline: &Lifeline) -> bool {
-        let kernel = lifeline.kernel();
-        let holds = |resident: &Resident| resident.leaves.is_some() && resident.lifeline.kernel() == kernel;
+    pub(super) fn still_holds(&self, kernel: Option<&KernelId>) -> bool {
+        let holds = |resident: &Resident| {
+            let is_over = resident.leaves.is_some() || resident.lifeline.is_over();
+            is_over && !resident.is_gone && resident.kernel.as_ref() == kernel
+        };
         self.tenants.values().any(holds)
     }
 
-    pub(super) fn attach(&mut self, attach: &Attach, tenant: &Arc<Tenant>) -> Result<Attached, WireError> {
-        let (socket, theirs) = UnixStream::pair()?;
-        socket.set_nonblocking(true)?;
-        let regions = [Region::new()?, Region::new()?];
+    /// Hands a kernel over to it.
+    pub(super) fn attach(&mut self, attach: &Attach, tenant: &Arc<Tenant>) -> Result<Attached, AttachError> {
+        let (socket, theirs) = UnixStream::pair().map_err(AttachError::Here)?;
+        socket.set_nonblocking(true).map_err(AttachError::Here)?;
+        let regions = [Region::new().map_err(AttachError::Here)?, Region::new().map_err(AttachError::Here)?];
         let message = ToWorker::Attach {
             kernel: tenant.number,
             name: attach.name.to_string(),
             settings: attach.settings.to_vec(),
         };
         let beside = [theirs.as_fd(), regions[0].fd().as_fd(), regions[1].fd().as_fd()];
-        send(&self.process.control, &message, &beside)?;
+        match send(&self.process.control, &message, &beside) {
+            Ok(()) => {}
+            Err(WireError::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
+                return Err(AttachError::NotNow);
+            }
+            Err(error) => return Err(AttachError::There(error)),
+        }
         let resident = Resident {
+            kernel: attach.lifeline.kernel(),
             lifeline: attach.lifeline.clone(),
             tenant: Arc::clone(tenant),
             abandoned: Vec::new(),
             leaves: None,
+            is_gone: false,
         };
         self.tenants.insert(tenant.number, resident);
-        Ok(Attached { tenant: Arc::clone(tenant), socket, regions })
+        Ok(Attached { tenant: Arc::clone(tenant), socket: Some(socket), regions })
     }
+}
+
+/// Why a worker has not got a kernel.
+pub(super) enum AttachError {
+    /// This process has no files left, for example.
+    Here(io::Error),
+    /// The worker has still to read what it was told before.
+    NotNow,
+    There(WireError),
 }
 
 impl Resident {
     pub(super) fn name(&self) -> String {
-        self.lifeline.kernel().map_or_else(|| "a kernel".to_owned(), |kernel| kernel.to_string())
+        self.kernel.as_ref().map_or_else(|| "a kernel".to_owned(), ToString::to_string)
+    }
+
+    /// Whether user code of it may run in the worker: it is made, executes, or is dropped.
+    fn is_active(&self) -> bool {
+        !self.is_gone && (self.tenant.is_active() || self.leaves.is_some())
     }
 
     /// Why the worker has to be killed on this kernel's account, if it has to.

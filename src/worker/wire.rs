@@ -30,6 +30,8 @@ pub(super) const MAX_PACKET_BYTES: usize = 128 << 10;
 pub(super) const MAX_BODY_BYTES: u64 = codec::MAX_BODY_BYTES as u64 + (1 << 20);
 
 const MAX_HEAD_BYTES: usize = 64 << 10;
+/// A compiler's log may be longer; its beginning says what is wrong.
+const MAX_TEXT_BYTES: usize = 32 << 10;
 const MAGIC: u32 = u32::from_le_bytes(*b"RKW1");
 const PREFIX_BYTES: usize = 16;
 /// Allocated ahead of what has arrived.
@@ -145,7 +147,7 @@ pub(super) enum WireError {
 
 impl Failure {
     pub(super) fn of(error: &KernelError) -> Self {
-        let source = std::error::Error::source(error).map(chain);
+        let source = std::error::Error::source(error).map(|source| text(chain(source)));
         Self { kind: error.kind().clone(), phase: error.phase(), kernel: error.kernel_id().cloned(), source }
     }
 
@@ -159,6 +161,16 @@ impl Failure {
             None => error,
         }
     }
+}
+
+/// A text that has room in a head, whatever its length was.
+pub(super) fn text(mut text: String) -> String {
+    if text.len() > MAX_TEXT_BYTES {
+        let end = (0..=MAX_TEXT_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str(" ...");
+    }
+    text
 }
 
 /// An error and all its sources, as one text.

@@ -8,6 +8,7 @@ use std::fs;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use rustix::net::SocketType;
 use rustix::process::{Pid, Signal, getpid, kill_process};
 use rustkernel::actors::{KernelRef, KernelSpec, Runtime};
 use rustkernel::core::error::KernelError;
@@ -37,6 +38,11 @@ pub(crate) enum Do {
     AnswerGarbage(Vec<u8>),
     /// Closes all of those but the control socket.
     HangUp,
+    /// Fails, or panics, with a text of so many bytes.
+    FailAtLength(usize),
+    PanicAtLength(usize),
+    /// Starts a process that reads its standard input to the end, and says what it was and whether it was told to be a worker.
+    Child,
     /// Ends the process if the request has been run fewer times than this.
     DieUntil(u32),
 }
@@ -55,6 +61,9 @@ impl Payload for Do {
             | Self::SayGarbage(_)
             | Self::AnswerGarbage(_)
             | Self::HangUp
+            | Self::FailAtLength(_)
+            | Self::PanicAtLength(_)
+            | Self::Child
             | Self::DieUntil(_) => 64,
         }
     }
@@ -96,6 +105,12 @@ impl Kernel for Puppet {
             Do::Count => {}
             Do::Echo(bytes) => echo.clone_from(bytes),
             Do::Panic => std::panic::resume_unwind(Box::new("told to panic")),
+            Do::FailAtLength(bytes) => return Err(KernelError::transient("x".repeat(*bytes))),
+            Do::PanicAtLength(bytes) => std::panic::resume_unwind(Box::new("x".repeat(*bytes))),
+            Do::Child => {
+                let child = std::process::Command::new("/bin/cat").output();
+                echo = child.map(|output| output.stdout).unwrap_or_else(|_| b"no child".to_vec());
+            }
             Do::Fail => return Err(KernelError::transient("told to fail")),
             Do::Exit(code) => exit(*code),
             Do::Signal(signal) => raise(*signal),
@@ -107,14 +122,14 @@ impl Kernel for Puppet {
             Do::Hang => loop {
                 std::thread::park();
             },
-            Do::SayGarbage(bytes) => {
-                let _ = rustix::io::write(std::io::stdin(), bytes);
-            }
-            Do::AnswerGarbage(bytes) => sockets(|fd| {
+            Do::SayGarbage(bytes) => sockets(SocketType::SEQPACKET, |fd| {
+                let _ = rustix::io::write(fd, bytes);
+            }),
+            Do::AnswerGarbage(bytes) => sockets(SocketType::STREAM, |fd| {
                 let _ = rustix::io::write(fd, bytes);
             }),
             Do::HangUp => {
-                sockets(|fd| {
+                sockets(SocketType::STREAM, |fd| {
                     let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Both);
                 });
                 loop {
@@ -144,18 +159,16 @@ fn raise(signal: i32) -> ! {
     }
 }
 
-/// The sockets that the supervising process has made, but the control socket.
+/// The sockets of this kind that the supervising process has made.
 #[allow(unsafe_code, reason = "a worker that misbehaves")]
-fn sockets(what: impl Fn(BorrowedFd<'_>)) {
+fn sockets(kind: SocketType, what: impl Fn(BorrowedFd<'_>)) {
     let name = |fd: i32| fs::read_link(format!("/proc/self/fd/{fd}")).unwrap_or_default();
-    for fd in (3..200).filter(|fd| name(*fd) != name(0)) {
-        if !name(fd).to_string_lossy().starts_with("socket:") {
-            continue;
-        }
+    for fd in (3..200).filter(|fd| name(*fd).to_string_lossy().starts_with("socket:")) {
         // SAFETY: it is open: the worker's other threads close none while this one runs.
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };
         let maker = rustix::net::sockopt::socket_peercred(fd).map(|maker| maker.pid);
-        if maker.ok() == rustix::process::getppid() {
+        let is_kind = rustix::net::sockopt::socket_type(fd).is_ok_and(|found| found == kind);
+        if is_kind && maker.ok() == rustix::process::getppid() {
             what(fd);
         }
     }

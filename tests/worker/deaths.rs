@@ -117,6 +117,52 @@ async fn a_panic_ends_its_kernel_alone() {
     assert_eq!(domain.status().deaths, 0);
 }
 
+/// The checkpoint that follows each request found the socket closed, and the whole worker was killed for that.
+#[tokio::test]
+async fn a_panic_of_a_checkpointed_kernel_ends_it_alone_too() {
+    let domain = domain();
+    let spec = puppet(&domain, "a/b").recovery(crate::kit::at_once(100)).checkpointed();
+    let (_runtime, kernel) = spawned(spec).await;
+    let before = pid(&kernel).await;
+    for panic in 1..=20 {
+        let large = if panic % 2 == 0 { 10 } else { 300_000 };
+        assert_eq!(kind(soon(kernel.call(Do::PanicAtLength(large), NONE)).await), KernelErrorKind::Crashed);
+        let said = soon(kernel.call(Do::Count, NONE)).await.unwrap();
+        assert_eq!((said.pid, said.count), (before, panic + 1));
+    }
+    assert_eq!(domain.status().deaths, 0);
+}
+
+/// All lives of the kernel died at once, and the standby was called to serve.
+#[tokio::test]
+async fn a_kernel_whose_standby_lives_in_the_same_worker_comes_back_with_it() {
+    let domain = domain();
+    let (runtime, kernel) = spawned(puppet(&domain, "a/b").replicas(1).idempotent()).await;
+    for _ in 0..20 {
+        kill(pid(&kernel).await, Signal::KILL);
+        pid(&kernel).await;
+    }
+    soon(async {
+        while status(&runtime, "a/b").await.standbys == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// A service manager signals every process of the service; its workers go when it has drained.
+#[tokio::test]
+async fn workers_leave_the_signals_of_a_service_manager_to_their_parent() {
+    let domain = domain();
+    let (_runtime, kernel) = spawned(puppet(&domain, "a/b")).await;
+    let before = pid(&kernel).await;
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        kill(before, signal);
+        assert_eq!(pid(&kernel).await, before);
+    }
+    assert_eq!(domain.status().deaths, 0);
+}
+
 #[tokio::test]
 async fn a_domain_that_loses_too_many_workers_is_down_and_its_kernels_escalate() {
     let domain = Domain::start("test", DomainConfig { max_deaths: 2, ..config() }).unwrap();
@@ -172,7 +218,7 @@ async fn programs_that_are_no_workers_are_told_by_name() {
     use rustkernel::worker::WorkerCommand;
     let runtime = Runtime::builder().build().await.unwrap();
     let cases = [
-        (WorkerCommand::program("/nowhere/at-all"), "it could not be started"),
+        (WorkerCommand::program("/nowhere/at-all"), "a worker could not be started"),
         (
             WorkerCommand::program("/bin/true"),
             "does the main of its program begin with rustkernel::worker::init?",

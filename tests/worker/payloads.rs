@@ -51,6 +51,28 @@ async fn the_kernels_own_errors_come_back_with_kind_and_text() {
     assert_eq!(error.to_string(), "a/b: the kernel failed (transient): told to fail");
 }
 
+/// A compiler's log is long: it closed the kernel's socket.
+#[tokio::test]
+async fn an_error_with_a_text_of_any_length_comes_back_with_its_beginning() {
+    let domain = domain();
+    let (_runtime, kernel) = spawned(puppet(&domain, "a/b")).await;
+    for length in [10, 60_000, 70_000, 3_000_000] {
+        let error = soon(kernel.call(Do::FailAtLength(length), NONE)).await.unwrap_err();
+        assert_eq!(*error.kind(), KernelErrorKind::Kernel(ErrorKind::Transient), "{length}");
+        assert!(error.to_string().len() < 40_000, "{length}");
+    }
+    assert_eq!(domain.status().deaths, 0);
+}
+
+/// It would have read the messages to its parent.
+#[tokio::test]
+async fn what_a_kernel_starts_does_not_inherit_the_control_socket() {
+    let domain = domain();
+    let (_runtime, kernel) = spawned(puppet(&domain, "a/b")).await;
+    assert_eq!(soon(kernel.call(Do::Child, NONE)).await.unwrap().echo, b"");
+    assert_eq!(soon(kernel.call(Do::Count, NONE)).await.unwrap().count, 2);
+}
+
 #[tokio::test]
 async fn a_kernel_that_cannot_be_made_there_fails_the_spawn_with_its_reason() {
     let domain = domain();

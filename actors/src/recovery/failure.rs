@@ -102,6 +102,8 @@ impl Recovery {
             // It noticed the fence, and its end came first: the failure has been decided about.
             return;
         }
+        // It may have been called to serve between its loss and this.
+        self.bury(key, number, &cause);
         self.let_go(key, number);
         self.life_ended(key, number, cause, myself).await;
     }
@@ -150,7 +152,7 @@ impl Recovery {
             Role::Leaving if cause == Cause::Hung => self.note_kernel_failure(key, number, &cause),
             Role::Leaving => {}
             Role::Standby => {
-                let at = kernel.recovery.on_standby_failure(now);
+                let at = kernel.recovery.on_standby_failure(now, paid);
                 kernel.complete = true;
                 if let Some(at) = at {
                     kernel.timers.set(Due::Standby, at);

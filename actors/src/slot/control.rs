@@ -233,8 +233,10 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
 
     fn lose(&self, incarnation: &Incarnation, cause: Cause, suspicion: Suspicion) {
         incarnation.set_lost(&cause);
-        let (slot, number, epoch) = (self.index, incarnation.number, incarnation.epoch());
+        let (slot, number) = (self.index, incarnation.number);
         let state = self.lock();
+        // Under the lock: it may be called to serve at any moment before.
+        let epoch = incarnation.epoch();
         if epoch == 0 || state.ledger.epoch != epoch {
             // It stands by, or has been fenced before.
             drop(state);
@@ -248,10 +250,20 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
             self.tell_took_over();
         }
         let Some(entry) = unsettled(running) else { return };
-        let suspect = if suspicion == Suspicion::None { self.put_back(entry) } else { Some(entry) };
-        if let Some(suspect) = suspect {
+        if suspicion != Suspicion::None {
             let convicts = suspicion == Suspicion::Alone;
-            self.resolve(suspect, KernelErrorKind::Crashed, &cause, convicts);
+            return self.resolve(entry, KernelErrorKind::Crashed, &cause, convicts);
+        }
+        if let Some(entry) = self.put_back(entry) {
+            // It has not run, and will not.
+            let down = match self.lock().ledger.life {
+                Life::Down(reason) => KernelErrorKind::Down(reason),
+                Life::Starting | Life::Serving | Life::Waiting(_) | Life::Draining => {
+                    KernelErrorKind::DeadlineExceeded
+                }
+            };
+            self.lock().ledger.settle(entry.bytes, false);
+            self.answer_all(vec![entry], || KernelError::new(down.clone(), Phase::Queued));
         }
     }
 
@@ -389,7 +401,8 @@ fn void<I, O>(mut state: MutexGuard<'_, State<I, O>>) -> Voided<I, O> {
         state.ledger.life = Life::Starting;
     }
     let incarnation = state.incarnation.take();
-    let successor = state.successors.pop_front();
+    let at = state.successors.iter().position(|successor| successor.lost().is_none());
+    let successor = at.and_then(|at| state.successors.remove(at));
     if let Some(successor) = &successor {
         // The wakers of the old epoch are in hand already.
         let _ = crown(&mut state, successor);

@@ -44,6 +44,8 @@ pub(crate) struct Incarnation {
     serves: AtomicBool,
     /// Set when it was fenced because what it lived in, or its kernel elsewhere, is gone.
     lost: OnceLock<Cause>,
+    /// Whether the request in hand has still to begin, in a place that has no room for it yet.
+    waits: AtomicBool,
 }
 
 impl Incarnation {
@@ -59,6 +61,7 @@ impl Incarnation {
             ready: OnceLock::new(),
             serves: AtomicBool::new(false),
             lost: OnceLock::new(),
+            waits: AtomicBool::new(false),
         }
     }
 
@@ -124,6 +127,14 @@ impl Incarnation {
     /// Why it was fenced, unless it hung.
     pub(crate) fn lost(&self) -> Option<&Cause> {
         self.lost.get()
+    }
+
+    pub(crate) fn set_waits(&self, waits: bool) {
+        self.waits.store(waits, Ordering::Release);
+    }
+
+    pub(super) fn waits(&self) -> bool {
+        self.waits.load(Ordering::Acquire)
     }
 
     pub(super) fn enter(&self, now: Timestamp) {

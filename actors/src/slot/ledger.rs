@@ -410,6 +410,14 @@ impl<R: Clone> Ledger<R> {
         released
     }
 
+    /// The running request has not begun yet: its clock starts again.
+    pub(crate) fn restart_clock(&mut self, now: Timestamp, watch: &Watch) {
+        if let Some(running) = &mut self.running {
+            running.started = now;
+            running.check_at = running.entry.header.deadline.min(watch.limit_from(now));
+        }
+    }
+
     /// Settles the running request if it is overdue, and says whether its execution is hung.
     fn inspect_running(
         &mut self,

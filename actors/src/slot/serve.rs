@@ -96,7 +96,7 @@ pub(crate) async fn serve<K: LocalKernel>(
             }
             None => slot.abandon(incarnation),
         }
-        if upkeep.served() {
+        if upkeep.served() && !incarnation.fence.is_raised() {
             slot.hand_out(incarnation, &mut done);
             upkeep.take(incarnation, kernel, false).await;
         }

@@ -76,10 +76,9 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     /// A warm standby takes over now. Nobody may have anything in hand.
     pub(super) fn promote_first_standby(&self) -> Option<u64> {
         let mut state = self.lock();
-        if state.standbys.is_empty() {
-            return None;
-        }
-        let standby = state.standbys.remove(0);
+        // One that was lost is on its way out, and its supervisor has still to hear of it.
+        let at = state.standbys.iter().position(|standby| standby.lost().is_none())?;
+        let standby = state.standbys.remove(at);
         let number = standby.number;
         self.enthrone(state, &standby);
         Some(number)

@@ -203,7 +203,7 @@ proptest! {
             let situation = Situation { standby_ready: warm, ..now(millis) };
             match action {
                 0 => { machine.on_resume(); }
-                1 => { let _next = machine.on_standby_failure(at(millis)); }
+                1 => { let _next = machine.on_standby_failure(at(millis), false); }
                 2 => { let _next = machine.on_degraded_failure(&situation); }
                 _ => { let _next = machine.on_failure(&situation); }
             }
