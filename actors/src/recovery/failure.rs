@@ -93,7 +93,7 @@ impl Recovery {
         }
     }
 
-    /// A life whose epoch is void already is to be ended and its failure decided about.
+    /// A life is to be ended and its failure decided about. If it served, its epoch is void already.
     pub(super) async fn lost(&mut self, slot: u32, number: u64, cause: Cause, myself: &Myself) {
         let Some((key, _)) = self.kernel_of(slot) else { return };
         self.catch_up(key, number);
@@ -102,6 +102,8 @@ impl Recovery {
             // It noticed the fence, and its end came first: the failure has been decided about.
             return;
         }
+        // It stood by when it was lost, and has been called to serve since.
+        self.bury(key, number, &cause);
         self.let_go(key, number);
         self.life_ended(key, number, cause, myself).await;
     }
