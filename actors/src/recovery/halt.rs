@@ -110,6 +110,9 @@ impl Recovery {
         let now = self.now();
         if let Some(kernel) = self.kernel(key).filter(|kernel| kernel.lives.is_empty()) {
             kernel.draining = false;
+            kernel.timers.clear(Due::Rebuild);
+            kernel.timers.clear(Due::Standby);
+            kernel.timers.clear(Due::Drain);
             if kernel.phase != Phase::Isolated {
                 kernel.set_phase(Phase::Starting, now);
             }

@@ -22,6 +22,10 @@ impl Recovery {
                     if let Some(child) = self.children.get_mut(&key) {
                         child.started.push(started);
                     }
+                    if let Some(kernel) = self.kernel(key) {
+                        // As at its first start: if it fails, its policy is not asked, and whoever asked is told.
+                        kernel.served = false;
+                    }
                 }
                 Err(refusal) => drop(started.send(Err(refusal.into()))),
             },
