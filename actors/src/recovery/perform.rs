@@ -196,8 +196,7 @@ impl Recovery {
         self.tell_started(key);
         let Some(child) = self.children.get_mut(&key) else { return };
         if child.leaves {
-            // It is down, so nothing stands against it.
-            let _forgotten = self.machine.delete_child(&name);
+            self.machine.forget_child(key);
             return;
         }
         child.tell_stopped();
