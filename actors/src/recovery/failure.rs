@@ -214,6 +214,7 @@ impl Recovery {
         if let Some(slot) = self.kernel(key).map(|kernel| kernel.plan.slot) {
             self.see_who_took_over(slot);
         }
+        let ending = self.machine.is_ending();
         let allows = paid || self.machine.allows_restart(key, now);
         let state = self.machine.child(key).map(|view| (view.state, view.spec.rules.restart));
         let Some((state, restart)) = state else { return };
@@ -221,6 +222,10 @@ impl Recovery {
         let Some(kernel) = self.kernel(key) else { return };
         if kernel.present().is_some() && !kernel.is_degraded() {
             // Somebody else serves by now.
+            return;
+        }
+        if ending {
+            // It is told to end in its turn, with its standbys: nobody comes back.
             return;
         }
         if !kernel.served || restart == Restart::Temporary {
