@@ -228,7 +228,7 @@ impl Recovery {
             // It is told to end in its turn, with its standbys: nobody comes back.
             return;
         }
-        if !kernel.served || restart == Restart::Temporary {
+        if !kernel.served || kernel.asked || restart == Restart::Temporary {
             // One that never served is not kept: whoever started it is told. A temporary one is not started again.
             return self.ends_for_good(key);
         }

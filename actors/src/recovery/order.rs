@@ -24,7 +24,7 @@ impl Recovery {
                     }
                     if let Some(kernel) = self.kernel(key) {
                         // As at its first start: if it fails, its policy is not asked, and whoever asked is told.
-                        kernel.served = false;
+                        kernel.asked = true;
                     }
                 }
                 Err(refusal) => drop(started.send(Err(refusal.into()))),

@@ -192,6 +192,7 @@ impl Recovery {
         if let Some(kernel) = self.kernel(key) {
             // Whoever starts it again means it: also one that was held for an operator.
             kernel.recovery.on_resume();
+            kernel.asked = false;
         }
         self.tell_started(key);
         let Some(child) = self.children.get_mut(&key) else { return };
