@@ -104,7 +104,13 @@ impl Actor for BreakerActor {
                 breakers
                     .insert(slot, Breaker { kernel, machine, probes: Vec::new(), alarm, armed: (None, 0) });
             }
-            BreakerMsg::Remove { slot } => drop(breakers.remove(&slot)),
+            BreakerMsg::Remove { slot } => {
+                if let Some(breaker) = breakers.remove(&slot) {
+                    // Nobody would open it again: whoever still calls hears from the slot that the kernel is gone.
+                    let generation = breaker.machine.generation();
+                    breaker.kernel.gate().publish(Mode::Disabled, 0, generation);
+                }
+            }
             BreakerMsg::Report { slot, report, decided } => {
                 self.with(breakers, slot, |breaker| breaker.report(report, now));
                 if let Some(decided) = decided {

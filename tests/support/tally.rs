@@ -113,6 +113,12 @@ impl Script {
         soon(self.living.subscribe().wait_for(|living| *living == count)).await.unwrap();
     }
 
+    /// An instance of another kind lives until what this gives is dropped.
+    pub(crate) fn begin(self: &Arc<Self>) -> Living {
+        self.living.send_modify(|living| *living += 1);
+        Living(Arc::clone(self))
+    }
+
     /// A factory.
     pub(crate) fn maker(self: &Arc<Self>, who: &'static str) -> impl Fn() -> Tally + Send + Sync + use<> {
         let script = Arc::clone(self);
@@ -127,6 +133,16 @@ impl Script {
             script.living.send_modify(|living| *living += 1);
             Tally { who, count: 0, script: Arc::clone(&script) }
         }
+    }
+}
+
+/// Counts as an instance that is alive.
+#[derive(Debug)]
+pub(crate) struct Living(Arc<Script>);
+
+impl Drop for Living {
+    fn drop(&mut self) {
+        self.0.living.send_modify(|living| *living -= 1);
     }
 }
 

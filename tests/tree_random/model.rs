@@ -99,6 +99,9 @@ impl Model {
     }
 
     pub(crate) fn exit(&mut self, kid: usize, exit: Exit) {
+        if self.has_another(kid) {
+            return;
+        }
         self.die(kid);
         self.read_exit(kid, exit);
     }
@@ -123,6 +126,9 @@ impl Model {
 
     /// It dies without a word, and all below it with it.
     pub(crate) fn kill(&mut self, kid: usize) {
+        if self.has_another(kid) {
+            return;
+        }
         let mut lines = Vec::new();
         self.wipe(kid, &mut lines);
         self.log.push(lines);
@@ -254,7 +260,7 @@ impl Model {
     pub(crate) fn rules(&self, node: usize) -> &Rules {
         match &self.nodes[node].plant.kind {
             Kind::Supervisor(rules) => rules,
-            Kind::Task | Kind::Announcer | Kind::Kernel => panic!("a leaf has no rules"),
+            Kind::Task | Kind::Announcer | Kind::Kernel | Kind::Twin => panic!("a leaf has no rules"),
         }
     }
 
@@ -268,6 +274,21 @@ impl Model {
 
     fn is_supervisor(&self, node: usize) -> bool {
         matches!(self.nodes[node].plant.kind, Kind::Supervisor(_))
+    }
+
+    fn is_twin(&self, node: usize) -> bool {
+        matches!(self.nodes[node].plant.kind, Kind::Twin)
+    }
+
+    /// Whether its standby takes over and its supervisor hears of nothing.
+    fn has_another(&self, node: usize) -> bool {
+        self.is_twin(node) && !self.is_temporary(node)
+    }
+
+    /// Twins that are up. Each has a standby.
+    pub(crate) fn twins(&self) -> usize {
+        let present = self.present().into_iter();
+        present.filter(|node| self.is_twin(*node) && self.is(*node) == Is::Up).count()
     }
 
     fn is_temporary(&self, node: usize) -> bool {
@@ -284,6 +305,9 @@ impl Model {
     }
 
     fn write(&mut self, sign: char, node: usize) {
+        if self.is_twin(node) {
+            return;
+        }
         self.log.push(vec![format!("{sign}{}", self.nodes[node].plant.name)]);
     }
 
@@ -294,7 +318,7 @@ impl Model {
     }
 
     fn wipe(&mut self, node: usize, lines: &mut Vec<String>) {
-        if self.lives(node) && !self.is_supervisor(node) {
+        if self.lives(node) && !self.is_supervisor(node) && !self.is_twin(node) {
             lines.push(format!("-{}", self.nodes[node].plant.name));
         }
         for kid in std::mem::take(&mut self.nodes[node].kids) {
@@ -326,7 +350,7 @@ impl Model {
 
     /// How long it is waited before the child is started again. A kernel brings its own delay: none.
     fn delay(&self, kid: usize) -> u64 {
-        let is_kernel = matches!(self.nodes[kid].plant.kind, Kind::Kernel);
+        let is_kernel = matches!(self.nodes[kid].plant.kind, Kind::Kernel | Kind::Twin);
         if is_kernel { 0 } else { self.rules(self.parent(kid)).delay_ms }
     }
 
@@ -442,7 +466,7 @@ impl Model {
         match self.nodes[node].plant.kind {
             Kind::Supervisor(_) => return self.boot(node),
             Kind::Kernel if fails => return self.has_not_started(node),
-            Kind::Task | Kind::Announcer | Kind::Kernel => self.write('+', node),
+            Kind::Task | Kind::Announcer | Kind::Kernel | Kind::Twin => self.write('+', node),
         }
         if fails {
             self.write('-', node);

@@ -1,14 +1,19 @@
 //! What a random tree is declared as, for the model and for the runtime.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
-use rustkernel::actors::Supervisor;
-use rustkernel::core::resilience::{BackoffStrategy, RecoveryPolicy};
+use rustkernel::actors::{KernelSpec, Supervisor};
+use rustkernel::core::Result;
+use rustkernel::core::resilience::{BackoffStrategy, RecoveryPolicy, RecoveryStrategy};
 use rustkernel::core::supervision::{AutoShutdown, Restart, Shutdown, Strategy, SupervisorConfig};
 
+use rustkernel::core::traits::{Context, Kernel};
+
 use crate::cast::Cast;
-use crate::kit::at_once;
+use crate::kit::{Do, Puppet, at_once};
 
 /// One supervisor or leaf. Node 0 is the runtime's root; a node's children have greater numbers than it, in start order.
 #[derive(Clone, Debug)]
@@ -27,6 +32,8 @@ pub(crate) enum Kind {
     /// Up when it says so.
     Announcer,
     Kernel,
+    /// A kernel with a warm standby that takes over when it fails.
+    Twin,
     Supervisor(Rules),
 }
 
@@ -58,7 +65,8 @@ pub(crate) fn grow(rng: &mut Rng) -> Vec<Plant> {
         let (parent, depth) = supervisors[rng.usize(..supervisors.len())];
         let kind = match rng.u8(..10) {
             0..=2 if depth < DEPTH => Kind::Supervisor(rules(rng)),
-            3..=5 => Kind::Kernel,
+            3..=4 => Kind::Kernel,
+            5 => Kind::Twin,
             6..=7 => Kind::Announcer,
             _ => Kind::Task,
         };
@@ -75,7 +83,8 @@ pub(crate) fn grow(rng: &mut Rng) -> Vec<Plant> {
 }
 
 fn plant(number: usize, parent: usize, restart: Restart, kind: Kind) -> Plant {
-    let name = if matches!(kind, Kind::Kernel) { format!("k/n{number}") } else { format!("n{number}") };
+    let name =
+        if matches!(kind, Kind::Kernel | Kind::Twin) { format!("k/n{number}") } else { format!("n{number}") };
     Plant { name, parent, restart, significant: false, kind }
 }
 
@@ -116,7 +125,7 @@ impl Rules {
 }
 
 /// The supervisor of this number with everything below it, as it is declared to the runtime.
-pub(crate) fn declare(plants: &[Plant], number: usize, cast: &Cast) -> Supervisor {
+pub(crate) fn declare(plants: &[Plant], number: usize, cast: &Cast, living: &Arc<AtomicUsize>) -> Supervisor {
     let own = &plants[number];
     let Kind::Supervisor(rules) = &own.kind else { unreachable!() };
     let mut declared =
@@ -127,11 +136,15 @@ pub(crate) fn declare(plants: &[Plant], number: usize, cast: &Cast) -> Superviso
     let below = (1..).zip(&plants[1..]).filter(|(_, plant)| plant.parent == number);
     for (child, Plant { name, restart, significant, kind, .. }) in below {
         declared = match kind {
-            Kind::Supervisor(_) => declared.supervisor(declare(plants, child, cast)),
+            Kind::Supervisor(_) => declared.supervisor(declare(plants, child, cast, living)),
             Kind::Kernel => {
                 // Without an escalation of its own, a kernel whose restart is one too many ends its supervisor, as a task does.
                 let policy = RecoveryPolicy { escalation: None, ..at_once(u32::MAX) };
                 let spec = cast.kernel(name).inline().recovery(policy).restart(*restart);
+                declared.kernel(if *significant { spec.significant() } else { spec })
+            }
+            Kind::Twin => {
+                let spec = twin(name, living).restart(*restart);
                 declared.kernel(if *significant { spec.significant() } else { spec })
             }
             Kind::Task | Kind::Announcer => {
@@ -143,4 +156,32 @@ pub(crate) fn declare(plants: &[Plant], number: usize, cast: &Cast) -> Superviso
         };
     }
     declared
+}
+
+/// A twin counts its instances and writes no lines: when its standbys come and go among the others is not told.
+fn twin(name: &str, living: &Arc<AtomicUsize>) -> KernelSpec<Counted> {
+    let living = Arc::clone(living);
+    let policy = RecoveryPolicy { strategy: RecoveryStrategy::UseReplica, ..at_once(u32::MAX) };
+    let factory = move || {
+        living.fetch_add(1, Ordering::AcqRel);
+        Counted(Arc::clone(&living))
+    };
+    KernelSpec::new(name, factory).inline().breaker(None).replicas(1).recovery(policy)
+}
+
+pub(crate) struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Kernel for Counted {
+    type Input = Do;
+    type Output = u64;
+
+    async fn execute(&mut self, input: &Do, cx: &mut Context<'_>) -> Result<u64> {
+        Puppet.execute(input, cx).await
+    }
 }

@@ -1,5 +1,7 @@
 //! One random history: each step is done to the runtime and to the model, and then both look the same.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -22,6 +24,8 @@ struct Play {
     hand: ClockHand,
     kernels: Vec<PuppetRef>,
     replies: Vec<Reply<Do, u64>>,
+    /// Instances of twins that are alive.
+    twins: Arc<AtomicUsize>,
     steps: Vec<String>,
 }
 
@@ -46,8 +50,9 @@ impl Play {
         let Kind::Supervisor(root) = &plants[0].kind else { unreachable!() };
         let config = SupervisorConfig { ..root.config() };
         let (runtime, hand) = Runtime::builder().root(config).build_with_manual_clock().await.unwrap();
-        let (cast, steps) = (Cast::default(), Vec::new());
-        Self { rng, plants, model, cast, runtime, hand, kernels: Vec::new(), replies: Vec::new(), steps }
+        let (cast, twins, steps) = (Cast::default(), Arc::default(), Vec::new());
+        let (kernels, replies) = (Vec::new(), Vec::new());
+        Self { rng, plants, model, cast, runtime, hand, kernels, replies, twins, steps }
     }
 
     async fn live(&mut self) -> Outcome {
@@ -58,7 +63,7 @@ impl Play {
                 _ => {}
             }
         }
-        let (root, tree) = (self.runtime.root(), declare(&self.plants, 1, &self.cast));
+        let (root, tree) = (self.runtime.root(), declare(&self.plants, 1, &self.cast, &self.twins));
         let starting = kit::spawn(async move { root.start_supervisor(tree).await.map(drop) });
         self.model.add_the_tree();
         self.settle().await?;
@@ -147,7 +152,7 @@ impl Play {
 
     fn end_leaf(&mut self, node: usize) -> Exit {
         let name = &self.plants[node].name;
-        let (how, exit) = if matches!(self.plants[node].kind, Kind::Kernel) {
+        let (how, exit) = if matches!(self.plants[node].kind, Kind::Kernel | Kind::Twin) {
             let kernel = self.runtime.kernel::<Do, u64>(name).expect("a kernel that is up has its name");
             // Without its reply the request would be cancelled.
             self.replies.push(kernel.try_call(Do::Panic, NONE).expect("it serves"));
@@ -171,7 +176,10 @@ impl Play {
         let above = self.model.parent(node);
         // A start that fails takes its time, and would meet the second end on its way.
         let fails = |other: &usize| self.model.failing.get(other).is_some_and(|left| *left > 0);
-        let up = |other: &usize| self.is_leaf(*other) && self.model.is(*other) == Is::Up && !fails(other);
+        let is_twin = |other: &usize| matches!(self.plants[*other].kind, Kind::Twin);
+        let up = |other: &usize| {
+            self.is_leaf(*other) && !is_twin(other) && self.model.is(*other) == Is::Up && !fails(other)
+        };
         let siblings: Vec<_> =
             self.model.present().into_iter().filter(|other| self.model.parent(*other) == above).collect();
         let mut up: Vec<_> = siblings.into_iter().filter(up).collect();
@@ -193,7 +201,7 @@ impl Play {
         let name = self.plants[node].name.clone();
         self.note(&format!("kill {name}"));
         let killed = match self.plants[node].kind {
-            Kind::Kernel => soon(self.runtime.kill(&name)).await,
+            Kind::Kernel | Kind::Twin => soon(self.runtime.kill(&name)).await,
             Kind::Task | Kind::Announcer | Kind::Supervisor(_) => {
                 soon(self.above(node).kill_child(&name)).await.unwrap()
             }
@@ -281,8 +289,9 @@ impl Play {
         let alike = async {
             loop {
                 if self.cast.lines().len() >= lines {
-                    seen = self.look().await;
-                    if seen == expected {
+                    let warm;
+                    (seen, warm) = self.look().await;
+                    if seen == expected && self.standbys_are(warm) {
                         return;
                     }
                 }
@@ -294,14 +303,19 @@ impl Play {
             let wrong: Vec<_> = seen.iter().filter(|line| !expected.contains(line)).collect();
             let (log, written) = (&self.model.log, self.cast.lines());
             return Err(format!(
-                "never settled: not {missing:?} but {wrong:?}\nlog {log:?}\nwritten {written:?}"
+                "never settled: not {missing:?} but {wrong:?}, {:?} instances of twins\nlog {log:?}\nwritten {written:?}",
+                self.twins
             ));
         }
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
-        if self.look().await != expected {
+        let (seen, warm) = self.look().await;
+        if seen != expected {
             return Err(format!("settled only for a moment: {expected:?}"));
+        }
+        if !self.standbys_are(warm) {
+            return Err(format!("{:?} instances of {} twins", self.twins, self.model.twins()));
         }
         for reply in self.replies.drain(..) {
             soon(reply).await.expect_err("it was told to panic");
@@ -327,12 +341,18 @@ impl Play {
         if rest.is_empty() { Ok(()) } else { Err(format!("written, too: {rest:?}")) }
     }
 
-    async fn look(&self) -> Vec<(usize, String, ChildPhase, u64)> {
+    /// Every twin that is up has its standby, so many are `warm`, and nobody else is alive.
+    fn standbys_are(&self, warm: usize) -> bool {
+        let twins = self.model.twins();
+        warm == twins && self.twins.load(Ordering::Acquire) == 2 * twins
+    }
+
+    /// What can be seen, and how many standbys are warm.
+    async fn look(&self) -> (Vec<(usize, String, ChildPhase, u64)>, usize) {
         let mut seen = Vec::new();
-        if let Some(tree) = soon(self.runtime.tree()).await {
-            look_below(&tree, 0, &mut seen);
-        }
-        seen
+        let Some(tree) = soon(self.runtime.tree()).await else { return (seen, 0) };
+        look_below(&tree, 0, &mut seen);
+        (seen, tree.into_kernels().iter().map(|kernel| kernel.standbys).sum())
     }
 }
 

@@ -93,7 +93,7 @@ impl Recovery {
         }
     }
 
-    /// A life whose epoch is void already is to be ended and its failure decided about.
+    /// A life is to be ended and its failure decided about. If it served, its epoch is void already.
     pub(super) async fn lost(&mut self, slot: u32, number: u64, cause: Cause, myself: &Myself) {
         let Some((key, _)) = self.kernel_of(slot) else { return };
         self.catch_up(key, number);
@@ -102,7 +102,7 @@ impl Recovery {
             // It noticed the fence, and its end came first: the failure has been decided about.
             return;
         }
-        // It may have been called to serve between its loss and this.
+        // It stood by when it was lost, and has been called to serve since.
         self.bury(key, number, &cause);
         self.let_go(key, number);
         self.life_ended(key, number, cause, myself).await;
@@ -214,6 +214,7 @@ impl Recovery {
         if let Some(slot) = self.kernel(key).map(|kernel| kernel.plan.slot) {
             self.see_who_took_over(slot);
         }
+        let ending = self.machine.is_ending();
         let allows = paid || self.machine.allows_restart(key, now);
         let state = self.machine.child(key).map(|view| (view.state, view.spec.rules.restart));
         let Some((state, restart)) = state else { return };
@@ -223,7 +224,11 @@ impl Recovery {
             // Somebody else serves by now.
             return;
         }
-        if !kernel.served || restart == Restart::Temporary {
+        if ending {
+            // It is told to end in its turn, with its standbys: nobody comes back.
+            return;
+        }
+        if !kernel.served || kernel.asked || restart == Restart::Temporary {
             // One that never served is not kept: whoever started it is told. A temporary one is not started again.
             return self.ends_for_good(key);
         }

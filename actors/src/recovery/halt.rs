@@ -1,5 +1,7 @@
 //! How a kernel is ended because its supervisor says so: after its current request, or at once.
 
+use std::sync::Arc;
+
 use rustkernel_core::supervision::{ChildKey, ChildState, Exit};
 
 use super::Recovery;
@@ -92,6 +94,7 @@ impl Recovery {
     /// Nothing of the kernel is alive any more, as the machine wanted.
     pub(super) fn kernel_gone(&mut self, key: ChildKey) {
         let now = self.now();
+        let drained = self.kernel(key).is_some_and(|kernel| kernel.draining);
         self.reset_kernel(key);
         if !self.machine.is_running()
             && let Some(id) = self.kernel(key).map(|kernel| kernel.plan.kernel.id().clone())
@@ -103,6 +106,11 @@ impl Recovery {
         if let Some(life) = self.machine.child(key).map(|view| view.life) {
             self.machine.on_exit(key, life, exit, None, now);
         }
+        if drained && let Some(child) = self.children.get(&key) {
+            // It was to be stopped when it had nothing left: its group may not bring it back.
+            let name = Arc::clone(child.declared.name());
+            self.stop_now(&name);
+        }
     }
 
     /// A kernel that is down waits to be started again as if for the first time.
@@ -110,6 +118,9 @@ impl Recovery {
         let now = self.now();
         if let Some(kernel) = self.kernel(key).filter(|kernel| kernel.lives.is_empty()) {
             kernel.draining = false;
+            kernel.timers.clear(Due::Rebuild);
+            kernel.timers.clear(Due::Standby);
+            kernel.timers.clear(Due::Drain);
             if kernel.phase != Phase::Isolated {
                 kernel.set_phase(Phase::Starting, now);
             }

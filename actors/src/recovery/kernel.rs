@@ -32,7 +32,10 @@ impl Recovery {
         let answers = kernel.present().map(|present| present.incarnation.variant);
         match answers {
             // Somebody has taken over while the kernel waited for its restart.
-            Some(Variant::Main | Variant::Backup) => self.machine.on_started(key, life, now),
+            Some(Variant::Main | Variant::Backup) => {
+                self.machine.on_started(key, life, now);
+                self.tell_started(key);
+            }
             Some(Variant::Degraded) if kernel.is_rebuilt() => {}
             Some(Variant::Degraded) => {
                 let incarnation = kernel.plan.kernel.prepare(variant, false);

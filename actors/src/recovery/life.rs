@@ -44,6 +44,8 @@ pub(super) struct KernelChild {
     /// What the next lives are made from: the kernel, or its backup.
     pub(super) variant: Variant,
     pub(super) served: bool,
+    /// Somebody has told its supervisor to start it, and it neither serves nor is down since.
+    pub(super) asked: bool,
     /// All its standbys have been warm once, or one of them could not be made: nobody waits for them any more.
     pub(super) complete: bool,
     /// A drain was asked for; a stop follows when the slot is empty.
@@ -118,6 +120,7 @@ impl KernelChild {
             life: 0,
             variant,
             served: false,
+            asked: false,
             complete: false,
             draining: false,
             exit: None,
@@ -128,6 +131,7 @@ impl KernelChild {
 
     pub(super) fn set_phase(&mut self, phase: Phase, now: Timestamp) {
         self.served |= phase == Phase::Serving;
+        self.asked &= phase != Phase::Serving;
         self.phase = phase;
         self.since = now;
     }

@@ -22,6 +22,10 @@ impl Recovery {
                     if let Some(child) = self.children.get_mut(&key) {
                         child.started.push(started);
                     }
+                    if let Some(kernel) = self.kernel(key) {
+                        // As at its first start: if it fails, its policy is not asked, and whoever asked is told.
+                        kernel.asked = true;
+                    }
                 }
                 Err(refusal) => drop(started.send(Err(refusal.into()))),
             },
@@ -145,18 +149,16 @@ impl Recovery {
     /// Stops a child that leaves: it is forgotten as soon as it is down.
     pub(super) fn stop_now(&mut self, name: &str) {
         let now = self.now();
-        if let Some(kernel) = self.machine.key(name).and_then(|key| self.kernel(key)) {
+        let Some(key) = self.machine.key(name) else { return };
+        if let Some(kernel) = self.kernel(key) {
             kernel.recovery.on_stop();
         }
-        let down = |state| matches!(state, ChildState::Down);
-        let is_down = self
-            .machine
-            .key(name)
-            .and_then(|key| self.machine.child(key))
-            .is_some_and(|view| down(view.state));
-        // It is a child until it is forgotten.
-        let _key =
-            if is_down { self.machine.delete_child(name) } else { self.machine.terminate_child(name, now) };
+        if self.machine.child(key).is_some_and(|view| view.state == ChildState::Down) {
+            self.machine.forget_child(key);
+        } else {
+            // It is a child until it is forgotten.
+            let _key = self.machine.terminate_child(name, now);
+        }
     }
 
     fn facts(&self) -> SupervisorFacts {

@@ -192,12 +192,12 @@ impl Recovery {
         if let Some(kernel) = self.kernel(key) {
             // Whoever starts it again means it: also one that was held for an operator.
             kernel.recovery.on_resume();
+            kernel.asked = false;
         }
         self.tell_started(key);
         let Some(child) = self.children.get_mut(&key) else { return };
         if child.leaves {
-            // It is down, so nothing stands against it.
-            let _forgotten = self.machine.delete_child(&name);
+            self.machine.forget_child(key);
             return;
         }
         child.tell_stopped();

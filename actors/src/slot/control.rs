@@ -177,7 +177,9 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
             | Cause::GaveUp(_) => KernelErrorKind::Crashed,
         };
         if let Some(suspect) = suspect {
-            self.resolve(suspect, kind, cause, true);
+            // Its domain was lost before it had this in hand.
+            let convicts = !cause.is_paid();
+            self.resolve(suspect, kind, cause, convicts);
         }
         true
     }

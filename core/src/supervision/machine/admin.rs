@@ -111,6 +111,14 @@ impl SupervisorMachine {
         Ok(key)
     }
 
+    /// Forgets a child that has left for good, if it is down: also one that left while the supervisor was starting.
+    pub fn forget_child(&mut self, child: ChildKey) {
+        let down = self.children.get(&child).is_some_and(|entry| entry.stage == Stage::Down);
+        if down && !self.is_ending() {
+            self.forget(child);
+        }
+    }
+
     /// Stops all children, the youngest first, each awaited, and ends.
     pub fn shut_down(&mut self, now: Timestamp) {
         self.end(End::Stopped, now);
