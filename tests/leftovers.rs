@@ -179,6 +179,20 @@ async fn an_isolated_kernel_that_is_terminated_and_started_again_is_supervised_a
     assert_balanced(&kernel);
 }
 
+/// Its open breaker refused, with a time after which to come back.
+#[tokio::test]
+async fn an_isolated_kernel_is_down_whatever_its_breaker_says() {
+    let (runtime, _hand) = runtime().await;
+    let mut events = runtime.events();
+    let one = CircuitBreakerConfig { failure_threshold: 1, ..CircuitBreakerConfig::default() };
+    let spec = tally(&Script::new()).recovery(policy(RecoveryStrategy::NotifyOperator)).breaker(one);
+    let kernel = soon(runtime.spawn(spec)).await.unwrap();
+    soon(kernel.call(Do::Panic, NONE)).await.unwrap_err();
+    fact(&mut events, |fact| matches!(fact, Fact::Isolated { .. })).await;
+    assert_eq!(status(&runtime, "a/b").await.breaker, "open");
+    assert_eq!(kind(soon(kernel.call(COUNT, NONE)).await), DOWN_ISOLATED);
+}
+
 #[tokio::test]
 async fn a_kernel_that_failed_over_stays_there_when_its_supervisor_is_restarted() {
     let (runtime, hand) = runtime().await;

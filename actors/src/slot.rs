@@ -140,7 +140,14 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         let permit = match self.gate.admit() {
             Ok(permit) => permit,
             Err(refused) => {
-                let kind = KernelErrorKind::Rejected(self.gate.explain(refused));
+                // Who serves nobody says so, whatever its breaker would say.
+                let life = self.lock().ledger.life;
+                let kind = match life {
+                    Life::Down(reason) => KernelErrorKind::Down(reason),
+                    Life::Starting | Life::Serving | Life::Waiting(_) | Life::Draining => {
+                        KernelErrorKind::Rejected(self.gate.explain(refused))
+                    }
+                };
                 return Err(self.refuse(input, way, kind));
             }
         };
