@@ -15,6 +15,7 @@
 //! | 130 | interrupted |
 
 mod args;
+mod doctor;
 mod exit;
 mod health;
 mod names;
@@ -49,6 +50,10 @@ pub fn main() -> ExitCode {
         Command::Run(args) => {
             log_to_stderr(if args.inject.is_some() { QUIET_ABOUT_FAULTS } else { "warn" });
             run::run(args)
+        }
+        Command::Doctor(args) => {
+            log_to_stderr("error");
+            doctor::doctor(&args)
         }
         Command::Health(args) => {
             log_to_stderr("warn");

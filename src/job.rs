@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustkernel_actors::pipeline::PipelineReport;
 use rustkernel_actors::{Cause, Pipeline, Runtime, SpawnError};
 use rustkernel_core::clock::{Clock, Timestamp};
+use rustkernel_core::device::DeviceKind;
 use rustkernel_core::envelope::Deadline;
 use rustkernel_core::error::{KernelError, KernelErrorKind};
 use rustkernel_core::traits::Payload;
@@ -84,6 +85,12 @@ impl Plan {
             if stage.placement == Placement::Inline && entry.blocks() {
                 let fault = ConfigFault::Blocking { kernel: stage.kernel.clone() };
                 return Err(document.at(&at("placement"), fault));
+            }
+            for (field, device) in [("device", Some(stage.device)), ("backup", stage.backup)] {
+                if device.is_some_and(|device| device.kind() == DeviceKind::Cuda) {
+                    let rule = "takes processors: the built-in kernels have no CUDA versions yet";
+                    return Err(document.at(&at(field), ConfigFault::Rule { rule }));
+                }
             }
             if stage.checkpointed && !entry.keeps() {
                 let fault = ConfigFault::Stateless { kernel: stage.kernel.clone() };

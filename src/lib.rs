@@ -5,6 +5,7 @@
 //! - [`store`]: checkpoints in files.
 //! - `http`: health endpoints as an axum router (feature `http`).
 //! - `config`, `catalog`, `job`, `cli`: pipelines from a file, and the `rustkernel` command (feature `cli`).
+//! - `cuda`: what the CUDA driver says of itself and its devices (feature `cuda`).
 //! - `worker`: kernels in processes of their own, which may die (feature `worker`).
 //! - `webhook`: what an operator has to hear of, posted to an address (feature `webhook`).
 //! - [`actors`] and [`core`]: the runtime, and the policies it acts by.
@@ -15,6 +16,8 @@ pub mod catalog;
 pub mod cli;
 #[cfg(feature = "cli")]
 pub mod config;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 #[cfg(feature = "cli")]
 mod cursor;
 #[cfg(feature = "http")]

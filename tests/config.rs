@@ -398,3 +398,14 @@ fn a_fault_domain_reads_and_is_refused_by_line_and_field() {
 fn plan_error(text: &str) -> String {
     plan(text).unwrap_err().to_string()
 }
+
+/// It was taken, and run on a processor.
+#[test]
+fn a_device_that_no_built_in_kernel_runs_on_is_refused_by_line_and_field() {
+    for field in ["device", "backup"] {
+        let placed = format!("kernel = \"graph/top_k\"\n{field} = \"cuda:0\"");
+        let error = refused("kernel = \"graph/top_k\"", &placed);
+        let expected = format!("`stage[2].{field}`: takes processors");
+        assert!(error.starts_with("job.toml:14:") && error.contains(&expected), "{error}");
+    }
+}

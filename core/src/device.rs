@@ -34,6 +34,12 @@ impl DeviceId {
     /// The processor.
     pub const CPU: Self = Self { kind: DeviceKind::Cpu, number: 0 };
 
+    /// A CUDA device by its ordinal.
+    #[must_use]
+    pub const fn cuda(ordinal: u16) -> Self {
+        Self { kind: DeviceKind::Cuda, number: ordinal }
+    }
+
     /// What sort of device it is.
     #[must_use]
     pub const fn kind(self) -> DeviceKind {

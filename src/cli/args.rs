@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use rustkernel_core::DeviceId;
+
 use crate::config::Placement;
 use crate::inject::FaultMix;
 
@@ -22,6 +24,9 @@ pub(super) enum Command {
     /// Run a pipeline of supervised kernels; without arguments, PageRank of Debian's package dependencies.
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
+    /// Look what this machine has of what kernels need, and what to do about the rest.
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArgs),
     /// Ask a node that was started with `run --serve` how it is.
     #[command(after_help = HEALTH_EXAMPLES)]
     Health(HealthArgs),
@@ -58,6 +63,16 @@ pub(super) struct RunArgs {
     /// Serve the health endpoints, and stay after the job until SIGTERM. Port 0 takes a free one; stderr tells which.
     #[arg(long, value_name = "ADDR", num_args = 0..=1, default_missing_value = ADDRESS, value_parser = address)]
     pub(super) serve: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    /// A device that has to be there, as cuda:0; without it a machine that has no GPU is as good as another.
+    #[arg(long)]
+    pub(super) device: Option<DeviceId>,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub(super) format: Format,
 }
 
 #[derive(Debug, Args)]
@@ -108,6 +123,11 @@ Examples:
   rustkernel run --placement process --inject kill=0.1 --seed 7
   rustkernel run --state job-state
   rustkernel run pipeline.toml --serve 127.0.0.1:9470";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  rustkernel doctor
+  rustkernel doctor --device cuda:0 --format json";
 
 const HEALTH_EXAMPLES: &str = "\
 Examples:

@@ -7,8 +7,10 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as TaskContext, Poll};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use rustkernel_actors::{KernelSpec, Lifeline};
+use rustkernel_core::clock::Clock;
 use rustkernel_core::codec;
 use rustkernel_core::error::KernelError;
 use rustkernel_core::resilience::InvalidConfig;
@@ -17,7 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{RwLock, oneshot};
 
-use super::config::{DomainConfig, DomainStatus};
+use super::config::{DomainConfig, DomainState, DomainStatus};
 use super::host::is_worker;
 use super::keeper::Keeper;
 use super::mailbox::{Attach, Attached, Mail, Mailbox};
@@ -132,6 +134,19 @@ impl Domain {
         if let Some(keeper) = keeper {
             // A keeper that panicked has said so.
             let _ = keeper.join();
+        }
+    }
+
+    /// Waits until the worker is up or has failed, `limit` at most. Blocks its thread.
+    pub(crate) fn wait_until_decided(&self, limit: Duration) -> DomainStatus {
+        let clock = Clock::system();
+        let until = clock.now() + limit;
+        loop {
+            let status = self.status();
+            if status.state != DomainState::Starting || clock.now() >= until {
+                return status;
+            }
+            thread::park_timeout(Duration::from_millis(1));
         }
     }
 

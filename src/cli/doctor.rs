@@ -1,0 +1,145 @@
+//! `rustkernel doctor`: what this machine has of what kernels need, and what to do about the rest.
+
+use std::time::Duration;
+
+use rustkernel_core::clock::Clock;
+use rustkernel_core::device::DeviceKind;
+use serde::Serialize;
+
+use super::args::{DoctorArgs, Format};
+use super::{Exit, print, say};
+use crate::cuda::{self, CudaError};
+use crate::worker::{Domain, DomainConfig, DomainState};
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Finding {
+    about: &'static str,
+    state: State,
+    found: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    Good,
+    /// It is not there, and need not be.
+    Absent,
+    Bad,
+}
+
+#[derive(Debug, Serialize)]
+struct Findings {
+    schema: u32,
+    findings: Vec<Finding>,
+}
+
+pub(super) fn doctor(args: &DoctorArgs) -> Exit {
+    let findings = vec![cores(), worker(), cuda_driver(args)];
+    let good = findings.iter().all(|finding| finding.state != State::Bad);
+    let exit = if good { Exit::Done } else { Exit::Failure };
+    let text = match args.format {
+        Format::Human => human(&findings),
+        Format::Json => match serde_json::to_string(&Findings { schema: 1, findings }) {
+            Ok(text) => text + "\n",
+            Err(error) => {
+                say(format_args!("error: {error}"));
+                return Exit::Failure;
+            }
+        },
+    };
+    print(&text).exit(exit)
+}
+
+fn human(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for Finding { about, state, found, advice } in findings {
+        let mark = match state {
+            State::Good => "ok",
+            State::Absent => "--",
+            State::Bad => "!!",
+        };
+        text += &format!("{mark}  {about:<16} {found}\n");
+        if let Some(advice) = advice {
+            text += &format!("    {:<16} {advice}\n", "");
+        }
+    }
+    text
+}
+
+fn cores() -> Finding {
+    let cores = std::thread::available_parallelism();
+    let found = cores.map_or_else(|error| error.to_string(), |cores| format!("{cores} processors"));
+    Finding { about: "processors", state: State::Good, found, advice: None }
+}
+
+/// Starts one, as a job would.
+fn worker() -> Finding {
+    let clock = Clock::system();
+    let began = clock.now();
+    let bad = |found: String| Finding {
+        about: "worker processes",
+        state: State::Bad,
+        found,
+        advice: Some("kernels with placement \"process\" cannot run here; threads can".to_owned()),
+    };
+    let domain = match Domain::start(
+        "doctor",
+        DomainConfig { spare: false, max_deaths: 0, ..DomainConfig::default() },
+    ) {
+        Ok(domain) => domain,
+        Err(error) => return bad(error.to_string()),
+    };
+    let up = domain.wait_until_decided(Duration::from_secs(15));
+    let took = clock.now() - began;
+    domain.close();
+    match up.state {
+        DomainState::Ready => {
+            let found = format!("one was up after {:.1} ms", took.as_secs_f64() * 1e3);
+            Finding { about: "worker processes", state: State::Good, found, advice: None }
+        }
+        DomainState::Starting | DomainState::Down | DomainState::Closed => {
+            bad(up.last_death.unwrap_or_else(|| "none was up in time".to_owned()))
+        }
+    }
+}
+
+fn cuda_driver(args: &DoctorArgs) -> Finding {
+    let wanted = args.device.filter(|device| device.kind() == DeviceKind::Cuda);
+    let missing = if wanted.is_some() { State::Bad } else { State::Absent };
+    let report = match cuda::report() {
+        Ok(report) => report,
+        Err(error) => {
+            let state = match &error {
+                CudaError::NoDriver { .. } | CudaError::NoDevice => missing,
+                // A driver that is there and does not work is of no use to anybody.
+                CudaError::NoFunction { .. } | CudaError::Call { .. } => State::Bad,
+            };
+            let advice = Some(error.advice().to_owned());
+            return Finding { about: "CUDA", state, found: error.to_string(), advice };
+        }
+    };
+    let devices: Vec<String> = report
+        .devices
+        .iter()
+        .map(|device| {
+            let gib = device.memory_bytes >> 30;
+            format!("{} {} ({gib} GiB, compute capability {})", device.id, device.name, device.capability)
+        })
+        .collect();
+    let found = format!("driver of CUDA {}; {}", report.version, devices.join("; "));
+    match wanted.filter(|wanted| report.devices.iter().all(|device| device.id != *wanted)) {
+        Some(wanted) => {
+            let advice = Some(format!("there is no {wanted} among them"));
+            Finding { about: "CUDA", state: State::Bad, found, advice }
+        }
+        None => {
+            let advice =
+                "the built-in kernels have no CUDA versions yet; your own factories may use the device";
+            Finding { about: "CUDA", state: State::Good, found, advice: Some(advice.to_owned()) }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! `rustkernel doctor`, and through it what the driver's library may do to a process that opens it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn doctor(driver: Option<(&Path, &str)>, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rustkernel"));
+    command.arg("doctor").args(args).env_remove("LD_LIBRARY_PATH");
+    if let Some((folder, script)) = driver {
+        command.env("LD_LIBRARY_PATH", folder).env("STANDIN_DRIVER", script);
+    }
+    command.output().unwrap()
+}
+
+/// The stand-in under the driver's name, in a folder that nobody else looks into.
+fn standin() -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("standin");
+    fs::create_dir_all(&folder).unwrap();
+    let built =
+        std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples/libstandin_driver.so");
+    if !built.exists() {
+        // `cargo test` builds it with the examples; this test alone does not.
+        let status =
+            Command::new(env!("CARGO")).args(["build", "--quiet", "--example", "standin_driver"]).status();
+        assert!(status.unwrap().success());
+    }
+    // In one step: other tests may be opening it.
+    let own = folder.join(format!("copy-{:?}", std::thread::current().id()));
+    fs::copy(&built, &own).unwrap();
+    fs::rename(own, folder.join("libcuda.so.1")).unwrap();
+    folder
+}
+
+fn cuda(output: &Output) -> (String, String) {
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let findings = document["findings"].as_array().unwrap();
+    let finding = findings.iter().find(|finding| finding["about"] == "CUDA").unwrap();
+    (finding["state"].as_str().unwrap().to_owned(), finding["found"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn a_machine_without_a_gpu_is_told_so_and_is_well() {
+    if Path::new("/dev/nvidiactl").exists() {
+        return;
+    }
+    let output = doctor(None, &["--format", "json"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let (state, found) = cuda(&output);
+    assert_eq!(state, "absent");
+    assert!(found.starts_with("no CUDA driver: libcuda.so.1"), "{found}");
+
+    let output = doctor(None, &["--device", "cuda:0"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("!!  CUDA") && text.contains("install NVIDIA's driver"), "{text}");
+    assert!(text.contains("ok  worker processes"), "{text}");
+}
+
+#[test]
+fn what_the_driver_says_is_told_whatever_it_is() {
+    let folder = standin();
+    let cases = [
+        (
+            "count=2",
+            &["--device", "cuda:1"][..],
+            0,
+            "good",
+            "driver of CUDA 13.0; cuda:0 Stand-in 0 (80 GiB, compute capability 9.0); cuda:1",
+        ),
+        ("count=2", &["--device", "cuda:2"], 1, "bad", "driver of CUDA 13.0"),
+        ("count=0", &[], 0, "absent", "no CUDA device: the driver finds none"),
+        ("count=0", &["--device", "cuda:0"], 1, "bad", "no CUDA device"),
+        ("cuInit=100", &[], 0, "absent", "no CUDA device"),
+        ("cuInit=803", &[], 1, "bad", "cuInit failed with CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"),
+        ("cuInit=999", &[], 1, "bad", "cuInit failed with CUDA_ERROR_UNKNOWN"),
+        // A code that is in no table ended a process that took it for an enum.
+        ("cuDeviceGetName=726", &[], 1, "bad", "cuDeviceGetName failed with"),
+        ("cuDeviceTotalMem_v2=-5", &[], 1, "bad", "cuDeviceTotalMem_v2 failed with"),
+    ];
+    for (script, args, exit, state, found) in cases {
+        let output = doctor(Some((&folder, script)), &[args, &["--format", "json"]].concat());
+        let told = cuda(&output);
+        assert_eq!(output.status.code(), Some(exit), "{script}: {told:?}");
+        assert_eq!(told.0, state, "{script}: {told:?}");
+        assert!(told.1.contains(found), "{script}: {told:?}");
+    }
+}
+
+#[test]
+fn a_library_that_is_no_driver_is_an_answer_too() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("no-driver");
+    fs::create_dir_all(&folder).unwrap();
+    for (content, expected) in [(&b"not a library at all"[..], "no CUDA driver"), (b"", "no CUDA driver")] {
+        fs::write(folder.join("libcuda.so.1"), content).unwrap();
+        let output = doctor(Some((&folder, "")), &["--format", "json"]);
+        let (state, found) = cuda(&output);
+        assert_eq!(state, "absent");
+        assert!(found.contains(expected), "{found}");
+    }
+}
