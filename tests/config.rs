@@ -406,6 +406,6 @@ fn a_device_that_no_built_in_kernel_runs_on_is_refused_by_line_and_field() {
         let placed = format!("kernel = \"graph/top_k\"\n{field} = \"cuda:0\"");
         let error = refused("kernel = \"graph/top_k\"", &placed);
         let expected = format!("`stage[2].{field}`: takes processors");
-        assert!(error.starts_with("job.toml:14:") && error.contains(&expected), "{error}");
+        assert!(error.starts_with("job.toml:15:") && error.contains(&expected), "{error}");
     }
 }

@@ -138,7 +138,8 @@ impl Domain {
     }
 
     /// Waits until the worker is up or has failed, `limit` at most. Blocks its thread.
-    pub(crate) fn wait_until_decided(&self, limit: Duration) -> DomainStatus {
+    #[must_use]
+    pub fn wait_until_decided(&self, limit: Duration) -> DomainStatus {
         let clock = Clock::system();
         let until = clock.now() + limit;
         loop {
