@@ -49,3 +49,8 @@ pub mod prelude {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The guide's example, compiled.
+#[cfg(all(doctest, feature = "worker"))]
+#[doc = include_str!("../docs/guide/worker-processes.md")]
+struct WorkerGuide;

@@ -409,3 +409,12 @@ fn a_device_that_no_built_in_kernel_runs_on_is_refused_by_line_and_field() {
         assert!(error.starts_with("job.toml:15:") && error.contains(&expected), "{error}");
     }
 }
+
+#[test]
+fn the_job_file_of_the_guide_to_worker_processes_is_valid() {
+    let guide = include_str!("../docs/guide/worker-processes.md");
+    let text = guide.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let plan = plan(text).unwrap();
+    assert_eq!(plan.config().stages[1].domain(), "ranks");
+    assert_eq!(plan.config().domains["ranks"].max_deaths, 20);
+}

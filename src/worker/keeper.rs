@@ -93,10 +93,11 @@ impl Keeper {
     pub(super) fn keep(mut self) {
         loop {
             let now = self.clock.now();
+            self.forget_old(now);
             self.start_workers(now);
             self.attach_waiting(now);
-            self.publish(now);
-            self.wait();
+            self.publish();
+            self.wait(now);
             for mail in self.mailbox.take() {
                 if matches!(mail, Mail::Close) {
                     return self.close();
@@ -110,8 +111,7 @@ impl Keeper {
     }
 
     /// Sleeps until something happens, or is due.
-    fn wait(&self) {
-        let now = self.clock.now();
+    fn wait(&self, now: Timestamp) {
         let due = self.next_due(now).map(|due| due.saturating_since(now));
         // A little late rather than a little early: early would be in vain.
         let timeout = due.and_then(|due| Timespec::try_from(due + Duration::from_micros(50)).ok());
@@ -128,7 +128,7 @@ impl Keeper {
 
     fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
         let workers = self.workers.iter().filter_map(|worker| worker.next_due(&self.config));
-        let allows = self.allows_start(now);
+        let allows = self.allows_start();
         let oldest = self.recent.front().map(|oldest| *oldest + self.config.period);
         let allowed = oldest.filter(|_| !allows && self.wants_start(now));
         let lacks_any = self.workers.is_empty() || self.lacks_spare();
@@ -138,9 +138,16 @@ impl Keeper {
     }
 
     /// Whether so few have died that another one may be started.
-    fn allows_start(&self, now: Timestamp) -> bool {
-        let counts = |at: &&Timestamp| now.saturating_since(**at) < self.config.period;
-        self.recent.iter().filter(counts).count() <= self.config.max_deaths as usize
+    fn allows_start(&self) -> bool {
+        self.recent.len() <= self.config.max_deaths as usize
+    }
+
+    /// Deaths of an age of `period` no longer count.
+    fn forget_old(&mut self, now: Timestamp) {
+        let period = self.config.period;
+        while self.recent.front().is_some_and(|at| now.saturating_since(*at) >= period) {
+            self.recent.pop_front();
+        }
     }
 
     fn wants_start(&self, now: Timestamp) -> bool {
@@ -154,7 +161,7 @@ impl Keeper {
     }
 
     fn start_workers(&mut self, now: Timestamp) {
-        if self.wants_start(now) && self.allows_start(now) {
+        if self.wants_start(now) && self.allows_start() {
             match Process::start(&self.config.worker) {
                 Ok(process) => {
                     self.generations += 1;
@@ -175,7 +182,7 @@ impl Keeper {
                 }
             }
         }
-        if !self.allows_start(now) {
+        if !self.allows_start() {
             self.refuse_waiting();
         }
     }
@@ -294,10 +301,7 @@ impl Keeper {
         tracing::warn!(domain = %self.name, "{reason}");
         self.deaths += 1;
         self.last_death = Some(reason.to_owned());
-        let period = self.config.period;
-        while self.recent.front().is_some_and(|at| now.saturating_since(*at) >= period) {
-            self.recent.pop_front();
-        }
+        self.forget_old(now);
         self.recent.push_back(now);
     }
 
@@ -345,11 +349,11 @@ impl Keeper {
         }
     }
 
-    fn publish(&self, now: Timestamp) {
+    fn publish(&self) {
         let present = self.workers.first();
         let state = match present {
             Some(worker) if worker.is_up && !worker.tenants.is_empty() => DomainState::Ready,
-            _ if !self.allows_start(now) => DomainState::Down,
+            _ if !self.allows_start() => DomainState::Down,
             Some(worker) if worker.is_up => DomainState::Ready,
             Some(_) | None => DomainState::Starting,
         };
