@@ -214,6 +214,21 @@ async fn a_kernel_that_is_stopped_is_gone_from_its_worker() {
 }
 
 #[tokio::test]
+async fn a_worker_that_starts_slowly_is_waited_for() {
+    use rustkernel::worker::WorkerCommand;
+    let this = std::env::current_exe().unwrap();
+    let slowly =
+        format!("sleep 0.3; exec {} --exact worker_main --nocapture --test-threads=1", this.display());
+    let worker = WorkerCommand::program("/bin/sh").arguments(["-c", &slowly]);
+    let domain = Domain::start("test", DomainConfig { worker, spare: false, ..config() }).unwrap();
+    assert_eq!(domain.status().state, DomainState::Starting);
+    let (_runtime, kernel) = spawned(puppet(&domain, "a/b")).await;
+    pid(&kernel).await;
+    let status = domain.status();
+    assert_eq!((status.state, status.deaths), (DomainState::Ready, 0));
+}
+
+#[tokio::test]
 async fn programs_that_are_no_workers_are_told_by_name() {
     use rustkernel::worker::WorkerCommand;
     let runtime = Runtime::builder().build().await.unwrap();
