@@ -287,6 +287,27 @@ async fn without_a_warm_standby_a_request_that_cannot_wait_is_refused_at_once() 
     assert!(matches!(refused.error.kind(), KernelErrorKind::Restarting { .. }), "{:?}", refused.error);
 }
 
+/// It was taken for the degraded path, which nobody was there to call.
+#[tokio::test]
+async fn a_request_that_cannot_wait_for_its_supervisor_is_refused_at_once() {
+    let (runtime, _hand) = runtime().await;
+    let script = Script::new();
+    let spec =
+        tally(&script).degraded(script.maker("reduced")).recovery(policy(RecoveryStrategy::RestartKernel));
+    let (_group, kernel) = grouped(&runtime, spec).await;
+    assert!(runtime.root().kill_child("group").await.unwrap());
+    soon(async {
+        // Until what it left behind is gone requests are taken: it may come back at once.
+        while let Ok(reply) = kernel.try_call(COUNT, DELAY / 1000) {
+            drop(reply);
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let refused = kernel.try_call(COUNT, DELAY / 1000).unwrap_err();
+    assert!(matches!(refused.error.kind(), KernelErrorKind::Restarting { .. }), "{:?}", refused.error);
+}
+
 #[tokio::test]
 async fn a_spawn_does_not_wait_for_the_standby_of_a_kernel_that_is_isolated_meanwhile() {
     let (runtime, _hand) = runtime().await;

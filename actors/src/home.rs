@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ractor::ActorRef;
+use ractor::{ActorRef, ActorStatus};
 use tokio::sync::oneshot;
 
 use crate::recovery::RecoveryMsg;
@@ -22,6 +22,14 @@ impl Home {
     pub(crate) fn tell(&self, message: RecoveryMsg) -> bool {
         let actor = self.lock().clone();
         actor.is_some_and(|actor| actor.send_message(message).is_ok())
+    }
+
+    /// Whether somebody is there.
+    pub(crate) fn is_occupied(&self) -> bool {
+        let alive = |actor: &ActorRef<RecoveryMsg>| {
+            !matches!(actor.get_status(), ActorStatus::Stopping | ActorStatus::Stopped)
+        };
+        self.lock().as_ref().is_some_and(alive)
     }
 
     /// Asks something; `None` if nobody is there, or it ends before it answers.

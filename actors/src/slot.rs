@@ -157,7 +157,9 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         let request = Arc::new(Request { input, permit, budget: timing.budget, way });
         let mut state = self.lock();
         if matches!(state.ledger.life, Life::Waiting(_)) {
-            let has_relief = self.rules.has_degraded || !state.standbys.is_empty();
+            let somebody = self.rules.has_degraded || !state.standbys.is_empty();
+            // Without a supervisor nobody calls them.
+            let has_relief = somebody && self.home.is_occupied();
             state.ledger.set_relief(has_relief);
         }
         let verdict = if remaining.is_zero() {

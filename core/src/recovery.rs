@@ -21,8 +21,8 @@
 //! A kernel that was lost with its fault domain is brought back at once and at no cost: the domain has its own budget, and where that is
 //! used up, starts there fail.
 //!
-//! Where a restart cannot be back before a request that waits has to be answered, a warm standby or the degraded path answers, whatever
-//! the step. It does NOT restart siblings (the supervisor's part) and does not look at the class of the fault.
+//! Where a restart after its delay cannot be back before a request that waits has to be answered, a warm standby or the degraded path
+//! answers. It does NOT restart siblings (the supervisor's part) and does not look at the class of the fault.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -212,6 +212,8 @@ impl RecoveryMachine {
         if self.state == State::Active && degrade.is_some_and(|step| step >= self.step) {
             self.step = degrade.unwrap_or(self.step);
             self.next_step();
+            // It has just been tried: no quiet window leads back to it.
+            self.last_failure = Some(situation.now);
         }
         self.on_failure(situation)
     }

@@ -228,3 +228,11 @@ fn a_kernel_that_was_lost_with_its_domain_comes_back_at_once_and_at_no_cost() {
     let mut machine = ladder(0, &[Degrade]);
     assert_eq!(machine.on_failure(&paid), Recovery::Degrade { rebuild_at: Some(at(7)) });
 }
+
+/// Its failure counted as the first one after a quiet window, and led back to itself.
+#[test]
+fn a_degraded_path_that_fails_after_a_quiet_window_gives_way_too() {
+    let mut machine = ladder(1, &[Degrade, NotifyOperator]);
+    assert_eq!(machine.on_failure(&now(0)), Recovery::Degrade { rebuild_at: Some(at(5)) });
+    assert_eq!(machine.on_degraded_failure(&now(1_500)), Recovery::Isolate);
+}
