@@ -12,8 +12,8 @@ use std::sync::Arc;
 use kit::{DOWN_ISOLATED, Do, Latch, NONE, assert_balanced, kind, puppet, soon, status};
 use rustkernel::actors::{Fact, KernelSpec, KernelState, Runtime, Supervisor, SupervisorRef};
 use rustkernel::core::error::KernelErrorKind;
-use rustkernel::core::resilience::{CircuitBreakerConfig, RecoveryPolicy, RecoveryStrategy};
-use rustkernel::core::supervision::Restart;
+use rustkernel::core::resilience::{BackoffStrategy, CircuitBreakerConfig, RecoveryPolicy, RecoveryStrategy};
+use rustkernel::core::supervision::{Restart, SupervisorConfig};
 use tally::{
     COUNT, DELAY, Fault, Script, Tally, TallyRef, backup, fact, fact_in_time, policy, runtime, standbys,
     tally,
@@ -294,8 +294,13 @@ async fn a_request_that_cannot_wait_for_its_supervisor_is_refused_at_once() {
     let script = Script::new();
     let spec =
         tally(&script).degraded(script.maker("reduced")).recovery(policy(RecoveryStrategy::RestartKernel));
-    let (_group, kernel) = grouped(&runtime, spec).await;
-    assert!(runtime.root().kill_child("group").await.unwrap());
+    let backoff = BackoffStrategy::Fixed { delay: DELAY };
+    let config = SupervisorConfig { backoff, ..SupervisorConfig::default() };
+    let group = Supervisor::new("group").kernel(spec);
+    let above = Supervisor::new("above").config(config).supervisor(group);
+    let above = soon(runtime.supervise(above)).await.unwrap();
+    let kernel: TallyRef = runtime.kernel("a/b").unwrap();
+    assert!(above.kill_child("group").await.unwrap());
     soon(async {
         // Until what it left behind is gone requests are taken: it may come back at once.
         while let Ok(reply) = kernel.try_call(COUNT, DELAY / 1000) {
