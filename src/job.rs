@@ -27,6 +27,7 @@ use crate::config::{ConfigError, ConfigFault, Document, JobConfig, Placement};
 use crate::cursor::Cursor;
 use crate::inject::Injector;
 use crate::kernels::graph::{EdgeListSource, Ranking};
+use crate::worker::Domain;
 
 pub use crate::cursor::{MOST_TWICE, Resumed, Spot};
 pub use state::{JobState, StateError};
@@ -50,6 +51,7 @@ pub struct Job {
     deadline: Deadline,
     clock: Clock,
     rounds: Arc<AtomicU32>,
+    domains: Arc<Domains>,
 }
 
 /// The part of a job from a place on.
@@ -213,11 +215,18 @@ impl Plan {
             deadline: config.job.deadline.map_or(Deadline::None, Deadline::Within),
             clock: runtime.clock().clone(),
             rounds,
+            domains,
         })
     }
 }
 
 impl Job {
+    /// The worker processes that its kernels live in.
+    #[must_use]
+    pub fn domains(&self) -> Vec<Domain> {
+        self.domains.started()
+    }
+
     /// Sends `input` through the job, until `deadline` if there is one and the job's own otherwise. The first run of a resumed job goes
     /// on with what an earlier process had come to.
     ///

@@ -136,6 +136,34 @@ fn health_as_json_lists_the_runtime_every_kernel_and_the_job() {
     assert_eq!(json(&output)["status"], "healthy");
 }
 
+/// The processes that this one has started, with blanks between them.
+fn children(pid: u32) -> String {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).unwrap()).collect()
+}
+
+#[test]
+fn health_tells_of_worker_processes_and_of_those_that_died() {
+    let mut node = Serving::start(&["--placement", "process"]);
+    node.result();
+    let component = || {
+        let health = json(&node.health(&["--format", "json", "--component", "domain/cpu:0"]));
+        (health["status"].as_str().unwrap().to_owned(), health["reason"].as_str().unwrap_or("").to_owned())
+    };
+    assert_eq!(component(), ("healthy".to_owned(), String::new()));
+    let order = format!("kill -KILL {}", children(node.child.id()));
+    assert!(Command::new("sh").args(["-c", &order]).status().unwrap().success());
+    let died = loop {
+        let (status, reason) = component();
+        if status == "healthy" && reason.starts_with("workers that died: ") {
+            break reason;
+        }
+    };
+    assert!(died.contains("signal 9 (SIGKILL)"), "{died}");
+    let (_, said) = node.signal("TERM");
+    assert!(!said.contains("panicked"), "{said}");
+}
+
 #[test]
 fn an_unknown_component_is_an_error_not_a_healthy_one() {
     let mut node = Serving::start(&[]);

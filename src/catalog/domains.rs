@@ -43,6 +43,12 @@ impl Domains {
         }
     }
 
+    /// Those that have been started.
+    pub(crate) fn started(&self) -> Vec<Domain> {
+        let started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        started.values().filter_map(|domain| domain.clone().ok()).collect()
+    }
+
     fn domain(&self, name: &str) -> Result<Domain, String> {
         let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
         let start = || {

@@ -140,6 +140,9 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
         Some(state) => plan.resume(&runtime, injector, state).await?,
         None => plan.spawn(&runtime, injector).await?,
     };
+    for domain in job.domains() {
+        node.watch(format!("domain/{}", domain.name()), move || domain.status().health());
+    }
     node.started();
     node.report(
         JOB,

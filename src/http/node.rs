@@ -15,7 +15,11 @@ pub struct Node {
     started: AtomicBool,
     draining: AtomicBool,
     reported: Mutex<Vec<Component>>,
+    /// Asked whenever somebody asks for the node's health.
+    watched: Mutex<Vec<(String, Ask)>>,
 }
+
+type Ask = Box<dyn Fn() -> HealthCheckResult + Send + Sync>;
 
 impl Node {
     /// A node that has not [started](Self::started) yet, and so is not ready.
@@ -26,6 +30,7 @@ impl Node {
             started: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             reported: Mutex::default(),
+            watched: Mutex::default(),
         })
     }
 
@@ -52,6 +57,17 @@ impl Node {
         }
     }
 
+    /// Watches a component that is no kernel: `ask` says how it is whenever somebody asks for the node's health, and has to do so at once.
+    /// It counts as what is [reported](Self::report) does.
+    pub fn watch(
+        &self,
+        name: impl Into<String>,
+        ask: impl Fn() -> HealthCheckResult + Send + Sync + 'static,
+    ) {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.push((name.into(), Box::new(ask)));
+    }
+
     /// How the node is now.
     #[must_use]
     pub fn document(&self) -> HealthDocument {
@@ -64,6 +80,12 @@ impl Node {
             status: kernel.status,
             reason: kernel.reason,
         }));
+        let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        components.extend(watched.iter().map(|(name, ask)| {
+            let HealthCheckResult { status, reason } = ask();
+            Component { name: name.clone(), status, reason }
+        }));
+        drop(watched);
         components.extend(self.reported.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
         HealthDocument {
             schema: HEALTH_SCHEMA,

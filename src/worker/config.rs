@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rustkernel_core::resilience::InvalidConfig;
+use rustkernel_core::resilience::{HealthCheckResult, InvalidConfig};
 use serde::Serialize;
 
 use super::process::WorkerCommand;
@@ -101,6 +101,28 @@ impl DomainConfig {
 }
 
 impl DomainStatus {
+    /// The same as a health check tells it: degraded while its worker is being started or a dead one holds on to something, unhealthy
+    /// when kernels cannot start in it.
+    #[must_use]
+    pub fn health(&self) -> HealthCheckResult {
+        let last = self.last_death.as_deref().unwrap_or("none");
+        let died = format!("workers that died: {}; the last one: {last}", self.deaths);
+        match self.state {
+            DomainState::Ready if self.undying > 0 => {
+                HealthCheckResult::degraded(format!("processes that do not end: {}; {died}", self.undying))
+            }
+            DomainState::Ready if self.deaths == 0 => HealthCheckResult::healthy(),
+            DomainState::Ready => HealthCheckResult { reason: Some(died), ..HealthCheckResult::healthy() },
+            DomainState::Starting => {
+                HealthCheckResult::degraded(format!("its worker is being started; {died}"))
+            }
+            DomainState::Down => {
+                HealthCheckResult::unhealthy(format!("it has lost too many workers; {died}"))
+            }
+            DomainState::Closed => HealthCheckResult::unhealthy("it is closed"),
+        }
+    }
+
     pub(super) fn new() -> Self {
         Self {
             state: DomainState::Starting,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use rustkernel::actors::{Cause, Runtime};
 use rustkernel::core::error::KernelErrorKind;
+use rustkernel::core::resilience::HealthStatus;
 use rustkernel::worker::{Domain, DomainConfig, DomainState};
 
 use crate::kit::{DOWN_ISOLATED, NONE, kind, ms, soon, status};
@@ -174,6 +175,9 @@ async fn a_domain_that_loses_too_many_workers_is_down_and_its_kernels_escalate()
     let Some(Cause::StartFailed(reason)) = status(&runtime, "a/b").await.last_failure else { panic!() };
     assert!(reason.contains("the domain test has lost more than 2 workers within 60s"), "{reason}");
     until(|| domain.status().state == DomainState::Down).await;
+    let health = domain.status().health();
+    assert_eq!(health.status, HealthStatus::Unhealthy);
+    assert!(health.reason.unwrap().contains("workers that died: 3; the last one: worker"));
 }
 
 #[tokio::test]
