@@ -17,7 +17,8 @@ use rustkernel::actors::{
 use rustkernel::core::error::KernelErrorKind;
 use rustkernel::core::resilience::{HealthStatus, RecoveryPolicy, RecoveryStrategy};
 use tally::{
-    COUNT, DELAY, Fault, Script, Tally, TallyRef, Told, backup, fact, health, policy, runtime, tally,
+    COUNT, DELAY, Fault, Script, Tally, TallyRef, Told, backup, fact, health, policy, runtime, spawn_slowly,
+    tally,
 };
 
 /// A tally with a degraded path that says `reduced`, reached by the strategy itself.
@@ -344,6 +345,33 @@ async fn a_queued_or_new_request_that_cannot_wait_for_the_restart_is_answered_by
         recovered(&mut events).await;
         assert_eq!(next(&kernel).await, ("main", false));
         assert_eq!(status(&runtime, "a/b").await.restarts, 1);
+        assert_balanced(&kernel);
+    }
+}
+
+/// It was queued behind the start and ran out of time there.
+#[tokio::test]
+async fn a_request_that_cannot_wait_for_a_slow_start_is_answered_by_the_degraded_path() {
+    for delay in [ms(0), DELAY] {
+        let (runtime, hand) = runtime().await;
+        let mut events = runtime.events();
+        let script = Script::new();
+        let restarts = RecoveryPolicy { restart_delay: delay, ..policy(RecoveryStrategy::RestartKernel) };
+        let kernel = spawn_slowly(&runtime, &hand, &script, reduced(&script).recovery(restarts)).await;
+        let door = Latch::new();
+        script.breaks("main", Fault::Blocks(Arc::clone(&door)));
+        soon(kernel.call(Do::Panic, NONE)).await.unwrap_err();
+        fact(&mut events, |fact| matches!(fact, Fact::Restarting { .. })).await;
+        hand.advance(delay);
+        door.arrived(1).await;
+        let patient = kernel.try_call(COUNT, ms(5_000)).unwrap();
+        let told = soon(kernel.call(COUNT, ms(200))).await.unwrap();
+        assert_eq!(told.who, "reduced");
+        assert_eq!(soon(patient).await.unwrap().who, "reduced", "it was first in the queue");
+        script.mends("main");
+        door.open();
+        recovered(&mut events).await;
+        assert_eq!(next(&kernel).await, ("main", false));
         assert_balanced(&kernel);
     }
 }

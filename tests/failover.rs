@@ -16,7 +16,10 @@ use rustkernel::actors::{
 use rustkernel::core::DeviceId;
 use rustkernel::core::error::KernelErrorKind;
 use rustkernel::core::resilience::{RecoveryPolicy, RecoveryStrategy};
-use tally::{COUNT, DELAY, Fault, Script, Tally, TallyRef, backup, fact, policy, runtime, standbys, tally};
+use tally::{
+    COUNT, DELAY, Fault, Script, Tally, TallyRef, backup, fact, policy, runtime, spawn_slowly, standbys,
+    tally,
+};
 
 fn with_backup(script: &Arc<Script>) -> KernelSpec<Tally> {
     tally(script).backup(backup(), script.maker("backup")).recovery(policy(RecoveryStrategy::Failover))
@@ -57,6 +60,31 @@ async fn queue_and_newest_checkpoint_move_to_the_backup_device_at_once() {
         fact(&mut events, |fact| *fact == Fact::FailedOver { to: backup() }).await;
         let now = status(&runtime, "a/b").await;
         assert_eq!((now.device, now.state), (backup(), KernelState::Serving));
+        assert_balanced(&kernel);
+    }
+}
+
+/// It was queued behind the backup's start and ran out of time there.
+#[tokio::test]
+async fn who_cannot_wait_for_the_backup_is_answered_by_the_degraded_path() {
+    for queued in [true, false] {
+        let (runtime, hand) = runtime().await;
+        let mut events = runtime.events();
+        let script = Script::new();
+        let spec = with_backup(&script).degraded(script.maker("reduced"));
+        let kernel = spawn_slowly(&runtime, &hand, &script, spec).await;
+        let door = Latch::new();
+        script.breaks("backup", Fault::Blocks(Arc::clone(&door)));
+        let fatal = kernel.try_call(Do::Panic, NONE).unwrap();
+        let early = queued.then(|| kernel.try_call(COUNT, ms(200)).unwrap());
+        soon(fatal).await.unwrap_err();
+        door.arrived(1).await;
+        let pressed = early.unwrap_or_else(|| kernel.try_call(COUNT, ms(200)).unwrap());
+        assert_eq!(soon(pressed).await.unwrap().who, "reduced");
+        door.open();
+        fact(&mut events, |fact| matches!(fact, Fact::Recovered)).await;
+        assert_eq!(next(&kernel).await.0, "backup");
+        assert_eq!(status(&runtime, "a/b").await.device, backup());
         assert_balanced(&kernel);
     }
 }

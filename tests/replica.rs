@@ -157,6 +157,29 @@ async fn without_a_warm_standby_use_replica_restarts() {
 }
 
 #[tokio::test]
+async fn a_standby_that_is_warm_before_the_restarted_kernel_serves_in_its_place() {
+    let (runtime, hand) = runtime().await;
+    let mut events = runtime.events();
+    let script = Script::new();
+    let kernel = soon(runtime.spawn(replicated(&script))).await.unwrap();
+    soon(kernel.call(Do::Panic, NONE)).await.unwrap_err();
+    assert_eq!(next(&kernel).await, (2, 1));
+    let starts = Latch::new();
+    script.breaks("main", Fault::Blocks(Arc::clone(&starts)));
+    soon(kernel.call(Do::Panic, NONE)).await.unwrap_err();
+    fact(&mut events, |fact| matches!(fact, Fact::Restarting { .. })).await;
+    hand.advance(DELAY);
+    // Both are made: what is to serve, and the standby.
+    starts.arrived(2).await;
+    starts.open();
+    assert_eq!(next(&kernel).await.1, 2);
+    standbys(&runtime, 1).await;
+    let now = status(&runtime, "a/b").await;
+    assert_eq!((now.state, now.standbys), (KernelState::Serving, 1));
+    assert_balanced(&kernel);
+}
+
+#[tokio::test]
 async fn a_standby_that_fails_to_start_disturbs_nobody_and_is_tried_again() {
     let (runtime, hand) = runtime().await;
     let mut events = runtime.events();

@@ -27,7 +27,7 @@ use crate::contain::{Contained, contain};
 use crate::lane::{Abandoned, EndOfLane, Lane, block_on};
 use crate::lifeline::Lifeline;
 use crate::recovery::RecoveryMsg;
-use crate::slot::{Ending, Incarnation, Kept, Slot, serve};
+use crate::slot::{Ending, Incarnation, Kept, Slot, Standing, serve};
 
 /// Makes an instance of the kernel.
 pub(crate) enum Factory<K> {
@@ -238,10 +238,11 @@ async fn live<K: LocalKernel>(
         Box::pin(prove(kernel, canary, incarnation, slot)).await?;
     }
     let restored = held > 0;
-    let stands_by = incarnation.epoch() == 0;
-    if !stands_by && !slot.serving(incarnation) {
+    let standing = slot.made(incarnation);
+    if standing == Standing::Fenced {
         return Ok(Ending::Fenced);
     }
+    let stands_by = standing == Standing::StandsBy;
     incarnation.set_ready(restored);
     slot.home.tell(RecoveryMsg::Ready { slot: slot.index, number: incarnation.number, restored });
     if stands_by {

@@ -27,8 +27,8 @@ use rustkernel_core::traits::Payload;
 
 pub(crate) use checkpoints::Kept;
 pub(crate) use control::{SlotSnapshot, Supervised};
-pub(crate) use incarnation::Incarnation;
 pub use incarnation::Variant;
+pub(crate) use incarnation::{Incarnation, Standing};
 pub use ledger::Accounts;
 pub(crate) use ledger::{Bounds, Life, Watch};
 pub(crate) use rules::{Codec, Rules};
@@ -156,7 +156,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         // Made before the lock is taken; a refusal takes it apart again.
         let request = Arc::new(Request { input, permit, budget: timing.budget, way });
         let mut state = self.lock();
-        if matches!(state.ledger.life, Life::Waiting(_)) {
+        if matches!(state.ledger.life, Life::Waiting(_) | Life::Starting) {
             let somebody = self.rules.has_degraded || !state.standbys.is_empty();
             // Without a supervisor nobody calls them.
             let has_relief = somebody && self.home.is_occupied();

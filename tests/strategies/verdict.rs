@@ -207,12 +207,24 @@ impl Play {
         }
         actor.terminated.store(true, Ordering::Release);
         self.in_time("a child is terminated", group.terminate_child(actor.part.id)).await.unwrap();
-        assert_eq!(actor.world.living(), 0, "of {:?}", actor.part);
+        self.nothing_is_left_of(actor).await;
         let kind = self.in_time("an answer", self.ask(actor)).await.unwrap_err();
         let stopped = kind == KernelErrorKind::Down(DownReason::Stopped);
         assert!(stopped || matches!(kind, KernelErrorKind::Rejected(_)), "{kind:?}");
         self.is_well(actor).await;
         self.count_lives(actor).await;
+    }
+
+    /// Whoever was told that it is gone finds nothing of it, but for a thread that outlasted its grace time: the clock is turned faster
+    /// here than threads are scheduled.
+    async fn nothing_is_left_of(&self, actor: &Actor) {
+        let threads = async {
+            while self.runtime.abandoned_threads() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        in_time("abandoned threads have ended", threads).await;
+        assert_eq!(actor.world.living(), 0, "of {:?}", actor.part);
     }
 
     /// Stops everything. Nothing is left.
@@ -222,7 +234,7 @@ impl Play {
                 self.in_time("a stop", self.runtime.stop(actor.part.id, rng.bool())).await;
                 let standing = self.look(actor).await;
                 assert!(!matches!(standing, Standing::Serves { .. } | Standing::Held), "{standing:?}");
-                assert_eq!(actor.world.living(), 0, "of {:?}", actor.part);
+                self.nothing_is_left_of(actor).await;
                 let kind = self.in_time("an answer", self.ask(actor)).await.unwrap_err();
                 let refused = matches!(kind, KernelErrorKind::Down(_) | KernelErrorKind::Rejected(_));
                 assert!(refused, "{kind:?}");
@@ -242,12 +254,9 @@ impl Play {
             in_time("nothing is left", gone).await;
             check_books(actor);
         }
-        let threads = async {
-            while self.runtime.abandoned_threads() > 0 {
-                tokio::task::yield_now().await;
-            }
-        };
-        in_time("no thread is left", threads).await;
+        for actor in &self.actors {
+            self.nothing_is_left_of(actor).await;
+        }
         self.check_supervisors();
     }
 }

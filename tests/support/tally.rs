@@ -15,7 +15,7 @@ use rustkernel::core::traits::{CheckpointableKernel, Context, Kernel, Payload};
 use rustkernel::core::{DeviceId, KernelError, Result};
 use tokio::sync::watch;
 
-use crate::kit::{Do, Latch, ms, soon, status};
+use crate::kit::{self, Do, Latch, ms, soon, status};
 
 /// Who has answered, and what it had counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,6 +254,26 @@ pub(crate) async fn fact_in_time(
         }
     }
 }
+
+/// Spawns a tally whose start takes [`SLOW`]; so will its next ones, for all that is known.
+pub(crate) async fn spawn_slowly(
+    runtime: &Runtime,
+    hand: &ClockHand,
+    script: &Script,
+    spec: KernelSpec<Tally>,
+) -> TallyRef {
+    let door = Latch::new();
+    script.breaks("main", Fault::Blocks(Arc::clone(&door)));
+    let other = runtime.clone();
+    let spawning = kit::spawn(async move { other.spawn(spec).await });
+    door.arrived(1).await;
+    hand.advance(SLOW);
+    script.mends("main");
+    door.open();
+    soon(spawning).await.unwrap().unwrap()
+}
+
+pub(crate) const SLOW: Duration = ms(2_000);
 
 /// Waits until the kernel has so many warm standbys.
 pub(crate) async fn standbys(runtime: &Runtime, count: usize) {

@@ -197,7 +197,7 @@ impl Recovery {
         let Some(kernel) = self.kernel(key) else { return };
         kernel.set_phase(Phase::Starting, now);
         let incarnation = kernel.plan.kernel.begin(kernel.variant);
-        self.launch(key, incarnation, Role::Present, myself).await;
+        self.launch_present(key, incarnation, myself).await;
     }
 
     pub(super) fn note_kernel_failure(&mut self, key: ChildKey, number: u64, cause: &Cause) {
@@ -239,7 +239,7 @@ impl Recovery {
             // It answered only until the kernel is back, which is on its way.
             kernel.set_phase(Phase::Waiting, now);
             if let ChildState::Delayed { at } = state {
-                kernel.plan.kernel.wait_until(at);
+                kernel.plan.kernel.wait_until(at, at + kernel.start_takes);
             }
             return;
         }
@@ -274,7 +274,7 @@ impl Recovery {
             Decision::Restart { at, in_window, degrade } => {
                 kernel.set_phase(Phase::Waiting, now);
                 if at > now && kernel.present().is_none() {
-                    kernel.plan.kernel.wait_until(at);
+                    kernel.plan.kernel.wait_until(at, at + kernel.start_takes);
                 }
                 let fact = Fact::Restarting { delay: at - now, in_window };
                 self.env.links.operator.tell(Some(&id), fact);
@@ -303,14 +303,19 @@ impl Recovery {
                 let to = kernel.plan.device_of(Variant::Backup);
                 kernel.dismiss(now, |role| matches!(role, Role::Standby | Role::Successor(_)));
                 // A degraded path that answers goes on until the backup is ready.
-                let (incarnation, role) = if kernel.present().is_some() {
-                    (kernel.plan.kernel.prepare(Variant::Backup, false), Role::Successor(Purpose::Recover))
+                let answered = kernel.present().is_some();
+                let incarnation = if answered {
+                    kernel.plan.kernel.prepare(Variant::Backup, false)
                 } else {
                     kernel.set_phase(Phase::Starting, now);
-                    (kernel.plan.kernel.begin(Variant::Backup), Role::Present)
+                    kernel.plan.kernel.begin(Variant::Backup)
                 };
                 self.env.links.operator.tell(Some(&id), Fact::FailedOver { to });
-                self.launch(key, incarnation, role, myself).await;
+                if answered {
+                    self.launch(key, incarnation, Role::Successor(Purpose::Recover), myself).await;
+                } else {
+                    self.launch_present(key, incarnation, myself).await;
+                }
             }
             Decision::Isolate => self.isolate(key, DownReason::Isolated),
             Decision::GiveUp => self.machine.escalate(key, now),
@@ -357,10 +362,17 @@ impl Recovery {
         let now = self.now();
         self.see_who_took_over(slot);
         let Some((key, kernel)) = self.kernel_of(slot) else { return };
+        let relief = kernel.recovery.relief(kernel.warm() > 0);
+        let next = match relief {
+            Relief::Promote => Role::Standby,
+            Relief::Degrade => Role::Successor(Purpose::Start),
+            Relief::None => return,
+        };
+        kernel.step_aside(next, now);
         if kernel.phase != Phase::Waiting || kernel.present().is_some() {
             return;
         }
-        match kernel.recovery.relief(kernel.warm() > 0) {
+        match relief {
             Relief::Promote => {
                 self.machine.resume(key, now);
                 self.promote(key);

@@ -6,6 +6,7 @@
 
 use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustkernel_core::resilience::InvalidConfig;
 use rustkernel_core::supervision::ChildKey;
@@ -18,6 +19,9 @@ use crate::breaker::BreakerMsg;
 use crate::cause::Cause;
 use crate::operator::Fact;
 use crate::slot::{Incarnation, Life as SlotLife, Variant};
+
+/// A start that takes less needs nobody in its place.
+const SLOW_START: Duration = Duration::from_millis(1);
 
 impl Recovery {
     /// The machine wants the kernel up.
@@ -44,8 +48,30 @@ impl Recovery {
             None => {
                 kernel.set_phase(Phase::Starting, now);
                 let incarnation = kernel.plan.kernel.begin(variant);
-                self.launch(key, incarnation, Role::Present, myself).await;
+                self.launch_present(key, incarnation, myself).await;
             }
+        }
+    }
+
+    /// Begins a life that serves as soon as it can. Whoever cannot wait for it is answered by somebody else, if there is one.
+    pub(super) async fn launch_present(
+        &mut self,
+        key: ChildKey,
+        incarnation: Arc<Incarnation>,
+        myself: &Myself,
+    ) {
+        let now = self.now();
+        let Some(kernel) = self.kernel(key) else { return };
+        let ready = now + kernel.start_takes;
+        let is_slow = kernel.start_takes >= SLOW_START;
+        if is_slow {
+            kernel.plan.kernel.expect(ready);
+        }
+        let is_pressed = is_slow && kernel.plan.kernel.earliest_deadline() <= ready;
+        let slot = kernel.plan.slot;
+        self.launch(key, incarnation, Role::Present, myself).await;
+        if is_pressed {
+            self.pressed(slot, myself).await;
         }
     }
 
@@ -121,6 +147,7 @@ impl Recovery {
             self.env.links.operator.tell(Some(&id), Fact::StandbyReady { incarnation: number });
             let Some(kernel) = self.kernel(key) else { return };
             kernel.complete |= kernel.warm() >= kernel.plan.replicas;
+            kernel.step_aside(Role::Standby, now);
             if kernel.phase == Phase::Waiting && kernel.present().is_none() {
                 // Nobody serves, and here is somebody who can.
                 self.machine.resume(key, now);

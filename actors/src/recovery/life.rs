@@ -162,6 +162,20 @@ impl KernelChild {
         self.present().is_some_and(|life| life.incarnation.variant == Variant::Degraded)
     }
 
+    /// The life that is being made to serve takes over later, as `next` says: somebody else can answer sooner. Only where the kernel
+    /// has served before, and whoever told it to start does not wait for how that goes.
+    pub(super) fn step_aside(&mut self, next: Role, now: Timestamp) {
+        if self.phase != Phase::Starting || !self.served || self.asked {
+            return;
+        }
+        let is_made = |life: &&mut Life| matches!(life.role, Role::Present) && life.stage == Stage::Starting;
+        let Some(life) = self.lives.iter_mut().find(is_made) else { return };
+        if life.incarnation.variant != Variant::Degraded && self.plan.kernel.step_aside() {
+            life.role = next;
+            self.set_phase(Phase::Waiting, now);
+        }
+    }
+
     /// Whether a successor is being made or waits.
     pub(super) fn has_successor(&self) -> bool {
         self.lives.iter().any(|life| matches!(life.role, Role::Successor(_)))

@@ -171,7 +171,7 @@ impl Recovery {
             Declaration::Task(_) => {}
             Declaration::Supervisor(node) => {
                 for plan in node.kernels() {
-                    plan.kernel.wait_until(at);
+                    plan.kernel.wait_until(at, at);
                 }
             }
         }

@@ -11,7 +11,7 @@ use rustkernel_core::traits::Payload;
 
 use super::ledger::{Entry, Running};
 use super::succession::crown;
-use super::{Accounts, Incarnation, Life, MutexGuard, Shared, Slot, State, Variant, wake};
+use super::{Accounts, Incarnation, Life, MutexGuard, Shared, Slot, Standing, State, Variant, wake};
 use crate::cause::Cause;
 use crate::contain::contain;
 use crate::dead_letter::{DeadLetter, INPUT_BYTES, Replay};
@@ -48,8 +48,12 @@ pub(crate) trait Supervised: Send + Sync {
     fn bury(&self, epoch: u64, cause: &Cause) -> bool;
     /// The present incarnation is gone, whichever it is.
     fn bury_present(&self, cause: &Cause);
-    /// Nobody serves before `at`, unless somebody takes over sooner.
-    fn wait_until(&self, at: Timestamp);
+    /// Nobody serves before `at`, unless somebody takes over sooner; by `ready`, somebody is likely to.
+    fn wait_until(&self, at: Timestamp, ready: Timestamp);
+    /// The life that is being made is likely to serve by `ready`.
+    fn expect(&self, ready: Timestamp);
+    /// The life that is being made to serve is to wait, when it is ready, until it is called. `false` if it serves.
+    fn step_aside(&self) -> bool;
     /// Nobody serves: answers everything that waits, and everything that comes, with `Down`.
     fn close(&self, reason: DownReason);
     /// Takes nothing new from callers; chains that are on their way still get through. Says through
@@ -107,6 +111,7 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
         if state.ledger.life != Life::Draining {
             state.ledger.life = Life::Starting;
         }
+        state.ledger.expected = Timestamp::ZERO;
         state.incarnations += 1;
         let incarnation = Arc::new(Incarnation::new(state.ledger.epoch, state.incarnations, variant, false));
         state.incarnation = Some(Arc::clone(&incarnation));
@@ -190,11 +195,20 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
         self.bury(epoch, cause);
     }
 
-    fn wait_until(&self, at: Timestamp) {
+    fn wait_until(&self, at: Timestamp, ready: Timestamp) {
         let mut state = self.lock();
         if matches!(state.ledger.life, Life::Starting | Life::Serving) {
             state.ledger.life = Life::Waiting(at);
+            state.ledger.expected = ready;
         }
+    }
+
+    fn expect(&self, ready: Timestamp) {
+        self.lock().ledger.expected = ready;
+    }
+
+    fn step_aside(&self) -> bool {
+        self.wait_for_call()
     }
 
     fn close(&self, reason: DownReason) {
@@ -303,16 +317,19 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
 }
 
 impl<I: Payload, O: Payload> Slot<I, O> {
-    /// The incarnation is made and proven: it may take requests. `false` if it has been fenced meanwhile.
-    pub(crate) fn serving(&self, incarnation: &Incarnation) -> bool {
+    /// The incarnation is made and proven: what it is to do.
+    pub(crate) fn made(&self, incarnation: &Incarnation) -> Standing {
         let mut state = self.lock();
+        if incarnation.epoch() == 0 {
+            return Standing::StandsBy;
+        }
         if state.ledger.epoch != incarnation.epoch() {
-            return false;
+            return Standing::Fenced;
         }
         if state.ledger.life == Life::Starting {
             state.ledger.life = Life::Serving;
         }
-        true
+        Standing::Serves
     }
 
     /// Fences the incarnation whose execution hangs: its request is resolved, its late answer is void, and recovery is told.

@@ -22,6 +22,17 @@ pub enum Variant {
     Backup,
 }
 
+/// What an incarnation that is made and proven does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It takes requests.
+    Serves,
+    /// It waits until it is called.
+    StandsBy,
+    /// It is wanted no more.
+    Fenced,
+}
+
 /// One life of a kernel, numbered. It serves while its epoch is the slot's; a standby has none yet.
 #[derive(Debug)]
 pub(crate) struct Incarnation {
@@ -73,6 +84,11 @@ impl Incarnation {
     pub(super) fn promote(&self, epoch: u64) {
         self.epoch.store(epoch, Ordering::Release);
         self.call.notify_one();
+    }
+
+    /// The slot is its own no more; it may be promoted again.
+    pub(super) fn demote(&self) {
+        self.epoch.store(0, Ordering::Release);
     }
 
     /// It is not wanted any more.

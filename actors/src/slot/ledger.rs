@@ -174,6 +174,8 @@ pub(crate) struct Ledger<R> {
     pub(crate) look_at: Timestamp,
     /// Whether somebody can answer while no incarnation is there: a standby or a degraded path.
     has_relief: bool,
+    /// While nobody serves: when somebody does, as far as is known.
+    pub(crate) expected: Timestamp,
     /// Refusals since the last look for dead entries.
     refusals: usize,
     sleeper: Option<Waker>,
@@ -198,6 +200,7 @@ impl<R: Clone> Ledger<R> {
             upkeep: None,
             look_at: Timestamp::NEVER,
             has_relief: false,
+            expected: Timestamp::ZERO,
             refusals: usize::MAX - 1,
             sleeper: None,
             service: ServiceTime::default(),
@@ -228,14 +231,15 @@ impl<R: Clone> Ledger<R> {
     ) -> Result<Pressed, Refusal> {
         let mut pressed = Pressed(false);
         match self.life {
-            Life::Starting | Life::Serving => {}
-            Life::Waiting(until) if until.saturating_since(now) >= remaining => {
-                if !self.has_relief {
-                    return Err(Refusal::Restarting(until.saturating_since(now)));
-                }
-                pressed = Pressed(true);
+            Life::Serving => {}
+            Life::Starting | Life::Waiting(_) if self.has_relief => {
+                pressed = Pressed(self.expected.saturating_since(now) >= remaining);
             }
-            Life::Waiting(_) => {}
+            // How long a start takes is a guess, and nobody is refused for it.
+            Life::Waiting(until) if until.saturating_since(now) >= remaining => {
+                return Err(Refusal::Restarting(until.saturating_since(now)));
+            }
+            Life::Starting | Life::Waiting(_) => {}
             Life::Draining if in_chain => {}
             Life::Draining => return Err(Refusal::Draining),
             Life::Down(reason) => return Err(Refusal::Down(reason)),

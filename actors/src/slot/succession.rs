@@ -26,6 +26,19 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         incarnation
     }
 
+    /// The life that is being made to serve becomes one that waits to be called: somebody else is to answer sooner. `false` if it serves
+    /// already, or the slot takes nothing new.
+    pub(super) fn wait_for_call(&self) -> bool {
+        let mut state = self.lock();
+        if state.ledger.life != Life::Starting {
+            return false;
+        }
+        let Some(incarnation) = state.incarnation.take() else { return false };
+        incarnation.demote();
+        state.prepared.push(incarnation);
+        true
+    }
+
     /// Lives that their supervisor has left behind: nobody else knows that they wait.
     pub(super) fn dismiss_prepared(&self) {
         let prepared = {
