@@ -21,10 +21,12 @@ use std::any::Any;
 use std::fmt;
 
 use rustkernel_actors::Pipeline;
+use rustkernel_core::DeviceId;
+use rustkernel_core::device::DeviceKind;
 use rustkernel_core::error::KernelError;
 use rustkernel_core::traits::Payload;
 
-use crate::config::ConfigFault;
+use crate::config::{ConfigFault, JobConfig, Placement};
 use crate::kernels::graph::{Graph, PageRankState};
 use crate::worker::Kernels;
 
@@ -40,6 +42,7 @@ pub struct CatalogEntry {
     converges: bool,
     blocks: bool,
     keeps: bool,
+    on_cuda: bool,
     prepare: Prepare,
 }
 
@@ -107,6 +110,12 @@ impl CatalogEntry {
         self.keeps
     }
 
+    /// Whether there is a version of it for CUDA devices. It lives in a worker process.
+    #[must_use]
+    pub fn on_cuda(&self) -> bool {
+        self.on_cuda
+    }
+
     pub(crate) fn prepare(&self, sections: &Sections<'_>) -> Result<Prepared, (&'static str, SettingsError)> {
         (self.prepare)(sections)
     }
@@ -121,6 +130,22 @@ pub fn entries() -> &'static [CatalogEntry] {
 /// Registers them for worker processes: for [`worker::init`](crate::worker::init) in a program that runs jobs.
 pub fn register(kernels: &mut Kernels) {
     graph::register(kernels);
+}
+
+/// Puts every stage of a job on `device` whose kernel has a version for it: on a CUDA device in that device's worker process.
+pub fn move_to(job: &mut JobConfig, device: DeviceId) {
+    let is_cuda = device.kind() == DeviceKind::Cuda;
+    for stage in &mut job.stages {
+        // A kernel that there is not is refused in its turn.
+        let goes = !is_cuda || entry(&stage.kernel).is_ok_and(CatalogEntry::on_cuda);
+        if goes {
+            stage.device = device;
+        }
+        if goes && is_cuda {
+            stage.placement = Placement::Process;
+            stage.domain = None;
+        }
+    }
 }
 
 /// The kernel called `name`.

@@ -1,19 +1,50 @@
-//! CUDA, as far as it goes yet: what the driver says of itself and of its devices.
+//! CUDA: a device, what runs on it, and what it says when something is wrong.
+//!
+//! ```text
+//! Device            one for each ordinal and process: the primary context, its latch, its poller
+//!  |- Module        CUDA C, PTX or a cubin, loaded; its Functions
+//!  `- Stream        one for each kernel: what it is told happens in that order
+//!      `- Buffer    memory on the device, given back in the stream's order
+//! ```
+//!
+//! A kernel makes its [`Stream`] and its [`Module`] in its factory, and in [`execute`](rustkernel_core::traits::LocalKernel) uploads,
+//! launches and downloads. All of these return at once; awaiting [`Stream::download`] or [`Stream::done`] waits for the device,
+//! and [`is_cancelled`](rustkernel_core::traits::Context::is_cancelled) reaches a kernel there that reads the stream's
+//! [`StopFlag`].
 //!
 //! Nothing here needs CUDA to be built, and a machine without it is an answer, not a panic: the driver's library is opened when it is asked
-//! for. Its calls give their codes as numbers, and [`fault::cuda`](rustkernel_core::fault::cuda) says what each means; a code that
-//! no table knows is a value like any other.
+//! for. Codes are numbers, and [`fault::cuda`](rustkernel_core::fault::cuda) says what each means; a code that no table knows
+//! is a value like any other. The first one that loses the device is latched: nothing that comes later is believed, and nothing is
+//! published without its own completion.
 //!
-//! A process that supervises kernels makes no CUDA call but these, and makes them in a process of their own (`rustkernel doctor`): what the
-//! driver does to its caller is the caller's end at worst.
+//! # Where
+//! In a [worker process](crate::worker), as the rule: the loss of the device ends that process, and a spare one takes over. In the process
+//! that supervises, as an explicit choice for the lowest latency: there a loss stays until the process ends. Only the process that
+//! opens a [`Device`] calls the driver; `rustkernel doctor` asks for [`report`] in a process of its own.
 
+mod device;
 mod driver;
+mod error;
+mod function;
+mod line;
+mod memory;
+mod module;
+mod poller;
+mod probe;
+mod stream;
+mod table;
 
 use rustkernel_core::DeviceId;
-use rustkernel_core::fault::Fault;
 use serde::Serialize;
 
-use driver::Driver;
+pub use device::Device;
+#[cfg(all(feature = "worker", target_os = "linux"))]
+pub(crate) use device::{Loss, when_lost};
+pub use error::CudaError;
+pub use function::{Argument, Function, Grid};
+pub use memory::Buffer;
+pub use module::{Image, Module};
+pub use stream::{StopFlag, Stream};
 
 /// What the driver is, and what it drives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -46,52 +77,6 @@ pub struct CudaDevice {
     pub capability: CudaVersion,
 }
 
-/// Why there is no [`CudaReport`].
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CudaError {
-    /// The driver's library is not there, or cannot be opened.
-    #[error("no CUDA driver: {reason}")]
-    NoDriver {
-        /// What the system says.
-        reason: String,
-    },
-    /// The library lacks a function that every driver has.
-    #[error("the CUDA driver has no `{function}`: it is older than CUDA 11, or no CUDA driver")]
-    NoFunction {
-        /// Which one.
-        function: &'static str,
-    },
-    /// The driver is there, and drives nothing.
-    #[error("no CUDA device: the driver finds none")]
-    NoDevice,
-    /// A call failed.
-    #[error("{function} failed with {} ({})", fault.name, fault.code)]
-    Call {
-        /// Which one.
-        function: &'static str,
-        /// Its code, classified.
-        fault: Fault,
-    },
-}
-
-impl CudaError {
-    /// What to do about it.
-    #[must_use]
-    pub fn advice(&self) -> &'static str {
-        match self {
-            Self::NoDriver { .. } => {
-                "install NVIDIA's driver, or in a container its runtime; without a GPU nothing is missing"
-            }
-            Self::NoFunction { .. } => "install a driver of CUDA 11 or newer",
-            Self::NoDevice => {
-                "look whether the GPU is visible: nvidia-smi, CUDA_VISIBLE_DEVICES, the container's devices"
-            }
-            Self::Call { fault, .. } => fault.class.advice(),
-        }
-    }
-}
-
 impl std::fmt::Display for CudaVersion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)
@@ -103,10 +88,12 @@ impl std::fmt::Display for CudaVersion {
 /// # Errors
 /// [`CudaError`] says what is missing.
 pub fn report() -> Result<CudaReport, CudaError> {
-    let driver = Driver::open()?;
-    driver.init()?;
-    let version = driver.version()?;
-    let devices = (0..driver.device_count()?).map(|ordinal| driver.device(ordinal));
+    // Open for as long as its functions are called.
+    let library = table::open()?;
+    let driver = table::Basics::of(&library)?;
+    driver::init(&driver)?;
+    let version = driver::version(&driver)?;
+    let devices = (0..driver::device_count(&driver)?).map(|ordinal| driver::device(&driver, ordinal));
     let devices = devices.collect::<Result<Vec<_>, _>>()?;
     if devices.is_empty() { Err(CudaError::NoDevice) } else { Ok(CudaReport { version, devices }) }
 }

@@ -200,6 +200,21 @@ impl<I> FaultPlan<I> {
     pub fn new(injector: Injector, kernel: &str, call: fn(&I) -> u64) -> Arc<Self> {
         Arc::new(Self { injector, kernel: kernel.into(), call })
     }
+
+    /// Does what is decided for this attempt: nothing, or a fault.
+    ///
+    /// # Errors
+    /// The error that the attempt is to return.
+    ///
+    /// # Panics
+    /// On purpose.
+    pub(crate) fn strike(&self, input: &I, cx: &Context<'_>) -> Result<(), KernelError> {
+        let call = (self.call)(input);
+        match self.injector.decide(&self.kernel, call, cx.header()) {
+            Some(fault) => Err(fault.strike(cx)),
+            None => Ok(()),
+        }
+    }
 }
 
 impl<K: Kernel> Faulty<K> {
@@ -233,10 +248,7 @@ impl<K: Kernel> Kernel for Faulty<K> {
     /// On purpose.
     async fn execute(&mut self, input: &K::Input, cx: &mut Context<'_>) -> Result<K::Output, KernelError> {
         if let Some(plan) = &self.plan {
-            let call = (plan.call)(input);
-            if let Some(fault) = plan.injector.decide(&plan.kernel, call, cx.header()) {
-                return Err(fault.strike(cx));
-            }
+            plan.strike(input, cx)?;
         }
         self.kernel.execute(input, cx).await
     }

@@ -89,10 +89,17 @@ impl Plan {
                 return Err(document.at(&at("placement"), fault));
             }
             for (field, device) in [("device", Some(stage.device)), ("backup", stage.backup)] {
-                if device.is_some_and(|device| device.kind() == DeviceKind::Cuda) {
-                    let rule = "takes processors: the built-in kernels have no CUDA versions yet";
-                    return Err(document.at(&at(field), ConfigFault::Rule { rule }));
+                if device.is_none_or(|device| device.kind() != DeviceKind::Cuda) {
+                    continue;
                 }
+                let rule = if !entry.on_cuda() {
+                    "is a processor for this kernel: it has no version for CUDA devices"
+                } else if stage.placement != Placement::Process {
+                    "on a CUDA device needs `placement = \"process\"`"
+                } else {
+                    continue;
+                };
+                return Err(document.at(&at(field), ConfigFault::Rule { rule }));
             }
             if stage.checkpointed && !entry.keeps() {
                 let fault = ConfigFault::Stateless { kernel: stage.kernel.clone() };

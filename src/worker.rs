@@ -17,6 +17,7 @@
 mod arena;
 mod config;
 mod control;
+mod device;
 mod domain;
 mod host;
 mod keeper;

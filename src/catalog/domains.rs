@@ -5,13 +5,15 @@ use std::future::ready;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustkernel_actors::Lifeline;
+use rustkernel_core::DeviceId;
+use rustkernel_core::device::DeviceKind;
 use rustkernel_core::error::KernelError;
 use rustkernel_core::traits::LocalKernel;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::config::DomainSection;
-use crate::worker::{Domain, Maker, Making};
+use crate::worker::{Domain, DomainConfig, Maker, Making};
 
 /// The fault domains of a job, by name.
 #[derive(Debug)]
@@ -25,17 +27,18 @@ impl Domains {
         Arc::new(Self { sections, started: Mutex::default() })
     }
 
-    /// What makes a kernel's lives in the domain called `name`. A domain that cannot be fails every start there.
+    /// What makes a kernel's lives in the domain called `name`, which has `device`. A domain that cannot be fails every start there.
     pub(crate) fn maker<K>(
         &self,
         name: &str,
+        device: DeviceId,
         kernel: &str,
         settings: &impl Serialize,
     ) -> Maker<K::Input, K::Output>
     where
         K: LocalKernel<Input: Serialize + DeserializeOwned, Output: Serialize + DeserializeOwned>,
     {
-        match self.domain(name) {
+        match self.domain(name, device) {
             Ok(domain) => domain.maker::<K>(kernel, settings),
             Err(error) => {
                 Box::new(move |_: Lifeline| Making::of(ready(Err(KernelError::permanent(error.clone())))))
@@ -49,11 +52,18 @@ impl Domains {
         started.values().filter_map(|domain| domain.clone().ok()).collect()
     }
 
-    fn domain(&self, name: &str) -> Result<Domain, String> {
+    fn domain(&self, name: &str, device: DeviceId) -> Result<Domain, String> {
         let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
         let start = || {
-            let section = self.sections.get(name).cloned().unwrap_or_default();
-            Domain::start(name, section.config()).map_err(|error| format!("the domain {name}: {error}"))
+            let plain = match device.kind() {
+                DeviceKind::Cpu => DomainConfig::default(),
+                DeviceKind::Cuda => DomainConfig::cuda(device.number()),
+            };
+            let config = match self.sections.get(name) {
+                Some(section) => DomainConfig { device: plain.device, ..section.config() },
+                None => plain,
+            };
+            Domain::start(name, config).map_err(|error| format!("the domain {name}: {error}"))
         };
         started.entry(name.to_owned()).or_insert_with(start).clone()
     }

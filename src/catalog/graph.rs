@@ -6,9 +6,13 @@ use rustkernel_actors::{KernelSpec, Pipeline};
 use rustkernel_core::error::KernelError;
 use rustkernel_core::traits::{Kernel, Payload};
 
-use super::site::{Factories, Make, Ordered};
+use super::site::{Factories, Make, Ordered, on_cuda};
 use super::{CatalogEntry, Prepared, Sections, SettingsError};
+#[cfg(feature = "cuda")]
+use crate::cuda::Device;
 use crate::inject::{FaultPlan, Faulty, Injector};
+#[cfg(feature = "cuda")]
+use crate::kernels::graph::pagerank::CudaPageRank;
 use crate::kernels::graph::pagerank::PageRankError;
 use crate::kernels::graph::{
     EdgeListLimits, EdgeListSource, Graph, Load, PageRank, PageRankConfig, PageRankState, Ranking, TopK,
@@ -24,6 +28,7 @@ pub(super) const ENTRIES: [CatalogEntry; 3] = [
         converges: false,
         blocks: true,
         keeps: false,
+        on_cuda: false,
         prepare: load,
     },
     CatalogEntry {
@@ -33,6 +38,7 @@ pub(super) const ENTRIES: [CatalogEntry; 3] = [
         converges: true,
         blocks: false,
         keeps: true,
+        on_cuda: true,
         prepare: page_rank,
     },
     CatalogEntry {
@@ -42,6 +48,7 @@ pub(super) const ENTRIES: [CatalogEntry; 3] = [
         converges: false,
         blocks: false,
         keeps: false,
+        on_cuda: false,
         prepare: top_k,
     },
 ];
@@ -60,19 +67,31 @@ fn round(state: &PageRankState) -> u64 {
 
 /// What a worker process can make of these, from what a [`Site`](super::Site) sends.
 pub(super) fn register(kernels: &mut Kernels) {
-    kernels.register(Load::NAME, |(limits, faults): Ordered<EdgeListLimits>| {
+    kernels.register(Load::NAME, |(limits, faults, _): Ordered<EdgeListLimits>| {
         Ok(faulty(Load::new(limits), faults, one_call))
     });
-    kernels.register_checkpointed(PageRank::NAME, |(config, faults): Ordered<PageRankConfig>| {
+    kernels.register_checkpointed(PageRank::NAME, |(config, faults, _): Ordered<PageRankConfig>| {
         Ok(faulty(PageRank::new(config).map_err(KernelError::permanent)?, faults, round))
     });
-    kernels.register(TopK::NAME, |(config, faults): Ordered<TopKConfig>| {
+    kernels.register(TopK::NAME, |(config, faults, _): Ordered<TopKConfig>| {
         Ok(faulty(TopK::new(&config).map_err(KernelError::permanent)?, faults, one_call))
     });
+    #[cfg(feature = "cuda")]
+    kernels.register_checkpointed(
+        on_cuda(PageRank::NAME),
+        |(config, faults, device): Ordered<PageRankConfig>| {
+            let device = Device::open(device.number())?;
+            CudaPageRank::new(&device, config, plan(faults, round))
+        },
+    );
 }
 
 fn faulty<K: Kernel>(kernel: K, faults: Option<(Injector, String)>, call: fn(&K::Input) -> u64) -> Faulty<K> {
-    Faulty::new(kernel, faults.map(|(injector, name)| FaultPlan::new(injector, &name, call)))
+    Faulty::new(kernel, plan(faults, call))
+}
+
+fn plan<I>(faults: Option<(Injector, String)>, call: fn(&I) -> u64) -> Option<Arc<FaultPlan<I>>> {
+    faults.map(|(injector, name)| FaultPlan::new(injector, &name, call))
 }
 
 fn load(sections: &Sections<'_>) -> Result<Prepared, Refused> {

@@ -9,7 +9,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use rustkernel_actors::{KernelRef, KernelSpec, Pipeline, Runtime, SpawnError, Supervisor, register};
+use rustkernel_core::DeviceId;
 use rustkernel_core::codec::{self, CodecError};
+use rustkernel_core::device::DeviceKind;
 use rustkernel_core::error::KernelError;
 use rustkernel_core::traits::{Kernel, LocalKernel, Payload};
 
@@ -84,8 +86,13 @@ impl<K, C: Clone> Factories<K, C> {
     }
 }
 
-/// What a worker is sent of a kernel: its settings, and its faults by the name they are drawn for, if there are any.
-pub(crate) type Ordered<C> = (C, Option<(Injector, String)>);
+/// What a worker is sent of a kernel: its settings, its faults by the name they are drawn for, if there are any, and its device.
+pub(crate) type Ordered<C> = (C, Option<(Injector, String)>, DeviceId);
+
+/// The name under which a worker knows the version of a kernel for CUDA devices.
+pub(super) fn on_cuda(kernel: &str) -> String {
+    format!("{kernel}@cuda")
+}
 
 pub(crate) type Make<K> = Arc<dyn Fn() -> Result<K, KernelError> + Send + Sync>;
 
@@ -160,18 +167,22 @@ impl Site {
     where
         K: Kernel<Input: Serialize + DeserializeOwned, Output: Serialize + DeserializeOwned>,
     {
-        let StageConfig { kernel, backup, checkpointed, .. } = &self.stage;
+        let StageConfig { kernel, device, backup, checkpointed, .. } = &self.stage;
         let faults = self.injector.map(|injector| (injector, self.stage.id().to_owned()));
-        let maker = |domain: &str, (settings, _): &(_, Make<K>)| {
-            self.domains.maker::<K>(domain, kernel, &(settings, &faults))
+        let maker = |domain: &str, device: DeviceId, (settings, _): &(_, Make<K>)| {
+            let name = match device.kind() {
+                DeviceKind::Cpu => kernel.clone(),
+                DeviceKind::Cuda => on_cuda(kernel),
+            };
+            self.domains.maker::<K>(domain, device, &name, &(settings, &faults, device))
         };
         let home = self.stage.domain();
-        let mut spec = KernelSpec::elsewhere(self.stage.id(), maker(&home, &factories.main));
+        let mut spec = KernelSpec::elsewhere(self.stage.id(), maker(&home, *device, &factories.main));
         if let Some(degraded) = &factories.degraded {
-            spec = spec.degraded_elsewhere(maker(&home, degraded));
+            spec = spec.degraded_elsewhere(maker(&home, *device, degraded));
         }
         if let Some(backup) = backup {
-            spec = spec.backup_elsewhere(*backup, maker(&backup.to_string(), &factories.main));
+            spec = spec.backup_elsewhere(*backup, maker(&backup.to_string(), *backup, &factories.main));
         }
         if *checkpointed {
             spec = spec.checkpointed();

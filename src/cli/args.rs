@@ -48,6 +48,9 @@ pub(super) struct RunArgs {
     /// Where every kernel runs, whatever the job file says.
     #[arg(long, value_enum)]
     pub(super) placement: Option<Placement>,
+    /// The device for every kernel that has a version for it, as cuda:0, in the worker process of that device; goes before --placement.
+    #[arg(long)]
+    pub(super) device: Option<DeviceId>,
     /// Make attempts fail, with these probabilities: panic=0.2,error=0.2,hang=0.05; or kill=0.1, in worker processes.
     #[arg(long, value_name = "FAULTS")]
     pub(super) inject: Option<FaultMix>,
@@ -121,6 +124,7 @@ Examples:
   rustkernel run --input edges.txt.gz --deadline 10s --format json
   rustkernel run --inject panic=0.2,error=0.2,hang=0.05 --seed 7
   rustkernel run --placement process --inject kill=0.1 --seed 7
+  rustkernel run --device cuda:0
   rustkernel run --state job-state
   rustkernel run pipeline.toml --serve 127.0.0.1:9470";
 

@@ -116,7 +116,7 @@ fn cuda_driver(args: &DoctorArgs) -> Finding {
             let state = match &error {
                 CudaError::NoDriver { .. } | CudaError::NoDevice => missing,
                 // A driver that is there and does not work is of no use to anybody.
-                CudaError::NoFunction { .. } | CudaError::Call { .. } => State::Bad,
+                _ => State::Bad,
             };
             let advice = Some(error.advice().to_owned());
             return Finding { about: "CUDA", state, found: error.to_string(), advice };
@@ -137,9 +137,7 @@ fn cuda_driver(args: &DoctorArgs) -> Finding {
             Finding { about: "CUDA", state: State::Bad, found, advice }
         }
         None => {
-            let advice =
-                "the built-in kernels have no CUDA versions yet; your own factories may use the device";
-            Finding { about: "CUDA", state: State::Good, found, advice: Some(advice.to_owned()) }
+            Finding { about: "CUDA", state: State::Good, found, advice: None }
         }
     }
 }

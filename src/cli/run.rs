@@ -16,6 +16,7 @@ use super::args::{Format, RunArgs};
 use super::report::Report;
 use super::signal::{Signal, Signals};
 use super::{Exit, Printed, names, print, progress, say};
+use crate::catalog;
 use crate::config::{ConfigError, JobConfig, Placement, StageConfig};
 use crate::http::{HealthServer, Node, health_router};
 use crate::inject::Injector;
@@ -84,6 +85,9 @@ fn prepare(args: &RunArgs) -> Result<Prepared, RunError> {
     let mut config = config;
     if let Some(placement) = args.placement {
         config.place(placement);
+    }
+    if let Some(device) = args.device {
+        catalog::move_to(&mut config, device);
     }
     let here = |stage: &StageConfig| stage.placement != Placement::Process;
     if args.inject.is_some_and(|mix| mix.kills()) && config.stages.iter().any(here) {

@@ -14,6 +14,7 @@
 //! A stage with `placement = "process"` that names no domain lives in that of its device, as `cpu:0`. One that moves to its backup device
 //! moves to the domain of that device. A domain needs no section of its own.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -53,7 +54,17 @@ impl DomainSection {
     pub fn config(&self) -> DomainConfig {
         let Self { spare, kill_after, heartbeat, silence, start_limit, max_deaths, period } = self.clone();
         let worker = DomainConfig::default().worker;
-        DomainConfig { worker, spare, kill_after, heartbeat, silence, start_limit, max_deaths, period }
+        DomainConfig {
+            worker,
+            device: None,
+            spare,
+            kill_after,
+            heartbeat,
+            silence,
+            start_limit,
+            max_deaths,
+            period,
+        }
     }
 }
 
@@ -61,6 +72,7 @@ impl Default for DomainSection {
     fn default() -> Self {
         let DomainConfig {
             worker: _,
+            device: _,
             spare,
             kill_after,
             heartbeat,
@@ -87,6 +99,23 @@ pub(super) fn check(job: &JobConfig, document: &Document) -> Result<(), ConfigEr
         if stage.domain.is_some() && stage.placement != Placement::Process {
             let rule = "is for stages whose placement is \"process\"";
             return Err(document.at(&format!("stage[{index}].domain"), ConfigFault::Rule { rule }));
+        }
+    }
+    let process = |stage: &&StageConfig| stage.placement == Placement::Process;
+    let mut devices = BTreeMap::new();
+    for stage in job.stages.iter().filter(process) {
+        // The domain of a backup device is that device's own.
+        for (name, device) in
+            [Some((stage.domain(), stage.device)), stage.backup.map(|backup| (backup.to_string(), backup))]
+                .into_iter()
+                .flatten()
+        {
+            if *devices.entry(name.clone()).or_insert(device) != device {
+                let index = job.stages.iter().position(|other| other.id() == stage.id()).unwrap_or(0);
+                let field = if stage.domain.is_some() { "domain" } else { "device" };
+                let rule = "holds stages of another device";
+                return Err(document.at(&format!("stage[{index}].{field}"), ConfigFault::Rule { rule }));
+            }
         }
     }
     for (name, section) in &job.domains {

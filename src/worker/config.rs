@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustkernel_core::DeviceId;
 use rustkernel_core::resilience::{HealthCheckResult, InvalidConfig};
 use serde::Serialize;
 
@@ -12,6 +13,8 @@ use super::process::WorkerCommand;
 pub struct DomainConfig {
     /// How a worker is started. Default: [this program again](WorkerCommand::itself).
     pub worker: WorkerCommand,
+    /// The device that each process opens, and asks something, before it is up; its kernels find it open. Default none.
+    pub device: Option<DeviceId>,
     /// Whether a second process stands by, started and without kernels, so that a death is a hand-over. Default yes: it costs the memory
     /// of an idle process.
     pub spare: bool,
@@ -70,6 +73,7 @@ impl Default for DomainConfig {
     fn default() -> Self {
         Self {
             worker: WorkerCommand::itself(),
+            device: None,
             spare: true,
             kill_after: Duration::from_millis(100),
             heartbeat: Duration::from_secs(1),
@@ -82,6 +86,13 @@ impl Default for DomainConfig {
 }
 
 impl DomainConfig {
+    /// For kernels on a CUDA device: each process opens it, and has 60 s to be up, because a context and its code take their time.
+    #[must_use]
+    pub fn cuda(ordinal: u16) -> Self {
+        let device = Some(DeviceId::cuda(ordinal));
+        Self { device, start_limit: Duration::from_secs(60), ..Self::default() }
+    }
+
     pub(crate) fn validate(&self) -> Result<(), InvalidConfig> {
         let refuse = |field, rule| Err(InvalidConfig { field, rule });
         let above_zero = [

@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustkernel_actors::{KernelSpec, Lifeline};
+use rustkernel_core::DeviceId;
 use rustkernel_core::clock::Clock;
 use rustkernel_core::codec;
 use rustkernel_core::error::KernelError;
@@ -38,6 +39,7 @@ pub struct Domain(Arc<Shared>);
 
 pub(super) struct Shared {
     name: Arc<str>,
+    device: Option<DeviceId>,
     mailbox: Arc<Mailbox>,
     status: Arc<Mutex<DomainStatus>>,
     /// Held by everything that runs in the domain: a suspect alone, the others together.
@@ -75,10 +77,11 @@ impl Domain {
         let name = name.into();
         let mailbox = Mailbox::new()?;
         let status = Arc::new(Mutex::new(DomainStatus::new()));
+        let device = config.device;
         let keeper = Keeper::new(Arc::clone(&name), config, Arc::clone(&mailbox), Arc::clone(&status));
         let keeper = thread::Builder::new().name(format!("domain {name}")).spawn(move || keeper.keep())?;
         let keeper = Mutex::new(Some(keeper));
-        Ok(Self(Arc::new(Shared { name, mailbox, status, alone: RwLock::new(()), keeper })))
+        Ok(Self(Arc::new(Shared { name, device, mailbox, status, alone: RwLock::new(()), keeper })))
     }
 
     /// The domain's name.
@@ -105,7 +108,11 @@ impl Domain {
     where
         K: LocalKernel<Input: Serialize + DeserializeOwned, Output: Serialize + DeserializeOwned>,
     {
-        KernelSpec::elsewhere(id, self.maker::<K>(name, settings))
+        let spec = KernelSpec::elsewhere(id, self.maker::<K>(name, settings));
+        match self.0.device {
+            Some(device) => spec.device(device),
+            None => spec,
+        }
     }
 
     /// What makes the kernel's lives here: for [`KernelSpec::elsewhere`] and [`KernelSpec::backup_elsewhere`].

@@ -20,13 +20,14 @@ use tokio::signal::unix::{self, Signal as UnixSignal, SignalKind};
 
 use super::arena::{Parcel, Region, SHARED_FROM_BYTES};
 use super::control::{Received, receive, send};
+use super::device;
 use super::kernels::{Kernels, Resident};
 use super::wire::{
     Body, Failure, FromKernel, FromWorker, Inbox, PROTOCOL, Run, ToKernel, ToWorker, WireError,
 };
 use super::wire::{MAX_BODY_BYTES, read, text, write};
 
-/// Set for a process that is to be a worker; its control socket is its standard input.
+/// Set for a process that is to be a worker, to the device that it is to have, if any; its control socket is its standard input.
 pub(super) const WORKER_VARIABLE: &str = "RUSTKERNEL_WORKER";
 
 /// Whether this process was started as a worker. What a worker's kernels start inherits the variable, and not the socket.
@@ -36,7 +37,7 @@ pub(super) fn is_worker() -> bool {
 }
 
 /// What everything in the worker shares.
-struct Host {
+pub(super) struct Host {
     kernels: Kernels,
     control: OwnedFd,
     clock: Clock,
@@ -81,6 +82,9 @@ fn host(kernels: Kernels) -> Result<(), WireError> {
     let hello =
         FromWorker::Hello { protocol: PROTOCOL, kernels: kernels.names().map(str::to_owned).collect() };
     let host = Arc::new(Host { kernels, control, clock: Clock::system(), running: Mutex::default() });
+    if let Err(unable) = device::open(&host) {
+        return host.tell(&unable);
+    }
     host.tell(&hello)?;
     let mut buffer = Vec::new();
     loop {
@@ -129,7 +133,7 @@ fn host(kernels: Kernels) -> Result<(), WireError> {
 
 impl Host {
     /// What finds no room is not worth waiting for: a parent that does not read is stopped, or gone.
-    fn tell(&self, message: &FromWorker) -> Result<(), WireError> {
+    pub(super) fn tell(&self, message: &FromWorker) -> Result<(), WireError> {
         match send(&self.control, message, &[]) {
             Err(WireError::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(()),
             sent => sent,

@@ -42,6 +42,8 @@ pub(super) struct Keeper {
     recent: VecDeque<Timestamp>,
     deaths: u64,
     last_death: Option<String>,
+    /// Why no worker can be what it is for, as the last one said.
+    unable: Option<String>,
     generations: u64,
     /// When the next worker may be started.
     start_due: Timestamp,
@@ -79,6 +81,7 @@ impl Keeper {
             recent: VecDeque::new(),
             deaths: 0,
             last_death: None,
+            unable: None,
             generations: 0,
             start_due: Timestamp::ZERO,
             failed_starts: 0,
@@ -139,7 +142,7 @@ impl Keeper {
 
     /// Whether so few have died that another one may be started.
     fn allows_start(&self) -> bool {
-        self.recent.len() <= self.config.max_deaths as usize
+        self.unable.is_none() && self.recent.len() <= self.config.max_deaths as usize
     }
 
     /// Deaths of an age of `period` no longer count.
@@ -147,6 +150,10 @@ impl Keeper {
         let period = self.config.period;
         while self.recent.front().is_some_and(|at| now.saturating_since(*at) >= period) {
             self.recent.pop_front();
+        }
+        if self.recent.is_empty() {
+            // What was missing may be there by now.
+            self.unable = None;
         }
     }
 
@@ -162,7 +169,7 @@ impl Keeper {
 
     fn start_workers(&mut self, now: Timestamp) {
         if self.wants_start(now) && self.allows_start() {
-            match Process::start(&self.config.worker) {
+            match Process::start(&self.config.worker, self.config.device) {
                 Ok(process) => {
                     self.generations += 1;
                     self.failed_starts = 0;
@@ -191,6 +198,11 @@ impl Keeper {
     fn refuse_waiting(&mut self) {
         let last = self.last_death.as_deref().unwrap_or("unknown");
         for attach in self.waiting.drain(..) {
+            if let Some(reason) = &self.unable {
+                let error = format!("the domain {} has no worker: {reason}", self.name);
+                let _ = attach.attached.send(Err(KernelError::permanent(error)));
+                continue;
+            }
             let error = format!(
                 "the domain {} has lost more than {} workers within {:?}; the last one: {last}",
                 self.name, self.config.max_deaths, self.config.period
@@ -276,18 +288,21 @@ impl Keeper {
     /// A worker is gone, or given up: the next one is the present one, and its kernels are told. Gives back the process.
     fn bury(&mut self, worker: Worker, how: &str) -> Process {
         let now = self.clock.now();
-        let Worker { process, tenants, killed, is_up, .. } = worker;
+        let Worker { process, tenants, killed, is_up, unable, .. } = worker;
         let about = killed.as_ref().and_then(|killed| killed.about);
         let mut reason = match killed {
             Some(Charge { reason, .. }) => format!("{how}: {reason}"),
             None => how.to_owned(),
         };
-        if !is_up {
+        if !is_up && unable.is_none() {
             reason.push_str(
                 ", before it was up; does the main of its program begin with rustkernel::worker::init?",
             );
         }
         self.note_death(&reason, now);
+        if let Some(unable) = unable.filter(|unable| unable.for_good && self.workers.is_empty()) {
+            self.unable = Some(unable.reason);
+        }
         // The spare one has taken over before anybody is told: who is restarted finds it there. The next spare one comes later, for
         // it takes the time of a process to start; and without a spare one, at once.
         self.start_due = if self.workers.is_empty() { now } else { now + SPARE_DELAY };

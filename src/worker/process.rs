@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustkernel_core::DeviceId;
 use rustkernel_core::fault::{Fault, ProcessEnd, exit};
 
 use super::control;
@@ -19,6 +20,7 @@ use super::host::WORKER_VARIABLE;
 pub struct WorkerCommand {
     program: PathBuf,
     arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
 }
 
 impl WorkerCommand {
@@ -31,13 +33,20 @@ impl WorkerCommand {
 
     /// Another program whose `main` begins with [`init`](super::init): for tests and libraries, whose own program has no such `main`.
     pub fn program(path: impl Into<PathBuf>) -> Self {
-        Self { program: path.into(), arguments: Vec::new() }
+        Self { program: path.into(), arguments: Vec::new(), environment: Vec::new() }
     }
 
     /// What the program gets as arguments. Default nothing.
     #[must_use]
     pub fn arguments(mut self, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         self.arguments = arguments.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// A variable that the program finds beside those of this process, as `CUDA_VISIBLE_DEVICES`.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.into(), value.into()));
         self
     }
 }
@@ -59,12 +68,13 @@ pub(super) struct Process {
 impl Process {
     /// Starts a worker. Its output goes where errors go: results are the supervising process's to print. Its group is its own, so
     /// that an interrupt from the terminal reaches the supervising process alone, which drains first.
-    pub(super) fn start(command: &WorkerCommand) -> io::Result<Self> {
+    pub(super) fn start(command: &WorkerCommand, device: Option<DeviceId>) -> io::Result<Self> {
         let (control, theirs) = control::pair()?;
         let output = io::stderr().as_fd().try_clone_to_owned()?;
         let mut child = Command::new(&command.program)
             .args(&command.arguments)
-            .env(WORKER_VARIABLE, "1")
+            .envs(command.environment.iter().map(|(name, value)| (name, value)))
+            .env(WORKER_VARIABLE, device.map_or_else(String::new, |device| device.to_string()))
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::from(output))
             .process_group(0)

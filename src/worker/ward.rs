@@ -33,6 +33,15 @@ pub(super) struct Worker {
     pub(super) doubt: Option<Charge>,
     /// It has been killed.
     pub(super) killed: Option<Charge>,
+    /// It has said that it cannot be what it is for, and whether others can.
+    pub(super) unable: Option<Unable>,
+}
+
+/// Why a worker is of no use.
+#[derive(Clone)]
+pub(super) struct Unable {
+    pub(super) reason: String,
+    pub(super) for_good: bool,
 }
 
 /// What is held against a worker.
@@ -76,6 +85,7 @@ impl Worker {
             next_ask: now,
             doubt: None,
             killed: None,
+            unable: None,
         }
     }
 
@@ -154,6 +164,12 @@ impl Worker {
                 let reason = format!("it speaks version {protocol} of the protocol, not {PROTOCOL}");
                 self.kill(now, reason, None);
             }
+            FromWorker::Unable { reason, for_good } => {
+                self.unable = Some(Unable { reason: reason.clone(), for_good: *for_good });
+                self.kill(now, reason.clone(), None);
+            }
+            // It ends by itself, unless its driver holds it up.
+            FromWorker::DeviceLost { reason } => self.kill(now, reason.clone(), None),
             FromWorker::Pong(_) => self.asked = None,
             FromWorker::Ended { kernel, request } => {
                 if let Some(resident) = self.tenants.get_mut(kernel) {

@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Both sides speak this version, or do not speak.
-pub(super) const PROTOCOL: u32 = 1;
+pub(super) const PROTOCOL: u32 = 2;
 
 /// The longest control message. A packet that is longer is refused by its sender.
 pub(super) const MAX_PACKET_BYTES: usize = 128 << 10;
@@ -61,6 +61,15 @@ pub(super) enum FromWorker {
     Hello {
         protocol: u32,
         kernels: Vec<String>,
+    },
+    /// It cannot be what it was started for, and ends. `for_good`: another one fails the same way until somebody changes something.
+    Unable {
+        reason: String,
+        for_good: bool,
+    },
+    /// Its device is lost to it, and it ends.
+    DeviceLost {
+        reason: String,
     },
     /// A kernel is dropped; its socket is closed.
     Gone {

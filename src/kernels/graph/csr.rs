@@ -162,6 +162,18 @@ impl Graph {
         self.0.starts.windows(2).map(|row| &self.0.sources[row[0] as usize..row[1] as usize])
     }
 
+    /// Where each node's row of [`sources`](Self::sources) begins, by index, and behind the last one where it ends.
+    #[must_use]
+    pub fn starts(&self) -> &[u32] {
+        &self.0.starts
+    }
+
+    /// The rows of [`in_edges`](Self::in_edges), one behind the other.
+    #[must_use]
+    pub fn sources(&self) -> &[u32] {
+        &self.0.sources
+    }
+
     /// A hash of ids and edges that is the same in every process and release. Not a defence against made collisions.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {

@@ -15,20 +15,26 @@
 //! A request is idempotent. The kernel remembers its last answer, and a checkpoint keeps it: the same request,
 //! sent again after a crash, is answered without computing.
 //!
+//! With the feature `cuda` there is `CudaPageRank`, the same kernel on a device: its ranks are those of this one within 1e-12 in L1
+//! norm, because its two long sums run in another order.
+//!
 //! What it does NOT do: personalisation, weights, more than one thread.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+mod ranker;
 mod state;
 mod step;
-
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use rustkernel_core::error::{KernelError, KernelErrorKind, Phase};
 use rustkernel_core::traits::{CheckpointableKernel, Context, Kernel};
 
-use super::fingerprint::Fingerprint;
-
+#[cfg(feature = "cuda")]
+pub use cuda::CudaPageRank;
+pub use ranker::PageRankCheckpoint;
+use ranker::{Ranker, Recalled};
 pub use state::PageRankState;
 
 /// How to rank.
@@ -53,11 +59,7 @@ impl Default for PageRankConfig {
 
 /// The kernel `graph/pagerank`: [`PageRankState`] to the next one. See the [module](self).
 #[derive(Debug)]
-pub struct PageRank {
-    config: PageRankConfig,
-    last: Option<PageRankCheckpoint>,
-    reused: u64,
-}
+pub struct PageRank(Ranker);
 
 /// Why a configuration, a state or a checkpoint is no such thing. What was there before stays.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
@@ -99,30 +101,6 @@ pub enum PageRankError {
     },
 }
 
-/// The last answer of a [`PageRank`] kernel, and which request it answers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PageRankCheckpoint {
-    request: u64,
-    graph: u64,
-    iteration: u32,
-    ranks: Arc<[f64]>,
-    delta: f64,
-}
-
-impl PageRankCheckpoint {
-    /// The [fingerprint](super::Graph::fingerprint) of the graph.
-    #[must_use]
-    pub fn graph(&self) -> u64 {
-        self.graph
-    }
-
-    /// The iteration that the kernel had reached.
-    #[must_use]
-    pub fn iteration(&self) -> u32 {
-        self.iteration
-    }
-}
-
 impl PageRank {
     /// The kernel's name.
     pub const NAME: &'static str = "graph/pagerank";
@@ -132,45 +110,19 @@ impl PageRank {
     /// # Errors
     /// [`PageRankError::Damping`] or [`PageRankError::Tolerance`] for a value that the field may not have.
     pub fn new(config: PageRankConfig) -> Result<Self, PageRankError> {
-        let PageRankConfig { damping, tolerance } = config;
-        if !(damping > 0.0 && damping < 1.0) {
-            return Err(PageRankError::Damping { value: damping });
-        }
-        if !(tolerance > 0.0 && tolerance.is_finite()) {
-            return Err(PageRankError::Tolerance { value: tolerance });
-        }
-        Ok(Self { config, last: None, reused: 0 })
+        Ranker::new(config).map(Self)
     }
 
     /// How the kernel ranks.
     #[must_use]
     pub fn config(&self) -> &PageRankConfig {
-        &self.config
+        self.0.config()
     }
 
     /// How many requests were answered from memory, since this instance was made.
     #[must_use]
     pub fn reused(&self) -> u64 {
-        self.reused
-    }
-
-    /// What a request is recognised by: everything its answer depends on.
-    fn request(&self, input: &PageRankState) -> u64 {
-        Fingerprint::new(DOMAIN)
-            .words([self.config.damping.to_bits(), input.graph().fingerprint(), u64::from(input.iteration())])
-            .words(input.ranks().iter().map(|rank| rank.to_bits()))
-            .finish()
-    }
-
-    /// The remembered answer, if it is one to this request.
-    fn remembered(&self, request: u64, input: &PageRankState) -> Option<PageRankState> {
-        let last = self.last.as_ref().filter(|last| last.request == request)?;
-        let follows = last.graph == input.graph().fingerprint()
-            && Some(last.iteration) == input.iteration().checked_add(1);
-        if !follows {
-            return None;
-        }
-        PageRankState::new(input.graph().clone(), Arc::clone(&last.ranks), last.iteration, last.delta).ok()
+        self.0.reused()
     }
 }
 
@@ -186,26 +138,15 @@ impl Kernel for PageRank {
         input: &PageRankState,
         cx: &mut Context<'_>,
     ) -> Result<PageRankState, KernelError> {
-        if input.is_converged(self.config.tolerance) {
-            return Ok(input.clone());
-        }
-        let request = self.request(input);
-        if let Some(answer) = self.remembered(request, input) {
-            self.reused += 1;
-            return Ok(answer);
-        }
-        let Some((ranks, delta)) = step::step(input, self.config.damping, || cx.is_cancelled()) else {
+        let request = match self.0.recall(input) {
+            Recalled::Answer(answer) => return Ok(answer),
+            Recalled::Nothing(request) => request,
+        };
+        let damping = self.0.config().damping;
+        let Some((ranks, delta)) = step::step(input, damping, || cx.is_cancelled()) else {
             return Err(cancelled(cx));
         };
-        let answer = input.next(ranks.into(), delta);
-        self.last = Some(PageRankCheckpoint {
-            request,
-            graph: answer.graph().fingerprint(),
-            iteration: answer.iteration(),
-            ranks: answer.shared_ranks(),
-            delta,
-        });
-        Ok(answer)
+        Ok(self.0.keep(request, input, ranks, delta))
     }
 }
 
@@ -214,17 +155,13 @@ impl CheckpointableKernel for PageRank {
     type Checkpoint = Option<PageRankCheckpoint>;
 
     async fn checkpoint(&self) -> Result<Self::Checkpoint, KernelError> {
-        Ok(self.last.clone())
+        Ok(self.0.checkpoint())
     }
 
     /// # Errors
     /// A checkpoint with a rank or a distance that no iteration gives is refused as permanent.
     async fn restore(&mut self, checkpoint: Self::Checkpoint) -> Result<(), KernelError> {
-        if let Some(last) = &checkpoint {
-            state::check_numbers(&last.ranks, last.delta).map_err(KernelError::permanent)?;
-        }
-        self.last = checkpoint;
-        Ok(())
+        self.0.restore(checkpoint)
     }
 }
 
@@ -234,5 +171,3 @@ pub(super) fn cancelled(cx: &Context<'_>) -> KernelError {
         if cx.remaining().is_zero() { KernelErrorKind::DeadlineExceeded } else { KernelErrorKind::Cancelled };
     KernelError::new(kind, Phase::Executing)
 }
-
-const DOMAIN: u64 = u64::from_be_bytes(*b"ranks/v1");

@@ -1,0 +1,291 @@
+//! A device as one process has it: its context, and whether it is lost.
+
+#![allow(unsafe_code, reason = "the driver is a C library")]
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::ffi::c_int;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use cudarc::driver::CudaContext;
+use rustkernel_core::DeviceId;
+use rustkernel_core::fault::{Fault, FaultClass, Observed, Poison, cuda};
+use rustkernel_core::resilience::HealthCheckResult;
+
+use super::module::Images;
+use super::poller::Poller;
+use super::stream::Stream;
+use super::table::{Calls, Handle, table};
+use super::{CudaDevice, CudaError, driver, probe};
+
+/// A CUDA device, opened by this process. A clone is another handle to the same.
+///
+/// It is opened once and stays open until the process ends: what a fault leaves of a context only the end of its process clears away.
+#[derive(Clone)]
+pub struct Device(Arc<Opened>);
+
+struct Opened {
+    info: CudaDevice,
+    limits: Limits,
+    /// Never dropped: see [`Device`].
+    context: Arc<CudaContext>,
+    calls: &'static Calls,
+    poison: Poison,
+    listeners: Mutex<Vec<Listener>>,
+    poller: Arc<Poller>,
+    images: Images,
+}
+
+type Listener = Box<dyn FnOnce(Fault) + Send>;
+
+/// What a launch may ask for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) block_threads: u32,
+    pub(super) block: [u32; 3],
+    pub(super) grid: [u32; 3],
+    /// Shared memory of a block, in bytes, that needs no permission, and with it.
+    pub(super) shared: [u32; 2],
+}
+
+/// The fault by which a device was lost, for whoever has the say in this process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Loss {
+    pub(crate) device: DeviceId,
+    pub(crate) fault: Fault,
+    /// The call that met it.
+    pub(crate) function: &'static str,
+    /// Whether this is the first that is heard of it.
+    pub(crate) first: bool,
+}
+
+type WhenLost = Box<dyn Fn(Loss) -> Infallible + Send + Sync>;
+
+static WHEN_LOST: OnceLock<WhenLost> = OnceLock::new();
+
+/// Has `end` called, in place of an error, by every thread that finds a device lost. It ends the process. A second one is not heard.
+#[cfg(all(feature = "worker", target_os = "linux"))]
+pub(crate) fn when_lost(end: impl Fn(Loss) -> Infallible + Send + Sync + 'static) {
+    let _first = WHEN_LOST.set(Box::new(end));
+}
+
+impl Device {
+    /// The device of this ordinal, opened if this process has not opened it yet; that takes the time of making a context.
+    ///
+    /// # Errors
+    /// [`CudaError`] says what is missing. What was not there may be there the next time.
+    pub fn open(ordinal: u16) -> Result<Self, CudaError> {
+        static DEVICES: Mutex<Option<HashMap<u16, Device>>> = Mutex::new(None);
+        let mut devices = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
+        let devices = devices.get_or_insert_default();
+        if let Some(device) = devices.get(&ordinal) {
+            return Ok(device.clone());
+        }
+        let device = Self::make(ordinal)?;
+        devices.insert(ordinal, device.clone());
+        Ok(device)
+    }
+
+    fn make(ordinal: u16) -> Result<Self, CudaError> {
+        let table = table()?;
+        driver::init(&table.basics)?;
+        let count = driver::device_count(&table.basics)?;
+        if count == 0 {
+            return Err(CudaError::NoDevice);
+        }
+        if ordinal >= count {
+            return Err(CudaError::NoSuchDevice { device: DeviceId::cuda(ordinal), count });
+        }
+        let info = driver::device(&table.basics, ordinal)?;
+        let limits = Limits::of(ordinal)?;
+        let context = CudaContext::new(usize::from(ordinal)).map_err(|error| CudaError::Call {
+            function: "cuDevicePrimaryCtxRetain",
+            fault: cuda::classify(error.0 as c_int),
+        })?;
+        // SAFETY: streams order their own work, and `Buffer` orders what goes from one to another.
+        unsafe { context.disable_event_tracking() };
+        Ok(Self(Arc::new(Opened {
+            info,
+            limits,
+            context,
+            calls: &table.calls,
+            poison: Poison::new(),
+            listeners: Mutex::default(),
+            poller: Poller::new(),
+            images: Images::default(),
+        })))
+    }
+
+    /// Its name: `cuda:0`.
+    #[must_use]
+    pub fn id(&self) -> DeviceId {
+        self.0.info.id
+    }
+
+    /// What the driver says of it.
+    #[must_use]
+    pub fn info(&self) -> &CudaDevice {
+        &self.0.info
+    }
+
+    /// Memory that is free on it and that it has, in bytes, whoever uses it.
+    ///
+    /// # Errors
+    /// [`CudaError::Lost`], or the call's own fault.
+    pub fn memory(&self) -> Result<(u64, u64), CudaError> {
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: there is room for both numbers.
+        self.call("cuMemGetInfo_v2", |calls| unsafe {
+            (calls.cuMemGetInfo_v2)(&raw mut free, &raw mut total)
+        })?;
+        Ok((free as u64, total as u64))
+    }
+
+    /// A new stream: what it is told happens in that order, beside what other streams do. A kernel makes its own.
+    ///
+    /// # Errors
+    /// [`CudaError::Lost`], or the call's own fault.
+    pub fn stream(&self) -> Result<Stream, CudaError> {
+        Stream::new(self)
+    }
+
+    /// Asks the device something whose answer is known: for a canary, and before a process says that it is ready.
+    ///
+    /// # Errors
+    /// What failed, or [`CudaError::WrongAnswer`].
+    pub fn probe(&self) -> Result<(), CudaError> {
+        probe::probe(self)
+    }
+
+    /// The fault by which it was lost to this process; `None` while it is not known to be.
+    #[must_use]
+    pub fn lost(&self) -> Option<Fault> {
+        self.0.poison.fault()
+    }
+
+    /// Has `listener` called when the device is lost, on the thread that finds it; at once if it is lost already.
+    pub fn on_loss(&self, listener: impl FnOnce(Fault) + Send + 'static) {
+        let mut listeners = self.listeners();
+        match self.lost() {
+            None => listeners.push(Box::new(listener)),
+            Some(fault) => {
+                drop(listeners);
+                listener(fault);
+            }
+        }
+    }
+
+    /// The same as a health check tells it: unhealthy from the first fault that loses the device, for as long as the process lives.
+    #[must_use]
+    pub fn health(&self) -> HealthCheckResult {
+        match self.lost() {
+            None => HealthCheckResult::healthy(),
+            Some(fault) => HealthCheckResult::unhealthy(format!(
+                "lost to this process since {} ({}); only its end helps",
+                fault.name, fault.code
+            )),
+        }
+    }
+
+    /// The context, for libraries that take one of cudarc. What they do is not watched: a fault that they meet is found by the next
+    /// call that is made through here.
+    #[must_use]
+    pub fn context(&self) -> &Arc<CudaContext> {
+        &self.0.context
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    pub(super) fn poller(&self) -> &Arc<Poller> {
+        &self.0.poller
+    }
+
+    pub(super) fn images(&self) -> &Images {
+        &self.0.images
+    }
+
+    /// A call for this device's context, from any thread. `Ok` where it succeeded and the device is not known to be lost.
+    pub(super) fn call(
+        &self,
+        function: &'static str,
+        call: impl FnOnce(&Calls) -> c_int,
+    ) -> Result<(), CudaError> {
+        self.code(function, call).and_then(|code| self.accept(function, code))
+    }
+
+    /// [`call`](Self::call) for a question: its code, also one that is no success.
+    pub(super) fn code(
+        &self,
+        function: &'static str,
+        call: impl FnOnce(&Calls) -> c_int,
+    ) -> Result<c_int, CudaError> {
+        if let Some(fault) = self.lost() {
+            return Err(self.is_lost(fault, function, false));
+        }
+        let calls = self.0.calls;
+        // SAFETY: the context is alive for as long as the process is.
+        let entered = unsafe { (calls.cuCtxSetCurrent)(self.0.context.cu_ctx() as Handle) };
+        self.accept("cuCtxSetCurrent", entered)?;
+        let code = call(calls);
+        match self.0.poison.observe(code) {
+            Observed::Success | Observed::Fault(_) => Ok(code),
+            Observed::Poisoned { fault, first } => Err(self.is_lost(fault, function, first)),
+        }
+    }
+
+    fn accept(&self, function: &'static str, code: c_int) -> Result<(), CudaError> {
+        match self.0.poison.observe(code) {
+            Observed::Success => Ok(()),
+            Observed::Fault(fault) if fault.class == FaultClass::NotAnError => Ok(()),
+            Observed::Fault(fault) => Err(CudaError::Call { function, fault }),
+            Observed::Poisoned { fault, first } => Err(self.is_lost(fault, function, first)),
+        }
+    }
+
+    fn is_lost(&self, fault: Fault, function: &'static str, first: bool) -> CudaError {
+        let device = self.id();
+        if first {
+            tracing::error!(%device, function, code = %fault.code, "{} loses the device", fault.name);
+            let listeners = std::mem::take(&mut *self.listeners());
+            listeners.into_iter().for_each(|listener| listener(fault));
+        }
+        if let Some(end) = WHEN_LOST.get() {
+            end(Loss { device, fault, function, first });
+        }
+        self.0.poller.look();
+        CudaError::Lost { device, fault }
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, Vec<Listener>> {
+        self.0.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Limits {
+    /// `CUdevice_attribute` numbers, in the order of the fields.
+    fn of(ordinal: u16) -> Result<Self, CudaError> {
+        let basics = &table()?.basics;
+        let mut device = 0;
+        // SAFETY: there is room for a number.
+        let got = unsafe { (basics.cuDeviceGet)(&raw mut device, c_int::from(ordinal)) };
+        if got != cuda::SUCCESS {
+            return Err(CudaError::Call { function: "cuDeviceGet", fault: cuda::classify(got) });
+        }
+        let limit = |number| driver::attribute(basics, device, number).map(c_int::unsigned_abs);
+        Ok(Self {
+            block_threads: limit(1)?,
+            block: [limit(2)?, limit(3)?, limit(4)?],
+            grid: [limit(5)?, limit(6)?, limit(7)?],
+            shared: [limit(8)?, limit(97)?],
+        })
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Device").field("id", &self.id()).field("lost", &self.lost()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,118 @@
+//! The thread that watches streams for whoever sleeps until their work is done.
+//!
+//! It looks at the streams' words, which is no call. A fault never shows there, so it also asks the driver about each stream that somebody
+//! waits for, once in a tick; whoever sleeps is woken then, too, and looks whether its request is still wanted.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Waker;
+use std::thread;
+use std::time::Duration;
+
+use rustkernel_core::clock::{Clock, Timestamp};
+
+use super::line::Line;
+
+/// How often the driver is asked about a stream.
+const TICK: Duration = Duration::from_millis(1);
+/// How long it sleeps between two looks at the words.
+const LOOK: Duration = Duration::from_micros(50);
+
+pub(super) struct Poller {
+    state: Mutex<State>,
+    bell: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    sleepers: Vec<Sleeper>,
+    is_running: bool,
+}
+
+struct Sleeper {
+    line: Arc<Line>,
+    mark: u32,
+    waker: Waker,
+}
+
+impl Poller {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), bell: Condvar::new() })
+    }
+
+    /// Wakes `waker` once `line` has got to `mark`, and at the next tick.
+    pub(super) fn wake(self: &Arc<Self>, line: &Arc<Line>, mark: u32, waker: &Waker) {
+        let mut state = self.state();
+        let known = state
+            .sleepers
+            .iter_mut()
+            .find(|sleeper| sleeper.mark == mark && Arc::ptr_eq(&sleeper.line, line));
+        match known {
+            Some(sleeper) => sleeper.waker.clone_from(waker),
+            None => state.sleepers.push(Sleeper { line: Arc::clone(line), mark, waker: waker.clone() }),
+        }
+        if !state.is_running {
+            state.is_running = true;
+            let poller = Arc::downgrade(self);
+            let started = thread::Builder::new().name("cuda-poller".into()).spawn(move || Self::run(&poller));
+            if started.is_err() {
+                // Nobody else would wake them: they look for themselves, again and again.
+                state.is_running = false;
+                let sleepers = std::mem::take(&mut state.sleepers);
+                drop(state);
+                sleepers.into_iter().for_each(|sleeper| sleeper.waker.wake());
+                return;
+            }
+        }
+        drop(state);
+        self.bell.notify_one();
+    }
+
+    /// Has it look now: the device may be lost.
+    pub(super) fn look(&self) {
+        self.bell.notify_one();
+    }
+
+    fn run(poller: &Weak<Self>) {
+        let clock = Clock::system();
+        let mut tick = Timestamp::ZERO;
+        while let Some(poller) = poller.upgrade() {
+            let now = clock.now();
+            let asks = now >= tick;
+            if asks {
+                tick = now + TICK;
+            }
+            // The driver may block: not under the lock.
+            let sleepers = poller.take_awake(asks);
+            sleepers.into_iter().for_each(|sleeper| {
+                if asks {
+                    // What it finds is latched, and told to who wakes up.
+                    let _ = sleeper.line.is_empty();
+                }
+                sleeper.waker.wake();
+            });
+            let state = poller.state();
+            let idle = state.sleepers.is_empty();
+            let rest = if idle { IDLE } else { LOOK };
+            // Woken early or late, it looks again.
+            drop(poller.bell.wait_timeout(state, rest));
+        }
+    }
+
+    /// Those whose work is done; all of them, at a tick.
+    fn take_awake(&self, all: bool) -> Vec<Sleeper> {
+        let mut state = self.state();
+        if all {
+            return std::mem::take(&mut state.sleepers);
+        }
+        let done =
+            |sleeper: &mut Sleeper| !matches!(sleeper.line.has_reached_quietly(sleeper.mark), Some(false));
+        state.sleepers.extract_if(.., done).collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Nobody waits; a ring comes when somebody does.
+const IDLE: Duration = Duration::from_secs(3600);
