@@ -222,9 +222,7 @@ impl Device {
         function: &'static str,
         call: impl FnOnce(&Calls) -> c_int,
     ) -> Result<c_int, CudaError> {
-        if let Some(fault) = self.lost() {
-            return Err(self.is_lost(fault, function, false));
-        }
+        self.check(function)?;
         let calls = self.0.calls;
         // SAFETY: the context is alive for as long as the process is.
         let entered = unsafe { (calls.cuCtxSetCurrent)(self.0.context.cu_ctx() as Handle) };
@@ -234,6 +232,11 @@ impl Device {
             Observed::Success | Observed::Fault(_) => Ok(code),
             Observed::Poisoned { fault, first } => Err(self.is_lost(fault, function, first)),
         }
+    }
+
+    /// Whether anything that it says can still be believed.
+    pub(super) fn check(&self, function: &'static str) -> Result<(), CudaError> {
+        self.lost().map_or(Ok(()), |fault| Err(self.is_lost(fault, function, false)))
     }
 
     fn accept(&self, function: &'static str, code: c_int) -> Result<(), CudaError> {

@@ -5,6 +5,7 @@
 use std::ffi::{c_int, c_void};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::CudaError;
 use super::device::{Device, Limits};
@@ -54,6 +55,8 @@ pub struct Function {
     handle: usize,
     block_threads: u32,
     static_shared: u32,
+    /// How much shared memory a launch may add.
+    allowed: Arc<AtomicU32>,
     device: Device,
 }
 
@@ -72,6 +75,7 @@ impl Function {
             handle: handle as usize,
             block_threads: attribute(MAX_THREADS)?,
             static_shared: attribute(STATIC_SHARED)?,
+            allowed: Arc::new(AtomicU32::new(device.limits().shared[0])),
             device: device.clone(),
         })
     }
@@ -97,11 +101,13 @@ impl Function {
         if u64::from(bytes) + u64::from(self.static_shared) > u64::from(most) {
             return Err(self.refuse(format!("{bytes} bytes of shared memory are more than {most}")));
         }
-        let bytes = c_int::try_from(bytes).unwrap_or(c_int::MAX);
+        let number = c_int::try_from(bytes).unwrap_or(c_int::MAX);
         // SAFETY: the function is loaded.
         self.device.call("cuFuncSetAttribute", |calls| unsafe {
-            (calls.cuFuncSetAttribute)(self.handle(), DYNAMIC_SHARED, bytes)
-        })
+            (calls.cuFuncSetAttribute)(self.handle(), DYNAMIC_SHARED, number)
+        })?;
+        self.allowed.store(bytes, Ordering::Release);
+        Ok(())
     }
 
     pub(super) fn handle(&self) -> Handle {
@@ -127,6 +133,11 @@ impl Function {
         let shared = u64::from(grid.shared_bytes) + u64::from(self.static_shared);
         if shared > u64::from(most) {
             return Err(self.refuse(format!("{shared} bytes of shared memory are more than {most}")));
+        }
+        let allowed = self.allowed.load(Ordering::Acquire);
+        if grid.shared_bytes > allowed {
+            let rule = format!("{} bytes of shared memory need `allow_shared`", grid.shared_bytes);
+            return Err(self.refuse(rule));
         }
         Ok(())
     }

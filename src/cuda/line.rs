@@ -143,9 +143,7 @@ impl Line {
 
     /// Whether the device has got to a mark. No call, where the device writes its marks.
     pub(super) fn has_reached(&self, mark: u32) -> Result<bool, CudaError> {
-        if let Some(fault) = self.device.lost() {
-            return Err(CudaError::Lost { device: self.device.id(), fault });
-        }
+        self.device.check("a completion")?;
         if self.asks.load(Ordering::Relaxed) {
             let issued = self.issued.load(Ordering::Acquire);
             if self.is_empty()? {

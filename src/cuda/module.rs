@@ -88,12 +88,13 @@ impl Device {
     fn load_bytes(&self, image: *const c_void) -> Result<usize, CudaError> {
         let mut log = [0_u8; LOG_BYTES];
         let options = [JIT_ERROR_LOG, JIT_ERROR_LOG_BYTES];
-        let values: [*mut c_void; 2] = [log.as_mut_ptr().cast(), ptr::without_provenance_mut(LOG_BYTES - 1)];
+        // The driver writes the length of the log back into the second one.
+        let mut values: [*mut c_void; 2] = [log.as_mut_ptr().cast(), ptr::without_provenance_mut(LOG_BYTES - 1)];
         let mut handle: Handle = ptr::null_mut();
         // SAFETY: the image is what the caller says; there is room for the handle, and for as much of a log as is said.
         let loaded = self.call("cuModuleLoadDataEx", |calls| unsafe {
             let count = u32::try_from(options.len()).unwrap_or(0);
-            (calls.cuModuleLoadDataEx)(&raw mut handle, image, count, options.as_ptr(), values.as_ptr())
+            (calls.cuModuleLoadDataEx)(&raw mut handle, image, count, options.as_ptr(), values.as_mut_ptr())
         });
         match loaded {
             Ok(()) => Ok(handle as usize),

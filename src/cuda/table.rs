@@ -79,7 +79,7 @@ functions! {
         cuMemcpyDtoHAsync_v2: (*mut c_void, Address, usize, Handle);
         cuMemsetD8Async: (Address, u8, usize, Handle);
         cuMemGetInfo_v2: (*mut usize, *mut usize);
-        cuModuleLoadDataEx: (*mut Handle, *const c_void, c_uint, *const c_int, *const *mut c_void);
+        cuModuleLoadDataEx: (*mut Handle, *const c_void, c_uint, *const c_int, *mut *mut c_void);
         cuModuleGetFunction: (*mut Handle, Handle, *const c_char);
         cuFuncGetAttribute: (*mut c_int, c_int, Handle);
         cuFuncSetAttribute: (Handle, c_int, c_int);

@@ -189,7 +189,9 @@ impl Keeper {
                 }
             }
         }
-        if !self.allows_start() {
+        if !self.allows_start() && !self.waiting.is_empty() {
+            // Whoever is refused and asks why finds it there.
+            self.publish();
             self.refuse_waiting();
         }
     }

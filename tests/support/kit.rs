@@ -169,7 +169,7 @@ pub(crate) async fn status(runtime: &Runtime, id: &str) -> KernelStatus {
 }
 
 /// Every accepted request of an idle kernel has been answered, one way or the other.
-pub(crate) fn assert_balanced<O: Payload>(kernel: &KernelRef<Do, O>) {
+pub(crate) fn assert_balanced<I: Payload, O: Payload>(kernel: &KernelRef<I, O>) {
     let accounts = kernel.accounts();
     assert_eq!(accounts.accepted, accounts.answered + accounts.failed, "{accounts:?}");
 }
