@@ -110,7 +110,7 @@ impl CatalogEntry {
         self.keeps
     }
 
-    /// Whether there is a version of it for CUDA devices. It lives in a worker process.
+    /// Whether there is a version of it for CUDA devices.
     #[must_use]
     pub fn on_cuda(&self) -> bool {
         self.on_cuda
@@ -132,8 +132,9 @@ pub fn register(kernels: &mut Kernels) {
     graph::register(kernels);
 }
 
-/// Puts every stage of a job on `device` whose kernel has a version for it: on a CUDA device in that device's worker process.
-pub fn move_to(job: &mut JobConfig, device: DeviceId) {
+/// Puts every stage of a job on `device` whose kernel has a version for it: on a CUDA device in that device's worker process, unless it is
+/// on a thread because somebody has said so by `placement`.
+pub fn move_to(job: &mut JobConfig, device: DeviceId, placement: Option<Placement>) {
     let is_cuda = device.kind() == DeviceKind::Cuda;
     for stage in &mut job.stages {
         // A kernel that there is not is refused in its turn.
@@ -142,7 +143,7 @@ pub fn move_to(job: &mut JobConfig, device: DeviceId) {
             stage.device = device;
         }
         if goes && is_cuda {
-            stage.placement = Placement::Process;
+            stage.placement = placement.unwrap_or(Placement::Process);
             stage.domain = None;
         }
     }

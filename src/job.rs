@@ -8,12 +8,14 @@ mod records;
 mod state;
 mod tally;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustkernel_actors::pipeline::PipelineReport;
 use rustkernel_actors::{Cause, Pipeline, Runtime, SpawnError};
+use rustkernel_core::DeviceId;
 use rustkernel_core::clock::{Clock, Timestamp};
 use rustkernel_core::device::DeviceKind;
 use rustkernel_core::envelope::Deadline;
@@ -52,6 +54,8 @@ pub struct Job {
     clock: Clock,
     rounds: Arc<AtomicU32>,
     domains: Arc<Domains>,
+    /// CUDA devices that this process has itself.
+    inside: BTreeSet<DeviceId>,
 }
 
 /// The part of a job from a place on.
@@ -94,8 +98,10 @@ impl Plan {
                 }
                 let rule = if !entry.on_cuda() {
                     "is a processor for this kernel: it has no version for CUDA devices"
-                } else if stage.placement != Placement::Process {
-                    "on a CUDA device needs `placement = \"process\"`"
+                } else if stage.placement == Placement::Inline {
+                    "on a CUDA device takes a placement of \"process\" or \"thread\": its calls block"
+                } else if stage.placement == Placement::Thread && field == "backup" {
+                    "on a CUDA device takes a placement of \"process\": a thread cannot move there"
                 } else {
                     continue;
                 };
@@ -223,6 +229,12 @@ impl Plan {
             clock: runtime.clock().clone(),
             rounds,
             domains,
+            inside: config
+                .stages
+                .iter()
+                .filter(|stage| stage.holds_device())
+                .map(|stage| stage.device)
+                .collect(),
         })
     }
 }
@@ -232,6 +244,12 @@ impl Job {
     #[must_use]
     pub fn domains(&self) -> Vec<Domain> {
         self.domains.started()
+    }
+
+    /// The CUDA devices that its kernels have opened in this process: one that is lost stays so until the process ends.
+    #[must_use]
+    pub fn devices(&self) -> Vec<crate::cuda::Device> {
+        self.inside.iter().filter_map(|device| crate::cuda::Device::open(device.number()).ok()).collect()
     }
 
     /// Sends `input` through the job, until `deadline` if there is one and the job's own otherwise. The first run of a resumed job goes

@@ -2,7 +2,8 @@
 //!
 //! A number goes in, a [`Fault`] comes out: a `CUresult` of the CUDA driver API ([`cuda`]), an Xid of the NVIDIA driver ([`xid`]), or
 //! the way in which a worker process ended ([`exit`]). From the [`FaultClass`] follow the [`RestartDepth`], the [`FaultScope`], whether
-//! the fault domain is lost, and one line of advice. [`poison`] keeps the first fault that loses a domain.
+//! the fault domain is lost, and one line of advice. [`poison`] keeps the first fault that loses a domain, and
+//! [`device_health`] makes of Xids, counters and the recovery action how a device is.
 //!
 //! A *fault domain* is what one fault takes down: a CUDA context with every stream, module and allocation of it and, by the word of
 //! the driver API header (`cuda.h`), for nearly every kernel exception the whole process.
@@ -30,6 +31,7 @@ mod class;
 mod code;
 pub mod cuda;
 mod depth;
+pub mod device_health;
 pub mod exit;
 pub mod poison;
 pub mod xid;
@@ -37,6 +39,9 @@ pub mod xid;
 pub use class::{FaultClass, FaultScope};
 pub use code::{Fault, FaultCode};
 pub use depth::RestartDepth;
+pub use device_health::{
+    DegradedReason, DeviceHealth, DeviceSample, DeviceState, Throttle, UnhealthyReason, Verdict,
+};
 pub use exit::ProcessEnd;
 pub use poison::{Observed, Poison};
 pub use xid::{RecoveryAction, XidAction};

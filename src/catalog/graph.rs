@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
+use rustkernel_actors::register as register_kernel;
 use rustkernel_actors::{KernelSpec, Pipeline};
+use rustkernel_core::device::DeviceKind;
 use rustkernel_core::error::KernelError;
 use rustkernel_core::traits::{Kernel, Payload};
 
+use super::Site;
 use super::site::{Factories, Make, Ordered, on_cuda};
 use super::{CatalogEntry, Prepared, Sections, SettingsError};
-#[cfg(feature = "cuda")]
+use crate::config::Placement;
 use crate::cuda::Device;
 use crate::inject::{FaultPlan, Faulty, Injector};
-#[cfg(feature = "cuda")]
 use crate::kernels::graph::pagerank::CudaPageRank;
 use crate::kernels::graph::pagerank::PageRankError;
 use crate::kernels::graph::{
@@ -76,7 +78,6 @@ pub(super) fn register(kernels: &mut Kernels) {
     kernels.register(TopK::NAME, |(config, faults, _): Ordered<TopKConfig>| {
         Ok(faulty(TopK::new(&config).map_err(KernelError::permanent)?, faults, one_call))
     });
-    #[cfg(feature = "cuda")]
     kernels.register_checkpointed(
         on_cuda(PageRank::NAME),
         |(config, faults, device): Ordered<PageRankConfig>| {
@@ -128,12 +129,32 @@ fn page_rank(sections: &Sections<'_>) -> Result<Prepared, Refused> {
                 state.is_converged(tolerance)
             })
         };
+        if site.stage.device.kind() == DeviceKind::Cuda && site.stage.placement == Placement::Thread {
+            let spec = page_rank_inside(site, &main, factories.degraded.map(|(_, make)| make));
+            return site.lead(Box::new(spec), until_converged);
+        }
         let checkpointed = site.stage.checkpointed;
         let dress = |spec: KernelSpec<Faulty<PageRank>>| {
             if checkpointed { spec.checkpointed().checkpoint_schema("graph/pagerank/1") } else { spec }
         };
         site.make(round, &factories, dress, until_converged)
     }))
+}
+
+/// The ranking on a device that this process has itself. Its degraded path runs on a processor.
+fn page_rank_inside(
+    site: &Site,
+    config: &PageRankConfig,
+    degraded: Option<Make<PageRank>>,
+) -> KernelSpec<CudaPageRank> {
+    let (config, ordinal) = (config.clone(), site.stage.device.number());
+    let faults = site.injector.map(|injector| FaultPlan::new(injector, site.stage.id(), round));
+    let make = move || CudaPageRank::new(&Device::open(ordinal)?, config.clone(), faults.clone());
+    let mut spec = site.rules(KernelSpec::fallible(site.stage.id(), make).registered(&register_kernel()));
+    if let Some(degraded) = degraded {
+        spec = spec.degraded_fallible(move || degraded());
+    }
+    if site.stage.checkpointed { spec.checkpointed().checkpoint_schema("graph/pagerank/1") } else { spec }
 }
 
 fn check_page_rank(config: &PageRankConfig) -> Result<(), SettingsError> {

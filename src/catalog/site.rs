@@ -111,17 +111,31 @@ impl Site {
         K::Input: Serialize + DeserializeOwned + Clone,
         K::Output: Serialize + DeserializeOwned,
     {
-        let id = self.stage.id().to_owned();
         let spec: Box<dyn Planted> = match self.stage.placement {
-            Placement::Thread | Placement::Inline => Box::new(dress(self.here(call, factories))),
+            Placement::Thread => Box::new(dress(self.here(call, factories))),
+            Placement::Inline => Box::new(dress(self.here(call, factories)).inline()),
             Placement::Process => Box::new(self.in_worker::<K>(factories)),
         };
+        self.lead(spec, shape)
+    }
+
+    /// A kernel of this stage, behind a way from and to values of run-time types; see [`make`](Self::make).
+    pub(crate) fn lead<I, O>(
+        &self,
+        spec: Box<dyn Planted>,
+        shape: impl Fn(Pipeline<I, O>, u32) -> Pipeline<I, O> + Send + 'static,
+    ) -> Made
+    where
+        I: Payload + Serialize + DeserializeOwned + Clone,
+        O: Payload,
+    {
+        let id = self.stage.id().to_owned();
         let (cursor, stage, made) = (self.cursor.clone(), self.index, Arc::clone(&self.made));
         let connect = move |runtime: &Runtime, rounds_before: u32| {
-            let kernel: KernelRef<K::Input, K::Output> = runtime.kernel(&id)?;
+            let kernel: KernelRef<I, O> = runtime.kernel(&id)?;
             let typed = shape(Pipeline::from(kernel), rounds_before);
             let (cursor, made) = (cursor.clone(), Arc::clone(&made));
-            let note = move |input: K::Input| {
+            let note = move |input: I| {
                 made.store(0, Ordering::Relaxed);
                 if let Some(cursor) = &cursor {
                     cursor.note(stage, rounds_before, input.clone());
@@ -130,7 +144,7 @@ impl Site {
             };
             Some(Pipeline::start().try_map(Value::take).map(note).then(typed).map(Value::new))
         };
-        let decode = |bytes: &[u8]| codec::decode_as::<K::Input>(&K::Input::schema(), bytes).map(Value::new);
+        let decode = |bytes: &[u8]| codec::decode_as::<I>(&I::schema(), bytes).map(Value::new);
         Made { spec, connect: Box::new(connect), decode }
     }
 
@@ -206,7 +220,8 @@ impl Site {
         }
     }
 
-    fn rules<K: Kernel>(&self, spec: KernelSpec<K>) -> KernelSpec<K> {
+    /// What the stage says about its kernel, whatever it is.
+    pub(crate) fn rules<K: LocalKernel>(&self, spec: KernelSpec<K>) -> KernelSpec<K> {
         let StageConfig {
             kernel: _,
             name: _,
@@ -214,7 +229,7 @@ impl Site {
             domain: _,
             degraded: _,
             repeat: _,
-            placement,
+            placement: _,
             idempotent,
             checkpointed: _,
             checkpoint_every,
@@ -235,10 +250,6 @@ impl Site {
             hang_after,
             queue: QueueConfig { requests, bytes },
         } = self.stage.clone();
-        let spec = match placement {
-            Placement::Thread | Placement::Process => spec,
-            Placement::Inline => spec.inline(),
-        };
         let spec = if idempotent { spec.idempotent() } else { spec };
         let spec = if significant { spec.significant() } else { spec };
         spec.conviction_limit(conviction_limit)

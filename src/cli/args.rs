@@ -48,7 +48,8 @@ pub(super) struct RunArgs {
     /// Where every kernel runs, whatever the job file says.
     #[arg(long, value_enum)]
     pub(super) placement: Option<Placement>,
-    /// The device for every kernel that has a version for it, as cuda:0, in the worker process of that device; goes before --placement.
+    /// The device for every kernel that has a version for it, as cuda:0: in that device's worker process, or with --placement thread in
+    /// this process, which a fault then costs.
     #[arg(long)]
     pub(super) device: Option<DeviceId>,
     /// Make attempts fail, with these probabilities: panic=0.2,error=0.2,hang=0.05; or kill=0.1, in worker processes.

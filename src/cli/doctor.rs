@@ -136,8 +136,6 @@ fn cuda_driver(args: &DoctorArgs) -> Finding {
             let advice = Some(format!("there is no {wanted} among them"));
             Finding { about: "CUDA", state: State::Bad, found, advice }
         }
-        None => {
-            Finding { about: "CUDA", state: State::Good, found, advice: None }
-        }
+        None => Finding { about: "CUDA", state: State::Good, found, advice: None },
     }
 }

@@ -21,6 +21,8 @@ pub enum Exit {
     Unreachable = 4,
     /// Gave up: attempts or restarts are used up.
     GaveUp = 70,
+    /// The device that the process has itself is lost to it: another process, started again, has it back.
+    DeviceLost = 75,
     /// The configuration is invalid.
     Config = 78,
     /// Interrupted from the keyboard.

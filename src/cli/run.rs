@@ -11,6 +11,7 @@ use rustkernel_actors::{Runtime, SpawnError, StartError};
 use rustkernel_core::envelope::Deadline;
 use rustkernel_core::error::{KernelError, KernelErrorKind};
 use rustkernel_core::resilience::HealthCheckResult;
+use tokio::sync::Notify;
 
 use super::args::{Format, RunArgs};
 use super::report::Report;
@@ -87,7 +88,7 @@ fn prepare(args: &RunArgs) -> Result<Prepared, RunError> {
         config.place(placement);
     }
     if let Some(device) = args.device {
-        catalog::move_to(&mut config, device);
+        catalog::move_to(&mut config, device, args.placement);
     }
     let here = |stage: &StageConfig| stage.placement != Placement::Process;
     if args.inject.is_some_and(|mix| mix.kills()) && config.stages.iter().any(here) {
@@ -147,6 +148,14 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
     for domain in job.domains() {
         node.watch(format!("domain/{}", domain.name()), move || domain.status().health());
     }
+    let devices = job.devices();
+    let lost = Arc::new(Notify::new());
+    for device in &devices {
+        let watched = device.clone();
+        node.need(format!("device/{}", device.id()), move || watched.health());
+        let lost = Arc::clone(&lost);
+        device.on_loss(move |_| lost.notify_one());
+    }
     node.started();
     node.report(
         JOB,
@@ -171,7 +180,10 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
             let printed = tell(&report, args.format);
             done = report.result.is_ok() && printed == Printed::Whole;
             if server.is_some() {
-                signals.next().await;
+                tokio::select! {
+                    _ = signals.next() => {}
+                    () = lost.notified() => {}
+                }
             }
             printed.exit(exit)
         }
@@ -195,7 +207,8 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
         }
     }
     drop(server);
-    Ok(exit)
+    let is_lost = devices.iter().any(|device| device.lost().is_some());
+    Ok(if is_lost { Exit::DeviceLost } else { exit })
 }
 
 /// Brings the folder up to date at the job's end: a job that is done leaves nothing to go on from. It is done when somebody has its result:

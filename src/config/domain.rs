@@ -17,6 +17,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rustkernel_core::device::DeviceKind;
 use serde::Deserialize;
 
 use super::document::quoted;
@@ -86,6 +87,12 @@ impl Default for DomainSection {
 }
 
 impl StageConfig {
+    /// Whether its kernel has a CUDA device in this process.
+    #[must_use]
+    pub fn holds_device(&self) -> bool {
+        self.placement == Placement::Thread && self.device.kind() == DeviceKind::Cuda
+    }
+
     /// The fault domain that it lives in, if its placement is a process.
     #[must_use]
     pub fn domain(&self) -> String {

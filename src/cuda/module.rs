@@ -89,7 +89,8 @@ impl Device {
         let mut log = [0_u8; LOG_BYTES];
         let options = [JIT_ERROR_LOG, JIT_ERROR_LOG_BYTES];
         // The driver writes the length of the log back into the second one.
-        let mut values: [*mut c_void; 2] = [log.as_mut_ptr().cast(), ptr::without_provenance_mut(LOG_BYTES - 1)];
+        let mut values: [*mut c_void; 2] =
+            [log.as_mut_ptr().cast(), ptr::without_provenance_mut(LOG_BYTES - 1)];
         let mut handle: Handle = ptr::null_mut();
         // SAFETY: the image is what the caller says; there is room for the handle, and for as much of a log as is said.
         let loaded = self.call("cuModuleLoadDataEx", |calls| unsafe {

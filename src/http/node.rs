@@ -16,7 +16,14 @@ pub struct Node {
     draining: AtomicBool,
     reported: Mutex<Vec<Component>>,
     /// Asked whenever somebody asks for the node's health.
-    watched: Mutex<Vec<(String, Ask)>>,
+    watched: Mutex<Vec<Watched>>,
+}
+
+struct Watched {
+    name: String,
+    ask: Ask,
+    /// Whether the node is ready only while it is not unhealthy.
+    is_needed: bool,
 }
 
 type Ask = Box<dyn Fn() -> HealthCheckResult + Send + Sync>;
@@ -65,7 +72,13 @@ impl Node {
         ask: impl Fn() -> HealthCheckResult + Send + Sync + 'static,
     ) {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        watched.push((name.into(), Box::new(ask)));
+        watched.push(Watched { name: name.into(), ask: Box::new(ask), is_needed: false });
+    }
+
+    /// [Watches](Self::watch) a component without which the node is of no use: while it is unhealthy, the node is not ready.
+    pub fn need(&self, name: impl Into<String>, ask: impl Fn() -> HealthCheckResult + Send + Sync + 'static) {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.push(Watched { name: name.into(), ask: Box::new(ask), is_needed: true });
     }
 
     /// How the node is now.
@@ -81,8 +94,10 @@ impl Node {
             reason: kernel.reason,
         }));
         let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        components.extend(watched.iter().map(|(name, ask)| {
+        let mut lacks = false;
+        components.extend(watched.iter().map(|Watched { name, ask, is_needed }| {
             let HealthCheckResult { status, reason } = ask();
+            lacks |= *is_needed && status == HealthStatus::Unhealthy;
             Component { name: name.clone(), status, reason }
         }));
         drop(watched);
@@ -91,7 +106,7 @@ impl Node {
             schema: HEALTH_SCHEMA,
             status: aggregate(components.iter().map(|part| part.status), HealthAggregation::Worst),
             live: health.live,
-            ready: health.ready && started && !draining,
+            ready: health.ready && started && !draining && !lacks,
             started,
             components,
         }

@@ -56,8 +56,7 @@ async fn ranks_are_the_same_within_rounding() {
             on_device = soon(there.execute(on_device)).await.unwrap();
             on_processor = kernel.execute(&on_processor, &mut Context::detached()).await.unwrap();
         }
-        let apart: f64 =
-            on_device.ranks().iter().zip(on_processor.ranks()).map(|(a, b)| (a - b).abs()).sum();
+        let apart: f64 = on_device.ranks().iter().zip(on_processor.ranks()).map(|(a, b)| (a - b).abs()).sum();
         assert!(apart <= 1e-12, "{nodes} nodes: {apart}");
         assert_eq!(on_device.iteration(), on_processor.iteration());
     }

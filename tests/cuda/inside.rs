@@ -1,1 +1,225 @@
-//! A device in the process that supervises.
+//! A device in the process that supervises: each test runs again in a process of its own, where the stand-in is the driver.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustkernel::actors::{KernelSpec, Pipeline, Runtime};
+use rustkernel::core::error::{KernelError, KernelErrorKind};
+use rustkernel::core::resilience::{ErrorKind, HealthStatus};
+use rustkernel::core::traits::{Context, LocalKernel};
+use rustkernel::cuda::{Argument, Buffer, CudaError, Device, Function, Grid, Image, Stream};
+
+use crate::device::{FAULTS, Order, Rig, standin};
+use crate::kit::{NONE, assert_balanced, kind, ms, soon};
+
+const INSIDE: &str = "RUSTKERNEL_INSIDE";
+
+/// Whether this is the process that the test is for. Elsewhere, that one is started and has to end well.
+fn is_inside(test: &str, script: &str) -> bool {
+    if std::env::var(INSIDE).is_ok_and(|inside| inside == test) {
+        return true;
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("inside::{test}"), "--nocapture", "--test-threads=1"])
+        .env("LD_LIBRARY_PATH", standin())
+        .env("STANDIN_DRIVER", script)
+        .env(INSIDE, test)
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
+    false
+}
+
+fn function(device: &Device, name: &str) -> Function {
+    device.load(Image::Ptx(FAULTS)).unwrap().function(name).unwrap()
+}
+
+#[allow(unsafe_code, reason = "a launch has arguments that no compiler has checked")]
+fn launch(stream: &Stream, name: &str, len: u32, arguments: &[&dyn Argument]) -> Result<(), CudaError> {
+    let function = function(stream.device(), name);
+    // SAFETY: as faults.cu declares them.
+    unsafe { stream.launch(&function, Grid::over(len, 64), arguments) }
+}
+
+/// Where the other stream still reads what was given back, its next owner waits for it.
+#[tokio::test]
+async fn memory_that_another_stream_still_reads_is_not_used_again_before() {
+    if !is_inside("memory_that_another_stream_still_reads_is_not_used_again_before", "") {
+        return;
+    }
+    let device = Device::open(0).unwrap();
+    let cx = Context::detached();
+    for _ in 0..20 {
+        let (first, second) = (device.stream().unwrap(), device.stream().unwrap());
+        let x = first.upload(&[1.0_f32; 1000]).unwrap();
+        let y = second.zeros::<f32>(1000).unwrap();
+        let spun = second.zeros::<u32>(1).unwrap();
+        launch(&second, "rk_spin", 1, &[&second.stop_flag(), &2_000_000_u64, &spun]).unwrap();
+        launch(&second, "rk_saxpy", 1000, &[&2.0_f32, &x, &y, &1000_u32]).unwrap();
+        drop(x);
+        let next = first.upload(&[7.0_f32; 1000]).unwrap();
+        assert_eq!(second.download(&y, &cx).await.unwrap(), [2.0; 1000]);
+        assert_eq!(first.download(&next, &cx).await.unwrap(), [7.0; 1000]);
+    }
+}
+
+/// `2 * input`, which stays on the device.
+struct Double(Stream);
+
+impl LocalKernel for Double {
+    type Input = Buffer<f32>;
+    type Output = Buffer<f32>;
+
+    async fn execute_local(
+        &mut self,
+        input: &Buffer<f32>,
+        _: &mut Context<'_>,
+    ) -> Result<Buffer<f32>, KernelError> {
+        let (output, len) = (self.0.zeros::<f32>(input.len())?, u32::try_from(input.len()).unwrap());
+        launch(&self.0, "rk_saxpy", len, &[&2.0_f32, input, &output, &len])?;
+        // Nobody waits: the next stage's stream comes after this one's.
+        Ok(output)
+    }
+}
+
+struct Upload(Stream);
+
+impl LocalKernel for Upload {
+    type Input = Vec<f32>;
+    type Output = Buffer<f32>;
+
+    async fn execute_local(
+        &mut self,
+        input: &Vec<f32>,
+        _: &mut Context<'_>,
+    ) -> Result<Buffer<f32>, KernelError> {
+        Ok(self.0.upload(input)?)
+    }
+}
+
+struct Download(Stream);
+
+impl LocalKernel for Download {
+    type Input = Buffer<f32>;
+    type Output = Vec<f32>;
+
+    async fn execute_local(
+        &mut self,
+        input: &Buffer<f32>,
+        cx: &mut Context<'_>,
+    ) -> Result<Vec<f32>, KernelError> {
+        Ok(self.0.download(input, cx).await?)
+    }
+}
+
+#[tokio::test]
+async fn what_a_pipeline_hands_on_stays_on_the_device() {
+    if !is_inside("what_a_pipeline_hands_on_stays_on_the_device", "") {
+        return;
+    }
+    let runtime = Runtime::builder().build().await.unwrap();
+    let stream = || Ok::<_, KernelError>(Device::open(0)?.stream()?);
+    let upload =
+        runtime.spawn(KernelSpec::fallible("a/upload", move || Ok(Upload(stream()?)))).await.unwrap();
+    let double = |id: &str| KernelSpec::fallible(id, move || Ok(Double(stream()?)));
+    let (two, four) =
+        (runtime.spawn(double("a/two")).await.unwrap(), runtime.spawn(double("a/four")).await.unwrap());
+    let down = runtime.spawn(KernelSpec::fallible("a/down", move || Ok(Download(stream()?)))).await.unwrap();
+    let chain = Pipeline::from(upload).then(two).then(four).then(down);
+    for len in [1, 100, 5_000] {
+        let input: Vec<f32> = (0_u16..len).map(f32::from).collect();
+        let output = soon(chain.run(input.clone(), NONE)).await.unwrap();
+        assert!(input.iter().zip(&output).all(|(input, output)| (input * 4.0).to_bits() == output.to_bits()));
+        assert_eq!(output.len(), input.len());
+    }
+}
+
+#[tokio::test]
+async fn a_lost_device_is_unhealthy_from_then_on_and_says_so_to_everybody() {
+    if !is_inside("a_lost_device_is_unhealthy_from_then_on_and_says_so_to_everybody", "") {
+        return;
+    }
+    let device = Device::open(0).unwrap();
+    let told = Arc::new(AtomicU32::new(0));
+    let listener = Arc::clone(&told);
+    device.on_loss(move |_| {
+        listener.fetch_add(1, Ordering::Relaxed);
+    });
+    let runtime = Runtime::builder().build().await.unwrap();
+    let rig = |id: &str| KernelSpec::fallible(id, || Rig::new(0)).breaker(None);
+    let kernel = soon(runtime.spawn(rig("a/b"))).await.unwrap();
+    let other = soon(runtime.spawn(rig("a/c"))).await.unwrap();
+    assert_eq!(soon(kernel.call(Order::Add(vec![1], 1), NONE)).await.unwrap().values, [2]);
+    assert_eq!(device.health().status, HealthStatus::Healthy);
+    let spins = other.try_call(Order::Spin(10_000_000_000), NONE).unwrap();
+    let error = soon(kernel.call(Order::Fault("rk_fault_assert".into()), NONE)).await.unwrap_err();
+    assert_eq!(*error.kind(), KernelErrorKind::Kernel(ErrorKind::Crashed));
+    assert!(error.to_string().contains("CUDA_ERROR_ASSERT (CUDA 710)"), "{error}");
+    let health = device.health();
+    assert_eq!(health.status, HealthStatus::Unhealthy);
+    assert!(health.reason.unwrap().contains("only its end helps"));
+    let error = soon(spins).await.unwrap_err();
+    assert!(error.to_string().contains("cuda:0 is lost to this process"), "{error}");
+    let error = soon(kernel.call(Order::Add(vec![1], 1), NONE)).await.unwrap_err();
+    assert!(error.to_string().contains("CUDA 710"), "{error}");
+    assert!(matches!(device.probe(), Err(CudaError::Lost { .. })));
+    assert_eq!(told.load(Ordering::Relaxed), 1);
+    let late = Arc::clone(&told);
+    device.on_loss(move |_| {
+        late.fetch_add(1, Ordering::Relaxed);
+    });
+    assert_eq!(told.load(Ordering::Relaxed), 2, "who asks later is told at once");
+    assert_balanced(&kernel);
+    assert_balanced(&other);
+}
+
+#[tokio::test]
+async fn a_request_whose_time_is_over_stops_its_kernel_on_the_device() {
+    if !is_inside("a_request_whose_time_is_over_stops_its_kernel_on_the_device", "") {
+        return;
+    }
+    let runtime = Runtime::builder().build().await.unwrap();
+    let spec = KernelSpec::fallible("a/b", || Rig::new(0)).breaker(None);
+    let kernel = soon(runtime.spawn(spec)).await.unwrap();
+    for _ in 0..3 {
+        let spins = kernel.call(Order::Spin(60_000_000_000), ms(20));
+        assert_eq!(kind(soon(spins).await), KernelErrorKind::DeadlineExceeded);
+        assert_eq!(soon(kernel.call(Order::Add(vec![1], 1), NONE)).await.unwrap().values, [2]);
+    }
+    assert_balanced(&kernel);
+}
+
+#[tokio::test]
+async fn memory_of_another_size_is_given_back_where_there_is_too_little() {
+    if !is_inside("memory_of_another_size_is_given_back_where_there_is_too_little", "oom=1500000") {
+        return;
+    }
+    let device = Device::open(0).unwrap();
+    let stream = device.stream().unwrap();
+    let (cx, free) = (Context::detached(), device.memory().unwrap().0);
+    let small: Vec<Buffer<u8>> = (0..4).map(|_| stream.alloc(200_000).unwrap()).collect();
+    assert!(device.memory().unwrap().0 < free);
+    drop(small);
+    stream.done(&cx).await.unwrap();
+    let large = stream.upload(&vec![3_u8; 700_000]).unwrap();
+    assert_eq!(stream.download(&large, &cx).await.unwrap(), vec![3; 700_000]);
+    assert!(matches!(stream.alloc::<u8>(10_000_000), Err(CudaError::Call { .. })));
+}
+
+#[test]
+fn the_command_ends_with_75_where_its_own_device_is_lost() {
+    for serve in [false, true] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rustkernel"));
+        command.args(["run", "--device", "cuda:0", "--placement", "thread"]);
+        if serve {
+            command.args(["--serve", "127.0.0.1:0"]);
+        }
+        let output =
+            command.env("LD_LIBRARY_PATH", standin()).env("STANDIN_DRIVER", "kernel@9=700").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(75), "{text}");
+        assert!(text.contains("cuda:0 is lost to this process since CUDA_ERROR_ILLEGAL_ADDRESS"), "{text}");
+    }
+}
