@@ -67,7 +67,7 @@ fn round(state: &PageRankState) -> u64 {
     state.iteration().into()
 }
 
-/// What a worker process can make of these, from what a [`Site`](super::Site) sends.
+/// What a worker process can make of these, from what a [`Site`] sends.
 pub(super) fn register(kernels: &mut Kernels) {
     kernels.register(Load::NAME, |(limits, faults, _): Ordered<EdgeListLimits>| {
         Ok(faulty(Load::new(limits), faults, one_call))

@@ -113,11 +113,9 @@ fn cuda_driver(args: &DoctorArgs) -> Finding {
     let report = match cuda::report() {
         Ok(report) => report,
         Err(error) => {
-            let state = match &error {
-                CudaError::NoDriver { .. } | CudaError::NoDevice => missing,
-                // A driver that is there and does not work is of no use to anybody.
-                _ => State::Bad,
-            };
+            // A driver that is there and does not work is of no use to anybody.
+            let is_absent = matches!(error, CudaError::NoDriver { .. } | CudaError::NoDevice);
+            let state = if is_absent { missing } else { State::Bad };
             let advice = Some(error.advice().to_owned());
             return Finding { about: "CUDA", state, found: error.to_string(), advice };
         }

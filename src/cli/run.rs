@@ -19,6 +19,7 @@ use super::signal::{Signal, Signals};
 use super::{Exit, Printed, names, print, progress, say};
 use crate::catalog;
 use crate::config::{ConfigError, JobConfig, Placement, StageConfig};
+use crate::cuda::Device;
 use crate::http::{HealthServer, Node, health_router};
 use crate::inject::Injector;
 use crate::job::{Job, JobState, Plan, StateError, Tally};
@@ -145,17 +146,7 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
         Some(state) => plan.resume(&runtime, injector, state).await?,
         None => plan.spawn(&runtime, injector).await?,
     };
-    for domain in job.domains() {
-        node.watch(format!("domain/{}", domain.name()), move || domain.status().health());
-    }
-    let devices = job.devices();
-    let lost = Arc::new(Notify::new());
-    for device in &devices {
-        let watched = device.clone();
-        node.need(format!("device/{}", device.id()), move || watched.health());
-        let lost = Arc::clone(&lost);
-        device.on_loss(move |_| lost.notify_one());
-    }
+    let loss = Loss::watch(&node, &job);
     node.started();
     node.report(
         JOB,
@@ -182,7 +173,7 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
             if server.is_some() {
                 tokio::select! {
                     _ = signals.next() => {}
-                    () = lost.notified() => {}
+                    () = loss.happens() => {}
                 }
             }
             printed.exit(exit)
@@ -198,17 +189,50 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
         keep(state, &runtime, done);
     }
     if let Some(webhook) = webhook {
-        let stats = webhook.close(DRAIN);
-        if stats.failed + stats.dropped > 0 {
-            say(format_args!(
-                "warning: the operator was not told of {} events",
-                stats.failed + stats.dropped
-            ));
-        }
+        close(webhook);
     }
     drop(server);
-    let is_lost = devices.iter().any(|device| device.lost().is_some());
-    Ok(if is_lost { Exit::DeviceLost } else { exit })
+    Ok(if loss.has_happened() { Exit::DeviceLost } else { exit })
+}
+
+/// The loss of a device that this process has itself: after one it can only end.
+struct Loss {
+    devices: Vec<Device>,
+    notice: Arc<Notify>,
+}
+
+impl Loss {
+    /// Shows the job's devices and domains in the node's health.
+    fn watch(node: &Node, job: &Job) -> Self {
+        for domain in job.domains() {
+            node.watch(format!("domain/{}", domain.name()), move || domain.status().health());
+        }
+        let devices = job.devices();
+        let notice = Arc::new(Notify::new());
+        for device in &devices {
+            let watched = device.clone();
+            node.need(format!("device/{}", device.id()), move || watched.health());
+            let notice = Arc::clone(&notice);
+            device.on_loss(move |_| notice.notify_one());
+        }
+        Self { devices, notice }
+    }
+
+    async fn happens(&self) {
+        self.notice.notified().await;
+    }
+
+    fn has_happened(&self) -> bool {
+        self.devices.iter().any(|device| device.lost().is_some())
+    }
+}
+
+fn close(webhook: Webhook) {
+    let stats = webhook.close(DRAIN);
+    let untold = stats.failed + stats.dropped;
+    if untold > 0 {
+        say(format_args!("warning: the operator was not told of {untold} events"));
+    }
 }
 
 /// Brings the folder up to date at the job's end: a job that is done leaves nothing to go on from. It is done when somebody has its result:

@@ -51,6 +51,10 @@ pub(super) struct Limits {
 
 /// The fault by which a device was lost, for whoever has the say in this process.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    not(all(feature = "worker", target_os = "linux")),
+    expect(dead_code, reason = "only a worker process has somebody who asks")
+)]
 pub(crate) struct Loss {
     pub(crate) device: DeviceId,
     pub(crate) fault: Fault,

@@ -164,13 +164,23 @@ impl CudaError {
 
 impl From<CudaError> for KernelError {
     fn from(error: CudaError) -> Self {
+        let is_exhaustion =
+            |fault: &Fault| matches!(fault.class, FaultClass::Resource | FaultClass::MpsConnection);
         let kind = match &error {
             CudaError::Lost { .. } => ErrorKind::Crashed,
-            CudaError::Call { fault, .. } => match fault.class {
-                FaultClass::Resource | FaultClass::MpsConnection => ErrorKind::Exhausted,
-                _ => ErrorKind::Permanent,
-            },
-            _ => ErrorKind::Permanent,
+            CudaError::Call { fault, .. } if is_exhaustion(fault) => ErrorKind::Exhausted,
+            CudaError::Call { .. }
+            | CudaError::NoDriver { .. }
+            | CudaError::NoFunction { .. }
+            | CudaError::NoDevice
+            | CudaError::NoSuchDevice { .. }
+            | CudaError::NoCompiler
+            | CudaError::Compile { .. }
+            | CudaError::Image { .. }
+            | CudaError::ZeroByte { .. }
+            | CudaError::Shape { .. }
+            | CudaError::Length { .. }
+            | CudaError::WrongAnswer { .. } => ErrorKind::Permanent,
         };
         Self::kernel(kind, error)
     }

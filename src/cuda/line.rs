@@ -349,9 +349,10 @@ impl Queue {
 impl Pinned {
     fn new(device: &Device, bytes: usize) -> Result<Self, CudaError> {
         let mut start: *mut c_void = ptr::null_mut();
-        // SAFETY: there is room for an address.
-        device
-            .call("cuMemAllocHost_v2", |calls| unsafe { (calls.cuMemAllocHost_v2)(&raw mut start, bytes) })?;
+        device.call("cuMemAllocHost_v2", |calls| {
+            // SAFETY: there is room for an address.
+            unsafe { (calls.cuMemAllocHost_v2)(&raw mut start, bytes) }
+        })?;
         // What nobody has written may not be read.
         // SAFETY: so many bytes were allocated.
         unsafe { ptr::write_bytes(start.cast::<u8>(), 0, bytes) };

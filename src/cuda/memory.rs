@@ -32,9 +32,9 @@ pub(super) struct Block {
 
 impl<T: Pod> Buffer<T> {
     pub(super) fn new(line: &Arc<Line>, len: usize) -> Result<Self, CudaError> {
-        let bytes = len.checked_mul(size_of::<T>());
-        let bytes =
-            bytes.ok_or(CudaError::Length { wanted: len, there: usize::MAX / size_of::<T>().max(1) })?;
+        let most = usize::MAX / size_of::<T>().max(1);
+        let too_long = CudaError::Length { wanted: len, there: most };
+        let bytes = len.checked_mul(size_of::<T>()).ok_or(too_long)?;
         let (bytes, address) = line.allocate(bytes)?;
         let block = Block { address, bytes, home: Arc::clone(line), guests: Mutex::default() };
         Ok(Self { block, len, values: PhantomData })

@@ -40,7 +40,10 @@ struct Loaded {
 
 /// The modules of a device, by what they were made from.
 #[derive(Default)]
-pub(super) struct Images(Mutex<HashMap<Vec<u8>, Arc<Mutex<Option<usize>>>>>);
+pub(super) struct Images(Mutex<HashMap<Vec<u8>, Place>>);
+
+/// The handle of a module, when it has been loaded.
+type Place = Arc<Mutex<Option<usize>>>;
 
 impl Device {
     /// Loads an image, compiling it if it has to be.

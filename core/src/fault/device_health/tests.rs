@@ -236,11 +236,13 @@ proptest! {
                 }
             }
             let expected = asked.filter(|action| *action != RecoveryAction::None);
-            let said = match health.state(now) {
-                DeviceState::Unhealthy(UnhealthyReason::RecoveryAction(action)) => Some(action),
-                _ => None,
-            };
-            prop_assert_eq!(said, expected);
+            let state = health.state(now);
+            if let Some(action) = expected {
+                prop_assert_eq!(state, DeviceState::Unhealthy(UnhealthyReason::RecoveryAction(action)));
+            } else {
+                let says_one = matches!(state, DeviceState::Unhealthy(UnhealthyReason::RecoveryAction(_)));
+                prop_assert!(!says_one, "nothing is asked for, and the state is {}", state);
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::super::fingerprint::Fingerprint;
 use super::{PageRankConfig, PageRankError, PageRankState, state};
 
-/// The last answer of a [`PageRank`] kernel, and which request it answers.
+/// The last answer of a [`PageRank`](super::PageRank) kernel, and which request it answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PageRankCheckpoint {
     request: u64,
@@ -19,7 +19,7 @@ pub struct PageRankCheckpoint {
 }
 
 impl PageRankCheckpoint {
-    /// The [fingerprint](super::Graph::fingerprint) of the graph.
+    /// The [fingerprint](super::super::Graph::fingerprint) of the graph.
     #[must_use]
     pub fn graph(&self) -> u64 {
         self.graph
