@@ -31,7 +31,7 @@ use crate::kernels::graph::{Graph, PageRankState};
 use crate::worker::Kernels;
 
 pub(crate) use domains::Domains;
-pub(crate) use site::{Made, Planted, Prepared, Site};
+pub(crate) use site::{Made, Planted, Prepared, Site, Way};
 
 /// A kernel that can be named in a file.
 #[derive(Clone, Copy)]

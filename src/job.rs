@@ -23,10 +23,11 @@ use rustkernel_core::error::{KernelError, KernelErrorKind};
 use rustkernel_core::traits::Payload;
 
 use crate::catalog::{
-    self, AnyPipeline, Domains, Made, Prepared, Sections, Settings, SettingsError, Site, Value,
+    self, AnyPipeline, CatalogEntry, Domains, Made, Prepared, Sections, Settings, SettingsError, Site, Value,
+    Way,
 };
-use crate::config::{ConfigError, ConfigFault, Document, JobConfig, Placement};
-use crate::cursor::Cursor;
+use crate::config::{ConfigError, ConfigFault, Document, JobConfig, Placement, StageConfig};
+use crate::cursor::{Cursor, Found};
 use crate::inject::Injector;
 use crate::kernels::graph::{EdgeListSource, Ranking};
 use crate::worker::Domain;
@@ -92,19 +93,7 @@ impl Plan {
                 let fault = ConfigFault::Blocking { kernel: stage.kernel.clone() };
                 return Err(document.at(&at("placement"), fault));
             }
-            for (field, device) in [("device", Some(stage.device)), ("backup", stage.backup)] {
-                if device.is_none_or(|device| device.kind() != DeviceKind::Cuda) {
-                    continue;
-                }
-                let rule = if !entry.on_cuda() {
-                    "is a processor for this kernel: it has no version for CUDA devices"
-                } else if stage.placement == Placement::Inline {
-                    "on a CUDA device takes a placement of \"process\" or \"thread\": its calls block"
-                } else if stage.placement == Placement::Thread && field == "backup" {
-                    "on a CUDA device takes a placement of \"process\": a thread cannot move there"
-                } else {
-                    continue;
-                };
+            if let Some((field, rule)) = misplaced(stage, entry) {
                 return Err(document.at(&at(field), ConfigFault::Rule { rule }));
             }
             if stage.checkpointed && !entry.keeps() {
@@ -188,35 +177,14 @@ impl Plan {
                 made: Arc::default(),
                 domains: Arc::clone(&domains),
             };
-            let Made { spec, connect, decode } = prepared(&site);
+            let Made { spec, way } = prepared(&site);
             specs.insert(stage.id().to_owned(), spec);
-            ways.push((connect, decode));
+            ways.push(way);
         }
         plant::plant(&config, specs, runtime).await?;
         let budget = config.job.retry_budget;
-        let mut pipeline = Pipeline::start();
-        let mut rest: Option<(Pipeline<Value, Value>, Value)> = None;
-        for (((index, (connect, decode)), conversion), stage) in
-            (0..).zip(ways).zip(conversions).zip(&config.stages)
-        {
-            let gone = |cause: String| SpawnError::Child {
-                child: stage.id().to_owned(),
-                cause: Cause::StartFailed(cause),
-            };
-            let way = |rounds_before| {
-                connect(runtime, rounds_before).ok_or_else(|| gone("it is gone again".to_owned()))
-            };
-            let whole = way(0)?;
-            rest = match (rest, &found) {
-                (Some((rest, value)), _) => Some((rest.then(conversion.clone()).then(whole.clone()), value)),
-                (None, Some(found)) if found.resumed.from.stage == index => {
-                    let value = decode(&found.value).map_err(|error| gone(error.to_string()))?;
-                    Some((way(found.resumed.from.round)?, value))
-                }
-                (None, _) => None,
-            };
-            pipeline = pipeline.then(conversion).then(whole);
-        }
+        let links = ways.into_iter().zip(conversions).zip(&config.stages);
+        let (pipeline, rest) = link(links, found.as_ref(), runtime)?;
         let typed = |pipeline: Pipeline<Value, Value>| pipeline.try_map(Value::take).retry_budget(budget);
         Ok(Job {
             pipeline: typed(pipeline),
@@ -237,6 +205,60 @@ impl Plan {
                 .collect(),
         })
     }
+}
+
+/// The field of a stage that a CUDA device is named in and cannot be, and why.
+fn misplaced(stage: &StageConfig, entry: &CatalogEntry) -> Option<(&'static str, &'static str)> {
+    let is_cuda = |device: DeviceId| device.kind() == DeviceKind::Cuda;
+    let on_backup = stage.backup.is_some_and(is_cuda);
+    let field = if is_cuda(stage.device) {
+        "device"
+    } else if on_backup {
+        "backup"
+    } else {
+        return None;
+    };
+    if !entry.on_cuda() {
+        Some((field, "takes processors: this kernel has no version for CUDA devices"))
+    } else if stage.placement == Placement::Inline {
+        Some((field, "on a CUDA device takes a placement of \"process\" or \"thread\": its calls block"))
+    } else if stage.placement == Placement::Thread && on_backup {
+        Some(("backup", "on a CUDA device takes a placement of \"process\": a thread cannot move there"))
+    } else {
+        None
+    }
+}
+
+/// The job's chain, and the rest of one that was left with what it had come to.
+type Chain = (AnyPipeline, Option<(AnyPipeline, Value)>);
+
+fn link<'a>(
+    links: impl Iterator<Item = ((Way, AnyPipeline), &'a StageConfig)>,
+    found: Option<&Found>,
+    runtime: &Runtime,
+) -> Result<Chain, SpawnError> {
+    let mut pipeline = Pipeline::start();
+    let mut rest: Option<(AnyPipeline, Value)> = None;
+    for (index, ((Way { connect, decode }, conversion), stage)) in (0..).zip(links) {
+        let gone = |cause: String| SpawnError::Child {
+            child: stage.id().to_owned(),
+            cause: Cause::StartFailed(cause),
+        };
+        let way = |rounds_before| {
+            connect(runtime, rounds_before).ok_or_else(|| gone("it is gone again".to_owned()))
+        };
+        let whole = way(0)?;
+        rest = match (rest, found) {
+            (Some((rest, value)), _) => Some((rest.then(conversion.clone()).then(whole.clone()), value)),
+            (None, Some(found)) if found.resumed.from.stage == index => {
+                let value = decode(&found.value).map_err(|error| gone(error.to_string()))?;
+                Some((way(found.resumed.from.round)?, value))
+            }
+            (None, _) => None,
+        };
+        pipeline = pipeline.then(conversion).then(whole);
+    }
+    Ok((pipeline, rest))
 }
 
 impl Job {

@@ -27,6 +27,11 @@ pub(crate) type Prepared = Box<dyn Fn(&Site) -> Made + Send + Sync>;
 /// A stage's kernel, ready to be put under a supervisor.
 pub(crate) struct Made {
     pub(crate) spec: Box<dyn Planted>,
+    pub(crate) way: Way,
+}
+
+/// The way to a stage's kernel.
+pub(crate) struct Way {
     /// What leads to the kernel once it is there, from and to values of run-time types, for a value that has so many of the stage's
     /// rounds behind it: 0 for one that comes from the stage before.
     pub(crate) connect: Connect,
@@ -145,7 +150,7 @@ impl Site {
             Some(Pipeline::start().try_map(Value::take).map(note).then(typed).map(Value::new))
         };
         let decode = |bytes: &[u8]| codec::decode_as::<I>(&I::schema(), bytes).map(Value::new);
-        Made { spec, connect: Box::new(connect), decode }
+        Made { spec, way: Way { connect: Box::new(connect), decode } }
     }
 
     /// The kernel in this process.
