@@ -29,10 +29,12 @@ mod function;
 mod line;
 mod memory;
 mod module;
+mod nvml;
 mod poller;
 mod probe;
 mod stream;
 mod table;
+mod watch;
 
 use rustkernel_core::DeviceId;
 use serde::Serialize;
@@ -44,7 +46,9 @@ pub use error::CudaError;
 pub use function::{Argument, Function, Grid};
 pub use memory::Buffer;
 pub use module::{Image, Module};
+pub use nvml::nvml_driver;
 pub use stream::{StopFlag, Stream};
+pub use watch::{DeviceMemory, DeviceWatch, TRIP_PAUSE};
 
 /// What the driver is, and what it drives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -75,6 +79,8 @@ pub struct CudaDevice {
     pub memory_bytes: u64,
     /// Its compute capability, for example 9.0.
     pub capability: CudaVersion,
+    /// Where it is on the bus, for example `00000000:3b:00.0`: the one number of it that a filter of visible devices does not change.
+    pub pci: String,
 }
 
 impl std::fmt::Display for CudaVersion {

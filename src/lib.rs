@@ -54,3 +54,8 @@ struct Readme;
 #[cfg(all(doctest, feature = "worker"))]
 #[doc = include_str!("../docs/guide/worker-processes.md")]
 struct WorkerGuide;
+
+/// The guide's example, compiled.
+#[cfg(all(doctest, feature = "cuda", feature = "worker"))]
+#[doc = include_str!("../docs/guide/cuda.md")]
+struct CudaGuide;

@@ -23,6 +23,7 @@ mod host;
 mod keeper;
 mod kernels;
 mod mailbox;
+mod premises;
 mod process;
 mod remote;
 mod tenant;

@@ -6,6 +6,8 @@
 mod device;
 #[path = "support/kit.rs"]
 mod kit;
+#[path = "support/standin.rs"]
+mod standin;
 
 #[path = "cuda/bad_input.rs"]
 mod bad_input;
@@ -15,14 +17,18 @@ mod builtin;
 mod faults;
 #[path = "cuda/inside.rs"]
 mod inside;
+#[path = "cuda/nvml.rs"]
+mod nvml;
 
+use std::ffi::OsString;
+use std::process::Command;
 use std::time::Duration;
 
 use rustkernel::actors::{KernelRef, KernelSpec};
 use rustkernel::core::resilience::{RecoveryPolicy, RecoveryStrategy};
-use rustkernel::worker::{Domain, DomainConfig, Remote, WorkerCommand};
+use rustkernel::worker::{Domain, DomainConfig, DomainState, Remote, WorkerCommand};
 
-use device::{Order, Rig, Told, standin};
+use device::{Order, Rig, Told};
 
 /// In a process that was started as a worker this never returns; elsewhere it is nothing.
 #[test]
@@ -38,7 +44,7 @@ fn command(script: &str) -> WorkerCommand {
     let arguments = ["--exact", "worker_main", "--nocapture", "--test-threads=1"];
     WorkerCommand::program(std::env::current_exe().unwrap())
         .arguments(arguments)
-        .env("LD_LIBRARY_PATH", standin())
+        .env("LD_LIBRARY_PATH", standin::driver())
         .env("STANDIN_DRIVER", script)
 }
 
@@ -64,12 +70,38 @@ fn rig(domain: &Domain, id: &str) -> RigSpec {
     domain.kernel::<Rig>(id, "rig", &0_u16).breaker(None).recovery(recovery)
 }
 
+/// Whether this is the process of its own that the test is for. Elsewhere, that one is started with `environment`, and has to end well.
+fn is_inside(test: &str, environment: &[(&str, OsString)]) -> bool {
+    const INSIDE: &str = "RUSTKERNEL_INSIDE";
+    if std::env::var(INSIDE).is_ok_and(|inside| inside == test) {
+        return true;
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .env(INSIDE, test)
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
+    false
+}
+
 /// Waits until the spare worker is warm.
 async fn spare(domain: &Domain) -> u32 {
+    found(|| domain.status().spare).await
+}
+
+/// Waits until the domain has a worker that has asked its device: without one it takes nothing new.
+async fn back(domain: &Domain) {
+    found(|| (domain.status().state == DomainState::Ready).then_some(())).await;
+}
+
+async fn found<T>(find: impl Fn() -> Option<T>) -> T {
     kit::soon(async {
         loop {
-            if let Some(pid) = domain.status().spare {
-                break pid;
+            if let Some(found) = find() {
+                break found;
             }
             tokio::task::yield_now().await;
         }

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+#[path = "support/standin.rs"]
+mod standin;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -17,29 +20,15 @@ fn doctor(driver: Option<(&Path, &str)>, args: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-/// The stand-in under the driver's name, in a folder that nobody else looks into.
-fn standin() -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("standin");
-    fs::create_dir_all(&folder).unwrap();
-    let built =
-        std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples/libstandin_driver.so");
-    if !built.exists() {
-        // `cargo test` builds it with the examples; this test alone does not.
-        let status =
-            Command::new(env!("CARGO")).args(["build", "--quiet", "--example", "standin_driver"]).status();
-        assert!(status.unwrap().success());
-    }
-    // In one step: other tests may be opening it.
-    let own = folder.join(format!("copy-{:?}", std::thread::current().id()));
-    fs::copy(&built, &own).unwrap();
-    fs::rename(own, folder.join("libcuda.so.1")).unwrap();
-    folder
+fn cuda(output: &Output) -> (String, String) {
+    finding(output, "CUDA")
 }
 
-fn cuda(output: &Output) -> (String, String) {
+/// Its state, and what was found.
+fn finding(output: &Output, about: &str) -> (String, String) {
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
     let findings = document["findings"].as_array().unwrap();
-    let finding = findings.iter().find(|finding| finding["about"] == "CUDA").unwrap();
+    let finding = findings.iter().find(|finding| finding["about"] == about).unwrap();
     (finding["state"].as_str().unwrap().to_owned(), finding["found"].as_str().unwrap().to_owned())
 }
 
@@ -53,6 +42,8 @@ fn a_machine_without_a_gpu_is_told_so_and_is_well() {
     let (state, found) = cuda(&output);
     assert_eq!(state, "absent");
     assert!(found.starts_with("no CUDA driver: libcuda.so.1"), "{found}");
+    let (state, found) = finding(&output, "NVML");
+    assert!(state == "absent" && found.contains("libnvidia-ml.so"), "{state} {found}");
 
     let output = doctor(None, &["--device", "cuda:0"]);
     assert_eq!(output.status.code(), Some(1));
@@ -63,7 +54,7 @@ fn a_machine_without_a_gpu_is_told_so_and_is_well() {
 
 #[test]
 fn what_the_driver_says_is_told_whatever_it_is() {
-    let folder = standin();
+    let folder = standin::driver();
     let cases = [
         (
             "count=2",
@@ -102,4 +93,10 @@ fn a_library_that_is_no_driver_is_an_answer_too() {
         assert_eq!(state, "absent");
         assert!(found.contains(expected), "{found}");
     }
+}
+
+#[test]
+fn nvml_is_found_by_the_version_of_its_driver() {
+    let output = doctor(Some((&standin::nvml(), "")), &["--format", "json"]);
+    assert_eq!(finding(&output, "NVML"), ("good".to_owned(), "of driver 580.95.05".to_owned()));
 }

@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex};
 
 use kit::{DOWN_ISOLATED, Latch, NONE, after, at_once, kind, ms, soon, status};
 use rustkernel::actors::{
-    Cause, Fact, FailureClass, KernelRef, KernelSpec, KernelState, Lifeline, Loss, Runtime, Supervisor,
-    Suspicion,
+    Cause, Fact, FailureClass, KernelRef, KernelSpec, KernelState, Lifeline, Loss, Runtime, SharedBreaker,
+    Supervisor, Suspicion,
 };
-use rustkernel::core::error::KernelErrorKind;
+use rustkernel::core::error::{BreakerScope, KernelErrorKind};
 use rustkernel::core::resilience::{RecoveryPolicy, RecoveryStrategy};
 use rustkernel::core::supervision::{Strategy, SupervisorConfig};
 use rustkernel::core::traits::{Context, Kernel};
@@ -231,6 +231,66 @@ async fn a_request_that_waits_for_its_turn_elsewhere_is_not_hung() {
     place.newest().set_waits(false);
     hand.advance(ms(1_000));
     assert_eq!(kind(soon(in_hand).await), KernelErrorKind::Hung);
+}
+
+/// Lives there stand behind the place's breaker, too.
+fn behind(
+    place: &Arc<Place>,
+    breaker: &SharedBreaker,
+) -> impl Fn(Lifeline) -> std::future::Ready<Result<Proxy>> + Send + Sync + use<> {
+    let (move_in, breaker) = (place.move_in(), breaker.clone());
+    move |lifeline| {
+        lifeline.behind(std::slice::from_ref(&breaker));
+        move_in(lifeline)
+    }
+}
+
+#[tokio::test]
+async fn while_the_breaker_of_its_place_is_open_nothing_new_comes_in_and_what_is_there_is_answered() {
+    let (place, asked) = Place::new();
+    let breaker = SharedBreaker::new(BreakerScope::Device);
+    let spec = KernelSpec::elsewhere("a/b", behind(&place, &breaker)).breaker(None).recovery(at_once(1));
+    let (runtime, kernel) = spawned(spec.idempotent()).await;
+    let in_hand = kernel.try_call(0, NONE).unwrap();
+    asked.arrived(1).await;
+    let queued = kernel.try_call(1, NONE).unwrap();
+    breaker.open(Some(ms(5_000)));
+    let error = kind(soon(kernel.call(2, NONE)).await);
+    let KernelErrorKind::Rejected(rejection) = &error else { panic!("{error}") };
+    assert_eq!((rejection.scope, rejection.retry_after), (BreakerScope::Device, Some(ms(5_000))));
+    assert_eq!(error.to_string(), "rejected: the breaker of the device is open");
+    // A new life there is behind the same breaker, and has what the one before it was given.
+    for life in 1..=2 {
+        asked.arrived(life).await;
+        place.ends(Suspicion::Suspect);
+    }
+    assert_eq!(soon(in_hand).await.unwrap().0, 3);
+    assert_eq!(soon(queued).await.unwrap().0, 3);
+    assert!(matches!(kind(soon(kernel.call(2, NONE)).await), KernelErrorKind::Rejected(_)));
+    assert_eq!(breaker.rejected(), 2);
+    breaker.close();
+    assert_eq!(soon(kernel.call(2, NONE)).await.unwrap().0, 3);
+    kit_balanced(&kernel);
+    drop(runtime);
+}
+
+#[tokio::test]
+async fn who_is_answered_from_another_place_is_not_behind_the_breaker_of_the_first() {
+    let (place, _) = Place::new();
+    let (other, _) = Place::new();
+    let breaker = SharedBreaker::new(BreakerScope::Domain);
+    let policy = RecoveryPolicy { strategy: RecoveryStrategy::Degrade, ..at_once(1) };
+    let spec = KernelSpec::elsewhere("a/b", behind(&place, &breaker))
+        .degraded_elsewhere(other.move_in())
+        .breaker(None)
+        .recovery(policy);
+    let (_runtime, kernel) = spawned(spec).await;
+    breaker.open(None);
+    assert!(matches!(kind(soon(kernel.call(1, NONE)).await), KernelErrorKind::Rejected(_)));
+    place.newest().lost(Loss::Panicked("it did".into()));
+    // Accepted while the degraded path is being made, or after; the kernel itself comes back behind the breaker.
+    assert!(soon(kernel.call(1, NONE)).await.is_ok());
+    kit_balanced(&kernel);
 }
 
 #[tokio::test]

@@ -33,6 +33,7 @@ mod registration;
 mod replay;
 mod request;
 mod runtime;
+mod shared_breaker;
 mod slot;
 mod spec;
 mod supervisor;
@@ -57,6 +58,7 @@ pub use recovery::{
 pub use registration::{Registration, register, register_local};
 pub use replay::ReplayError;
 pub use runtime::{KernelHealth, Runtime, RuntimeBuilder, RuntimeHealth, RuntimeState, StartError};
+pub use shared_breaker::SharedBreaker;
 pub use slot::{Accounts, Variant};
 pub use spec::{KernelSpec, SpawnError};
 pub use supervisor::{Supervisor, SupervisorRef};

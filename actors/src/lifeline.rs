@@ -7,6 +7,7 @@ use rustkernel_core::KernelId;
 use rustkernel_core::traits::Payload;
 
 use crate::cause::Cause;
+use crate::shared_breaker::SharedBreaker;
 use crate::slot::{Incarnation, Slot, Supervised};
 
 /// One life of a kernel whose work is done [elsewhere](crate::KernelSpec::elsewhere), in the hands of whoever watches over that place.
@@ -75,6 +76,11 @@ impl Lifeline {
     /// Whether the request in hand still waits for its turn there. While it does it does not count as hung, however long that takes.
     pub fn set_waits(&self, waits: bool) {
         self.incarnation.set_waits(waits);
+    }
+
+    /// From the time this life serves, the kernel is also gated by the breakers of what it lives in: for a factory to say, once.
+    pub fn behind(&self, breakers: &[SharedBreaker]) {
+        self.incarnation.stand_behind(breakers);
     }
 
     /// The kernel is gone. Of several losses the first one counts.

@@ -21,7 +21,7 @@ use std::time::Duration;
 use rustkernel_core::KernelId;
 use rustkernel_core::clock::{Clock, Timestamp};
 use rustkernel_core::envelope::Header;
-use rustkernel_core::error::{KernelError, KernelErrorKind, Phase};
+use rustkernel_core::error::{KernelError, KernelErrorKind, Phase, Rejection};
 use rustkernel_core::resilience::Outcome;
 use rustkernel_core::traits::Payload;
 
@@ -42,6 +42,7 @@ use crate::home::Home;
 use crate::links::Links;
 use crate::recovery::RecoveryMsg;
 use crate::request::Request;
+use crate::shared_breaker::SharedBreaker;
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::timer::Alarm;
 use crate::way::Way;
@@ -76,6 +77,8 @@ struct State<I, O> {
     incarnations: u64,
     requests: u64,
     checkpoints: Checkpoints,
+    /// What its present life stands behind, or its last one.
+    shared: Arc<[SharedBreaker]>,
 }
 
 /// A request that the slot did not take, with everything its caller gave.
@@ -114,6 +117,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
             incarnations: 0,
             requests: 0,
             checkpoints: Checkpoints::default(),
+            shared: Arc::default(),
         };
         Arc::new_cyclic(|me| Self {
             id,
@@ -156,14 +160,17 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         // Made before the lock is taken; a refusal takes it apart again.
         let request = Arc::new(Request { input, permit, budget: timing.budget, way });
         let mut state = self.lock();
-        if matches!(state.ledger.life, Life::Waiting(_) | Life::Starting) {
+        let has_relief = matches!(state.ledger.life, Life::Waiting(_) | Life::Starting) && {
             let somebody = self.rules.has_degraded || !state.standbys.is_empty();
             // Without a supervisor nobody calls them.
             let has_relief = somebody && self.home.is_occupied();
             state.ledger.set_relief(has_relief);
-        }
+            has_relief
+        };
         let verdict = if remaining.is_zero() {
             Err(KernelErrorKind::DeadlineExceeded)
+        } else if let Some(rejection) = shut(&state, has_relief) {
+            Err(KernelErrorKind::Rejected(rejection))
         } else {
             state.ledger.may_accept(bytes, timing.begun, remaining, timing.now).map_err(KernelErrorKind::from)
         };
@@ -340,6 +347,14 @@ fn arm<R: Clone>(ledger: &mut Ledger<R>, at: Timestamp) -> Option<Timestamp> {
         ledger.scheduled.push(at);
     }
     (!known).then_some(at)
+}
+
+/// Why the slot is shut though its own gate is not: what its kernel lives in is out of order, and nobody else is about to answer. One that
+/// serves nobody has a better answer.
+fn shut<I, O>(state: &State<I, O>, has_relief: bool) -> Option<Rejection> {
+    let is_down = matches!(state.ledger.life, Life::Down(_));
+    let mut shared = state.shared.iter().filter(|_| !has_relief && !is_down);
+    shared.find_map(SharedBreaker::refuses)
 }
 
 impl From<Refusal> for KernelErrorKind {

@@ -103,6 +103,10 @@ pub struct Rejection {
 pub enum BreakerScope {
     /// One kernel.
     Kernel,
+    /// What its kernels live in, and die with.
+    Domain,
+    /// A device, for every domain on it.
+    Device,
 }
 
 /// Why a breaker refuses.
@@ -286,13 +290,19 @@ impl fmt::Display for KernelErrorKind {
                 f.write_str("overloaded: the queue is longer than the time left")
             }
             Self::DeadlineExceeded => f.write_str("deadline exceeded"),
-            Self::Rejected(rejection) => match rejection.cause {
-                RejectionCause::Failures => f.write_str("rejected: the breaker is open"),
-                RejectionCause::ProbesOut => {
-                    f.write_str("rejected: the breaker is half-open and its probes are out")
-                }
-                RejectionCause::Isolated => f.write_str("rejected: the breaker is held open"),
-            },
+            Self::Rejected(rejection) => {
+                let whose = match rejection.scope {
+                    BreakerScope::Kernel => "",
+                    BreakerScope::Domain => " of the fault domain",
+                    BreakerScope::Device => " of the device",
+                };
+                let how = match rejection.cause {
+                    RejectionCause::Failures => "open",
+                    RejectionCause::ProbesOut => "half-open and its probes are out",
+                    RejectionCause::Isolated => "held open",
+                };
+                write!(f, "rejected: the breaker{whose} is {how}")
+            }
             Self::Crashed => f.write_str("the kernel crashed while it had the request"),
             Self::Hung => f.write_str("the kernel hung and was fenced"),
             Self::Restarting { retry_after } => {

@@ -38,7 +38,7 @@ struct Findings {
 }
 
 pub(super) fn doctor(args: &DoctorArgs) -> Exit {
-    let findings = vec![cores(), worker(), cuda_driver(args)];
+    let findings = vec![cores(), worker(), cuda_driver(args), nvml()];
     let good = findings.iter().all(|finding| finding.state != State::Bad);
     let exit = if good { Exit::Done } else { Exit::Failure };
     let text = match args.format {
@@ -135,5 +135,18 @@ fn cuda_driver(args: &DoctorArgs) -> Finding {
             Finding { about: "CUDA", state: State::Bad, found, advice }
         }
         None => Finding { about: "CUDA", state: State::Good, found, advice: None },
+    }
+}
+
+fn nvml() -> Finding {
+    let about = "NVML";
+    match cuda::nvml_driver() {
+        Ok(version) => {
+            Finding { about, state: State::Good, found: format!("of driver {version}"), advice: None }
+        }
+        Err(why) => {
+            let advice = "without it nothing is known of a device's Xids, memory errors and heat; it comes with NVIDIA's driver";
+            Finding { about, state: State::Absent, found: why, advice: Some(advice.to_owned()) }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! `rustkernel run`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustkernel_actors::pipeline::PipelineReport;
 use rustkernel_actors::{Runtime, SpawnError, StartError};
+use rustkernel_core::device::DeviceKind;
 use rustkernel_core::envelope::Deadline;
 use rustkernel_core::error::{KernelError, KernelErrorKind};
 use rustkernel_core::resilience::HealthCheckResult;
@@ -19,7 +20,7 @@ use super::signal::{Signal, Signals};
 use super::{Exit, Printed, names, print, progress, say};
 use crate::catalog;
 use crate::config::{ConfigError, JobConfig, Placement, StageConfig};
-use crate::cuda::Device;
+use crate::cuda::{Device, DeviceWatch};
 use crate::http::{HealthServer, Node, health_router};
 use crate::inject::Injector;
 use crate::job::{Job, JobState, Plan, StateError, Tally};
@@ -204,8 +205,14 @@ struct Loss {
 impl Loss {
     /// Shows the job's devices and domains in the node's health.
     fn watch(node: &Node, job: &Job) -> Self {
+        let mut held = BTreeSet::new();
         for domain in job.domains() {
+            held.extend(domain.device().filter(|device| device.kind() == DeviceKind::Cuda));
             node.watch(format!("domain/{}", domain.name()), move || domain.status().health());
+        }
+        for device in held {
+            let watch = DeviceWatch::of(device);
+            node.watch(format!("device/{device}"), move || watch.health());
         }
         let devices = job.devices();
         let notice = Arc::new(Notify::new());

@@ -17,7 +17,7 @@ use super::module::Images;
 use super::poller::Poller;
 use super::stream::Stream;
 use super::table::{Calls, Handle, table};
-use super::{CudaDevice, CudaError, driver, probe};
+use super::{CudaDevice, CudaError, DeviceWatch, driver, probe};
 
 /// A CUDA device, opened by this process. A clone is another handle to the same.
 ///
@@ -87,6 +87,10 @@ impl Device {
             return Ok(device.clone());
         }
         let device = Self::make(ordinal)?;
+        if WHEN_LOST.get().is_none() {
+            // A worker's device is watched by the process that the worker belongs to.
+            device.watch().located(&device.info().pci);
+        }
         devices.insert(ordinal, device.clone());
         Ok(device)
     }
@@ -180,11 +184,18 @@ impl Device {
         }
     }
 
-    /// The same as a health check tells it: unhealthy from the first fault that loses the device, for as long as the process lives.
+    /// What is known of it beside the answers to calls.
+    #[must_use]
+    pub fn watch(&self) -> DeviceWatch {
+        DeviceWatch::of(self.id())
+    }
+
+    /// The same as a health check tells it: unhealthy from the first fault that loses the device, for as long as the process lives; as
+    /// its [watch](Self::watch) has it otherwise.
     #[must_use]
     pub fn health(&self) -> HealthCheckResult {
         match self.lost() {
-            None => HealthCheckResult::healthy(),
+            None => self.watch().health(),
             Some(fault) => HealthCheckResult::unhealthy(format!(
                 "lost to this process since {} ({}); only its end helps",
                 fault.name, fault.code

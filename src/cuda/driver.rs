@@ -12,6 +12,8 @@ use super::{CudaDevice, CudaError, CudaVersion};
 
 /// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR` and the minor one.
 const CAPABILITY: [c_int; 2] = [75, 76];
+/// `CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID`, the bus's and the device's.
+const PCI: [c_int; 3] = [50, 33, 34];
 const NAME_BYTES: u16 = 256;
 
 pub(super) fn init(driver: &Basics) -> Result<(), CudaError> {
@@ -53,11 +55,13 @@ pub(super) fn device(driver: &Basics, ordinal: u16) -> Result<CudaDevice, CudaEr
     // SAFETY: as above.
     check("cuDeviceTotalMem_v2", unsafe { (driver.cuDeviceTotalMem_v2)(&raw mut bytes, device) })?;
     let [major, minor] = CAPABILITY.map(|number| attribute(driver, device, number));
+    let [domain, bus, slot] = PCI.map(|number| attribute(driver, device, number));
     Ok(CudaDevice {
         id: DeviceId::cuda(ordinal),
         name: name.unwrap_or_default(),
         memory_bytes: bytes as u64,
         capability: CudaVersion { major: major?.unsigned_abs(), minor: minor?.unsigned_abs() },
+        pci: format!("{:08x}:{:02x}:{:02x}.0", domain?, bus?, slot?),
     })
 }
 

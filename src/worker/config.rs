@@ -53,6 +53,8 @@ pub struct DomainStatus {
     pub last_death: Option<String>,
     /// Processes that were killed and do not end: they are stuck in the system, with whatever they hold.
     pub undying: usize,
+    /// Why no worker may be started, while none may.
+    pub obstacle: Option<String>,
 }
 
 /// What a domain can do.
@@ -63,7 +65,7 @@ pub enum DomainState {
     Starting,
     /// Its worker is up.
     Ready,
-    /// It has lost too many workers.
+    /// It has lost too many workers, or its device is not fit for use: no kernel starts there.
     Down,
     /// It was closed.
     Closed,
@@ -128,7 +130,8 @@ impl DomainStatus {
                 HealthCheckResult::degraded(format!("its worker is being started; {died}"))
             }
             DomainState::Down => {
-                HealthCheckResult::unhealthy(format!("it has lost too many workers; {died}"))
+                let obstacle = self.obstacle.as_deref().unwrap_or("unknown");
+                HealthCheckResult::unhealthy(format!("no worker may be started: {obstacle}; {died}"))
             }
             DomainState::Closed => HealthCheckResult::unhealthy("it is closed"),
         }
@@ -144,6 +147,7 @@ impl DomainStatus {
             deaths: 0,
             last_death: None,
             undying: 0,
+            obstacle: None,
         }
     }
 }

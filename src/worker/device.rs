@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::host::Host;
 use super::wire::FromWorker;
 
-/// Opens the device that this worker was started for, if it was started for one.
-pub(super) fn open(host: &Arc<Host>) -> Result<(), FromWorker> {
+/// Opens the device that this worker was started for, if it was started for one, and says where on the bus it is.
+pub(super) fn open(host: &Arc<Host>) -> Result<Option<String>, FromWorker> {
     let wanted = std::env::var(super::host::WORKER_VARIABLE).unwrap_or_default();
     imp::watch(host);
-    if wanted.is_empty() { Ok(()) } else { imp::open(&wanted) }
+    if wanted.is_empty() { Ok(None) } else { imp::open(&wanted) }
 }
 
 #[cfg(feature = "cuda")]
@@ -32,17 +32,20 @@ mod imp {
         cuda::when_lost(move |loss| end(&host, loss));
     }
 
-    pub(super) fn open(wanted: &str) -> Result<(), FromWorker> {
+    pub(super) fn open(wanted: &str) -> Result<Option<String>, FromWorker> {
         let device: DeviceId =
             wanted.parse().map_err(|error: InvalidDevice| unable(error.to_string(), true))?;
-        match device.kind() {
-            DeviceKind::Cpu => Ok(()),
-            DeviceKind::Cuda => {
-                Device::open(device.number()).and_then(|device| device.probe()).map_err(|error: CudaError| {
-                    unable(format!("{error}; {}", error.advice()), error.needs_operator())
-                })
-            }
+        if device.kind() == DeviceKind::Cpu {
+            return Ok(None);
         }
+        let open = || {
+            let device = Device::open(device.number())?;
+            device.probe()?;
+            Ok(Some(device.info().pci.clone()))
+        };
+        open().map_err(|error: CudaError| {
+            unable(format!("{error}; {}", error.advice()), error.needs_operator())
+        })
     }
 
     fn unable(reason: String, for_good: bool) -> FromWorker {
@@ -78,9 +81,9 @@ mod imp {
 
     pub(super) fn watch(_: &Arc<Host>) {}
 
-    pub(super) fn open(wanted: &str) -> Result<(), FromWorker> {
+    pub(super) fn open(wanted: &str) -> Result<Option<String>, FromWorker> {
         if wanted.starts_with("cpu") {
-            return Ok(());
+            return Ok(None);
         }
         let reason = format!("this program is built without the feature `cuda`, and {wanted} needs it");
         Err(FromWorker::Unable { reason, for_good: true })

@@ -90,6 +90,12 @@ impl Domain {
         &self.0.name
     }
 
+    /// The device that its processes hold.
+    #[must_use]
+    pub fn device(&self) -> Option<DeviceId> {
+        self.0.device
+    }
+
     /// How it is.
     #[must_use]
     pub fn status(&self) -> DomainStatus {

@@ -79,13 +79,13 @@ fn host(kernels: Kernels) -> Result<(), WireError> {
     rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?).map_err(std::io::Error::from)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let _signals = leave_signals_to_the_parent(&runtime)?;
-    let hello =
-        FromWorker::Hello { protocol: PROTOCOL, kernels: kernels.names().map(str::to_owned).collect() };
+    let names = kernels.names().map(str::to_owned).collect();
     let host = Arc::new(Host { kernels, control, clock: Clock::system(), running: Mutex::default() });
-    if let Err(unable) = device::open(&host) {
-        return host.tell(&unable);
-    }
-    host.tell(&hello)?;
+    let device = match device::open(&host) {
+        Ok(device) => device,
+        Err(unable) => return host.tell(&unable),
+    };
+    host.tell(&FromWorker::Hello { protocol: PROTOCOL, kernels: names, device })?;
     let mut buffer = Vec::new();
     loop {
         let (message, beside) = match receive(&host.control, &mut buffer, true)? {

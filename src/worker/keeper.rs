@@ -7,26 +7,29 @@
 //! |---|---|
 //! | a worker has ended | the next one is the present one, then all its kernels are told that they are lost |
 //! | a cancelled request does not end, a heartbeat is not answered, a start takes too long, garbage | kills the worker; its end follows |
-//! | a killed worker does not end | its kernels are lost all the same, and it is counted |
+//! | a killed worker does not end | its kernels are lost all the same, it is counted, and the device that it holds is suspect |
+//! | the device is unfit | kills the workers, on nobody's account; starts none, and attaches no kernel, until it is fit again |
 //! | too many deaths | no worker is started, and no kernel attached, until one of them is old enough |
 
 use std::collections::VecDeque;
+use std::iter;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustkernel_actors::{Loss, Suspicion};
+use rustkernel_actors::{Loss, SharedBreaker};
 use rustkernel_core::clock::{Clock, Timestamp};
-use rustkernel_core::error::KernelError;
+use rustkernel_core::error::{BreakerScope, KernelError};
 
 use super::config::{DomainConfig, DomainState, DomainStatus};
 use super::control::{Received, receive};
 use super::mailbox::{Attach, Mail, Mailbox};
+use super::premises::Premises;
 use super::process::{Process, fault_of};
 use super::tenant::Tenant;
-use super::ward::{AttachError, Charge, DROP_LIMIT, PATIENCE, Worker};
-use super::wire::WireError;
+use super::ward::{AttachError, Blame, Charge, DROP_LIMIT, PATIENCE, Worker};
+use super::wire::{FromWorker, WireError};
 
 pub(super) struct Keeper {
     name: Arc<str>,
@@ -44,6 +47,8 @@ pub(super) struct Keeper {
     last_death: Option<String>,
     /// Why no worker can be what it is for, as the last one said.
     unable: Option<String>,
+    premises: Premises,
+    breaker: SharedBreaker,
     generations: u64,
     /// When the next worker may be started.
     start_due: Timestamp,
@@ -54,6 +59,20 @@ pub(super) struct Keeper {
     tenants: u64,
     buffer: Vec<u8>,
     clock: Clock,
+}
+
+/// Why no worker may be started.
+struct Obstacle {
+    reason: String,
+    ends: Ends,
+}
+
+/// When what is in the way is gone.
+enum Ends {
+    At(Timestamp),
+    /// When somebody has changed something.
+    ByHand,
+    Unknown,
 }
 
 /// The first pause after a start that failed; doubled six times at most.
@@ -72,6 +91,8 @@ impl Keeper {
     ) -> Self {
         Self {
             name,
+            premises: Premises::of(config.device, &mailbox),
+            breaker: SharedBreaker::new(BreakerScope::Domain),
             config,
             mailbox,
             status,
@@ -140,9 +161,34 @@ impl Keeper {
         workers.chain(allowed).chain(start).chain(stuck).chain(self.retry_due).min()
     }
 
-    /// Whether so few have died that another one may be started.
+    /// Whether another worker may be started.
     fn allows_start(&self) -> bool {
-        self.unable.is_none() && self.recent.len() <= self.config.max_deaths as usize
+        self.obstacle().is_none()
+    }
+
+    /// Whether there is a worker that is up, and has asked its device: the present one, or the one that will be.
+    fn has_proven(&self) -> bool {
+        self.workers.iter().any(|worker| worker.is_up && !worker.is_condemned())
+    }
+
+    /// Why no worker may be started, if none may: so that nobody waits for it.
+    fn obstacle(&self) -> Option<Obstacle> {
+        if let Some(reason) = &self.unable {
+            return Some(Obstacle { reason: reason.clone(), ends: Ends::ByHand });
+        }
+        if let Some(reason) = self.premises.unfit() {
+            return Some(Obstacle { reason, ends: Ends::Unknown });
+        }
+        if self.recent.len() <= self.config.max_deaths as usize {
+            return None;
+        }
+        let last = self.last_death.as_deref().unwrap_or("unknown");
+        let (most, period) = (self.config.max_deaths, self.config.period);
+        let reason = format!("it has lost more than {most} workers within {period:?}; the last one: {last}");
+        Some(Obstacle {
+            reason,
+            ends: self.recent.front().map_or(Ends::Unknown, |at| Ends::At(*at + period)),
+        })
     }
 
     /// Deaths of an age of `period` no longer count.
@@ -174,7 +220,7 @@ impl Keeper {
                     self.generations += 1;
                     self.failed_starts = 0;
                     tracing::debug!(domain = %self.name, pid = process.pid(), "a worker is being started");
-                    self.workers.push(Worker::new(process, self.generations, now));
+                    self.workers.push(Worker::new(process, self.generations, now, self.premises.clone()));
                 }
                 Err(error) => {
                     let reason = format!("a worker could not be started: {error}");
@@ -189,28 +235,23 @@ impl Keeper {
                 }
             }
         }
-        if !self.allows_start() && !self.waiting.is_empty() {
+        if let Some(obstacle) = self.obstacle().filter(|_| !self.waiting.is_empty()) {
             // Whoever is refused and asks why finds it there.
             self.publish();
-            self.refuse_waiting();
+            self.refuse_waiting(&obstacle);
         }
     }
 
-    /// Answers everybody who wants to live here: it is not possible for now.
-    fn refuse_waiting(&mut self) {
-        let last = self.last_death.as_deref().unwrap_or("unknown");
+    /// Answers everybody who wants to live here.
+    fn refuse_waiting(&mut self, Obstacle { reason, ends }: &Obstacle) {
+        let error = format!("the domain {} has no worker: {reason}", self.name);
         for attach in self.waiting.drain(..) {
-            if let Some(reason) = &self.unable {
-                let error = format!("the domain {} has no worker: {reason}", self.name);
-                let _ = attach.attached.send(Err(KernelError::permanent(error)));
-                continue;
-            }
-            let error = format!(
-                "the domain {} has lost more than {} workers within {:?}; the last one: {last}",
-                self.name, self.config.max_deaths, self.config.period
-            );
+            let error = match ends {
+                Ends::ByHand => KernelError::permanent(error.clone()),
+                Ends::Unknown | Ends::At(_) => KernelError::transient(error.clone()),
+            };
             // Who asked may be gone; so below.
-            let _ = attach.attached.send(Err(KernelError::transient(error)));
+            let _ = attach.attached.send(Err(error));
         }
     }
 
@@ -227,6 +268,12 @@ impl Keeper {
             Mail::Broken { tenant, reason } => {
                 self.workers.iter_mut().for_each(|worker| worker.breaks(tenant, &reason, now));
             }
+            Mail::DeviceTurned => {
+                if let Some(reason) = self.premises.unfit() {
+                    let fit = self.workers.iter_mut().filter(|worker| !worker.is_condemned());
+                    fit.for_each(|worker| worker.kill(now, reason.clone(), Blame::Nobody));
+                }
+            }
             Mail::Close => {}
         }
     }
@@ -234,27 +281,49 @@ impl Keeper {
     /// Reads what the workers say.
     fn hear(&mut self) {
         let now = self.clock.now();
+        let mut lost = false;
         for worker in self.workers.iter_mut().filter(|worker| !worker.is_condemned()) {
             loop {
                 match receive(&worker.process.control, &mut self.buffer, false) {
                     Ok(Received::Nothing) => break,
-                    Ok(Received::Message(message, _)) => worker.hear(&message, now),
+                    Ok(Received::Message(message, _)) => {
+                        match &message {
+                            FromWorker::Hello { device: Some(place), .. } => self.premises.located(place),
+                            FromWorker::DeviceLost { .. } => lost = true,
+                            FromWorker::Hello { device: None, .. }
+                            | FromWorker::Unable { .. }
+                            | FromWorker::Gone { .. }
+                            | FromWorker::Ended { .. }
+                            | FromWorker::Pong(_) => {}
+                        }
+                        worker.hear(&message, now);
+                    }
                     Ok(Received::Closed) => {
-                        worker.suspect(now, None, || "it has closed its control socket".to_owned());
+                        worker.suspect(now, Blame::Anybody, || "it has closed its control socket".to_owned());
                         break;
                     }
                     Err(error) => {
-                        worker.kill(now, format!("what it says is no message: {error}"), None);
+                        worker.kill(now, format!("what it says is no message: {error}"), Blame::Anybody);
                         break;
                     }
                 }
             }
         }
+        if lost && !self.has_proven() {
+            self.breaker.open(None);
+        }
     }
 
     /// Takes leave of the workers that have ended.
     fn see_ends(&mut self) {
-        self.undying.retain_mut(|process| process.end().is_none());
+        let premises = &self.premises;
+        self.undying.retain_mut(|process| {
+            let is_stuck = process.end().is_none();
+            if !is_stuck {
+                premises.stuck(false);
+            }
+            is_stuck
+        });
         let mut at = 0;
         while at < self.workers.len() {
             match self.workers[at].process.end() {
@@ -284,6 +353,7 @@ impl Keeper {
             let how = format!("worker {} does not end though it was killed", worker.process.pid());
             let process = self.bury(worker, &how);
             self.undying.push(process);
+            self.premises.stuck(true);
         }
     }
 
@@ -291,7 +361,7 @@ impl Keeper {
     fn bury(&mut self, worker: Worker, how: &str) -> Process {
         let now = self.clock.now();
         let Worker { process, tenants, killed, is_up, unable, .. } = worker;
-        let about = killed.as_ref().and_then(|killed| killed.about);
+        let blame = killed.as_ref().map_or(Blame::Anybody, |killed| killed.blame);
         let mut reason = match killed {
             Some(Charge { reason, .. }) => format!("{how}: {reason}"),
             None => how.to_owned(),
@@ -308,7 +378,7 @@ impl Keeper {
         // The spare one has taken over before anybody is told: who is restarted finds it there. The next spare one comes later, for
         // it takes the time of a process to start; and without a spare one, at once.
         self.start_due = if self.workers.is_empty() { now } else { now + SPARE_DELAY };
-        for (lifeline, suspicion) in Worker::verdicts(tenants, about) {
+        for (lifeline, suspicion) in Worker::verdicts(tenants, blame) {
             lifeline.lost(Loss::Domain { reason: reason.clone(), suspicion });
         }
         process
@@ -325,6 +395,7 @@ impl Keeper {
     /// Gives those who wait their places, if the present worker is up.
     fn attach_waiting(&mut self, now: Timestamp) {
         self.retry_due = None;
+        let breakers: Vec<_> = iter::once(self.breaker.clone()).chain(self.premises.breaker()).collect();
         let Some(worker) = self.workers.first_mut().filter(|worker| worker.is_up && !worker.is_condemned())
         else {
             return;
@@ -339,6 +410,7 @@ impl Keeper {
                 self.waiting.push_back(attach);
                 continue;
             }
+            attach.lifeline.behind(&breakers);
             self.tenants += 1;
             let tenant = Tenant::new(self.tenants, Arc::clone(&self.mailbox));
             match worker.attach(&attach, &tenant) {
@@ -355,7 +427,7 @@ impl Keeper {
                     return;
                 }
                 Err(AttachError::There(error @ WireError::Io(_))) => {
-                    worker.suspect(now, None, || format!("it takes no kernel: {error}"));
+                    worker.suspect(now, Blame::Anybody, || format!("it takes no kernel: {error}"));
                     self.waiting.push_front(attach);
                     return;
                 }
@@ -366,14 +438,25 @@ impl Keeper {
         }
     }
 
+    /// How the domain is, in its status and its breaker.
     fn publish(&self) {
         let present = self.workers.first();
-        let state = match present {
+        let obstacle = self.obstacle();
+        let state = match present.filter(|worker| !worker.is_condemned()) {
             Some(worker) if worker.is_up && !worker.tenants.is_empty() => DomainState::Ready,
-            _ if !self.allows_start() => DomainState::Down,
+            _ if obstacle.is_some() => DomainState::Down,
             Some(worker) if worker.is_up => DomainState::Ready,
             Some(_) | None => DomainState::Starting,
         };
+        match &obstacle {
+            Some(Obstacle { ends: Ends::At(at), .. }) if state == DomainState::Down => {
+                self.breaker.open(Some(at.saturating_since(self.clock.now())));
+            }
+            Some(_) if state == DomainState::Down => self.breaker.open(None),
+            Some(_) | None if self.has_proven() => self.breaker.close(),
+            // After the loss of a device it stays open until the next worker is up; what else ends one says nothing about the next.
+            Some(_) | None => {}
+        }
         let spare = self.workers.get(1).filter(|worker| worker.is_up);
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = DomainStatus {
             state,
@@ -384,6 +467,7 @@ impl Keeper {
             deaths: self.deaths,
             last_death: self.last_death.clone(),
             undying: self.undying.len(),
+            obstacle: obstacle.map(|obstacle| obstacle.reason),
         };
     }
 
@@ -393,7 +477,7 @@ impl Keeper {
         self.mailbox.close();
         self.waiting.clear();
         for worker in &mut self.workers {
-            worker.process.kill();
+            worker.kill(self.clock.now(), format!("the domain {} was closed", self.name), Blame::Nobody);
         }
         let until = self.clock.now() + PATIENCE;
         while let Some(mut worker) = self.workers.pop() {
@@ -403,9 +487,7 @@ impl Keeper {
                 let _ = poll(&mut fds, left.as_ref());
             }
             let reason = format!("the domain {} was closed", self.name);
-            for (lifeline, suspicion) in Worker::verdicts(worker.tenants, None) {
-                // It was not what they ran that ended them.
-                let suspicion = if suspicion == Suspicion::Alone { Suspicion::Suspect } else { suspicion };
+            for (lifeline, suspicion) in Worker::verdicts(worker.tenants, Blame::Nobody) {
                 lifeline.lost(Loss::Domain { reason: reason.clone(), suspicion });
             }
         }
@@ -417,7 +499,9 @@ impl Keeper {
             kernels: 0,
             deaths: self.deaths,
             last_death: self.last_death.clone(),
-            ..*status
+            obstacle: None,
+            generation: status.generation,
+            undying: status.undying,
         };
     }
 }

@@ -24,6 +24,8 @@ pub(super) enum Mail {
     Detached { tenant: u64 },
     /// The kernel's socket is closed, or what came over it is no answer.
     Broken { tenant: u64, reason: String },
+    /// The device has become unfit, or fit again.
+    DeviceTurned,
     /// Nobody uses the domain any more.
     Close,
 }

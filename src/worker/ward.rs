@@ -15,6 +15,7 @@ use super::arena::Region;
 use super::config::DomainConfig;
 use super::control::send;
 use super::mailbox::{Attach, Attached};
+use super::premises::Premises;
 use super::process::Process;
 use super::tenant::Tenant;
 use super::wire::{FromWorker, PROTOCOL, ToWorker, WireError};
@@ -35,6 +36,7 @@ pub(super) struct Worker {
     pub(super) killed: Option<Charge>,
     /// It has said that it cannot be what it is for, and whether others can.
     pub(super) unable: Option<Unable>,
+    premises: Premises,
 }
 
 /// Why a worker is of no use.
@@ -48,8 +50,18 @@ pub(super) struct Unable {
 pub(super) struct Charge {
     pub(super) at: Timestamp,
     pub(super) reason: String,
-    /// The kernel on whose account it is.
-    pub(super) about: Option<u64>,
+    pub(super) blame: Blame,
+}
+
+/// On whose account a worker ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blame {
+    /// It may be any of those who were active.
+    Anybody,
+    /// This kernel's.
+    Kernel(u64),
+    /// None of its kernels'.
+    Nobody,
 }
 
 /// A kernel in a worker.
@@ -74,9 +86,10 @@ pub(super) const DROP_LIMIT: Duration = Duration::from_secs(5);
 pub(super) const DOUBT: Duration = Duration::from_millis(20);
 
 impl Worker {
-    pub(super) fn new(process: Process, generation: u64, now: Timestamp) -> Self {
+    pub(super) fn new(process: Process, generation: u64, now: Timestamp, premises: Premises) -> Self {
         Self {
             process,
+            premises,
             generation,
             began: now,
             is_up: false,
@@ -93,21 +106,22 @@ impl Worker {
         self.killed.is_some()
     }
 
-    pub(super) fn kill(&mut self, now: Timestamp, reason: String, about: Option<u64>) {
+    pub(super) fn kill(&mut self, now: Timestamp, reason: String, blame: Blame) {
+        self.premises.note_kill();
         self.process.kill();
-        self.killed.get_or_insert(Charge { at: now, reason, about });
+        self.killed.get_or_insert(Charge { at: now, reason, blame });
     }
 
     /// It is killed, unless it turns out to have ended.
-    pub(super) fn suspect(&mut self, now: Timestamp, about: Option<u64>, reason: impl FnOnce() -> String) {
-        self.doubt.get_or_insert_with(|| Charge { at: now + DOUBT, reason: reason(), about });
+    pub(super) fn suspect(&mut self, now: Timestamp, blame: Blame, reason: impl FnOnce() -> String) {
+        self.doubt.get_or_insert_with(|| Charge { at: now + DOUBT, reason: reason(), blame });
     }
 
     /// Says something. One that leaves so much unread that there is no room will be found silent.
     pub(super) fn say(&mut self, message: &ToWorker, now: Timestamp) {
         match send(&self.process.control, message, &[]) {
             Err(WireError::Io(error)) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) => self.suspect(now, None, || format!("it does not listen: {error}")),
+            Err(error) => self.suspect(now, Blame::Anybody, || format!("it does not listen: {error}")),
             Ok(()) => {}
         }
     }
@@ -137,18 +151,20 @@ impl Worker {
             // The worker has ended it, and goes on: that is this kernel's failure alone.
             resident.lifeline.lost(Loss::Panicked(reason));
         } else {
-            self.suspect(now, Some(tenant), || reason);
+            self.suspect(now, Blame::Kernel(tenant), || reason);
         }
     }
 
     /// What its death says about what each of its kernels has in hand. Read at once, before anybody is told: who is told lets others go on.
-    pub(super) fn verdicts(
-        tenants: HashMap<u64, Resident>,
-        about: Option<u64>,
-    ) -> Vec<(Lifeline, Suspicion)> {
+    pub(super) fn verdicts(tenants: HashMap<u64, Resident>, blame: Blame) -> Vec<(Lifeline, Suspicion)> {
         let active = tenants.values().filter(|resident| resident.is_active()).count();
         let verdict = |(number, resident): (u64, Resident)| {
-            let alone = active <= 1 && about.is_none_or(|about| about == number);
+            let may_be_it = match blame {
+                Blame::Anybody => true,
+                Blame::Kernel(kernel) => kernel == number,
+                Blame::Nobody => false,
+            };
+            let alone = active <= 1 && may_be_it;
             (resident.lifeline, resident.tenant.suspicion(alone))
         };
         tenants.into_iter().map(verdict).collect()
@@ -162,14 +178,14 @@ impl Worker {
             }
             FromWorker::Hello { protocol, .. } => {
                 let reason = format!("it speaks version {protocol} of the protocol, not {PROTOCOL}");
-                self.kill(now, reason, None);
+                self.kill(now, reason, Blame::Anybody);
             }
             FromWorker::Unable { reason, for_good } => {
                 self.unable = Some(Unable { reason: reason.clone(), for_good: *for_good });
-                self.kill(now, reason.clone(), None);
+                self.kill(now, reason.clone(), Blame::Anybody);
             }
             // It ends by itself, unless its driver holds it up.
-            FromWorker::DeviceLost { reason } => self.kill(now, reason.clone(), None),
+            FromWorker::DeviceLost { reason } => self.kill(now, reason.clone(), Blame::Anybody),
             FromWorker::Pong(_) => self.asked = None,
             FromWorker::Ended { kernel, request } => {
                 if let Some(resident) = self.tenants.get_mut(kernel) {
@@ -190,29 +206,29 @@ impl Worker {
         // It has panicked, or could not be made. What stands for it knows, or finds its socket closed and says so.
         resident.is_gone = true;
         resident.abandoned.clear();
-        if let Some(doubt) = self.doubt.take_if(|doubt| doubt.about == Some(kernel)) {
+        if let Some(doubt) = self.doubt.take_if(|doubt| doubt.blame == Blame::Kernel(kernel)) {
             resident.lifeline.lost(Loss::Panicked(doubt.reason));
         }
     }
 
     /// Asks whether it is there, and kills it where it has to be killed.
     pub(super) fn watch(&mut self, config: &DomainConfig, now: Timestamp) {
-        if let Some(Charge { reason, about, .. }) = self.doubt.take_if(|doubt| doubt.at <= now) {
-            return self.kill(now, reason, about);
+        if let Some(Charge { reason, blame, .. }) = self.doubt.take_if(|doubt| doubt.at <= now) {
+            return self.kill(now, reason, blame);
         }
         if !self.is_up {
             if now.saturating_since(self.began) >= config.start_limit {
-                self.kill(now, format!("it is not up after {:?}", config.start_limit), None);
+                self.kill(now, format!("it is not up after {:?}", config.start_limit), Blame::Anybody);
             }
             return;
         }
         if self.asked.is_some_and(|asked| now.saturating_since(asked) >= config.silence) {
-            return self.kill(now, format!("it has not answered for {:?}", config.silence), None);
+            return self.kill(now, format!("it has not answered for {:?}", config.silence), Blame::Anybody);
         }
         let mut tenants = self.tenants.iter();
         let overdue = tenants.find_map(|(number, resident)| Some((*number, resident.overdue(now)?)));
-        if let Some((about, reason)) = overdue {
-            return self.kill(now, reason, Some(about));
+        if let Some((kernel, reason)) = overdue {
+            return self.kill(now, reason, Blame::Kernel(kernel));
         }
         if self.asked.is_none() && self.next_ask <= now {
             self.say(&ToWorker::Ping(self.generation), now);

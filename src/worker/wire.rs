@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Both sides speak this version, or do not speak.
-pub(super) const PROTOCOL: u32 = 2;
+pub(super) const PROTOCOL: u32 = 3;
 
 /// The longest control message. A packet that is longer is refused by its sender.
 pub(super) const MAX_PACKET_BYTES: usize = 128 << 10;
@@ -57,10 +57,11 @@ pub(super) enum ToWorker {
 /// What a worker tells.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum FromWorker {
-    /// It is up, and can make these kernels.
+    /// It is up, and can make these kernels; on the device that is there on the bus.
     Hello {
         protocol: u32,
         kernels: Vec<String>,
+        device: Option<String>,
     },
     /// It cannot be what it was started for, and ends. `for_good`: another one fails the same way until somebody changes something.
     Unable {

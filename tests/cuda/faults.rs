@@ -2,13 +2,13 @@
 
 use rustkernel::actors::{Cause, Runtime};
 use rustkernel::core::DeviceId;
-use rustkernel::core::error::{KernelErrorKind, RetryAdvice};
+use rustkernel::core::error::{BreakerScope, KernelErrorKind, RetryAdvice};
 use rustkernel::core::resilience::{ErrorKind, HealthStatus};
 use rustkernel::worker::{Domain, DomainConfig};
 
 use crate::device::{Order, Told};
 use crate::kit::{NONE, assert_balanced, kind, ms, soon, status};
-use crate::{RigRef, config, domain, rig, spare};
+use crate::{RigRef, back, config, domain, rig, spare};
 
 fn add() -> Order {
     Order::Add(vec![1, 2, 3], 10)
@@ -92,7 +92,14 @@ async fn without_a_spare_a_cold_process_answers() {
     let cold = Domain::start("gpu", DomainConfig { spare: false, ..config("context_ms=20") }).unwrap();
     let runtime = runtime().await;
     let kernel = soon(runtime.spawn(rig(&cold, "a/b"))).await.unwrap();
-    soon(kernel.call(Order::Fault("rk_fault_trap".into()), NONE)).await.unwrap_err();
+    let queued = kernel.try_call(Order::Fault("rk_fault_trap".into()), NONE).unwrap();
+    let waiting = kernel.try_call(add(), NONE).unwrap();
+    soon(queued).await.unwrap_err();
+    // Open from the fault until a process has asked the device: nothing new comes in, and what is there stays.
+    let error = soon(kernel.call(add(), NONE)).await.unwrap_err();
+    let KernelErrorKind::Rejected(rejection) = error.kind() else { panic!("{error}") };
+    assert_eq!(rejection.scope, BreakerScope::Domain);
+    assert_eq!(soon(waiting).await.unwrap().values, [11, 12, 13]);
     works(&kernel).await;
     assert_eq!((cold.status().deaths, cold.status().generation), (1, 2));
 }
@@ -140,6 +147,7 @@ async fn innocent_neighbours_are_answered_and_the_poisonous_input_is_convicted_a
     assert_eq!(*error.kind(), KernelErrorKind::Crashed);
     assert_eq!(soon(beside).await.unwrap().values, [2], "it ran to its own limit");
     assert_eq!(runtime.dead_letters().1.len(), 1);
+    back(&domain).await;
     works(&guilty).await;
     works(&innocent).await;
     assert_balanced(&guilty);
@@ -172,6 +180,7 @@ async fn a_healthy_device_loses_nothing_while_its_neighbour_dies_again_and_again
             works(&well).await;
         }
         soon(fault).await.unwrap_err();
+        back(&dying).await;
     }
     assert_eq!(healthy.status().deaths, 0);
     assert_eq!(dying.status().deaths, 10);

@@ -10,26 +10,15 @@ use rustkernel::core::resilience::{ErrorKind, HealthStatus};
 use rustkernel::core::traits::{Context, LocalKernel};
 use rustkernel::cuda::{Argument, Buffer, CudaError, Device, Function, Grid, Image, Stream};
 
-use crate::device::{FAULTS, Order, Rig, standin};
+use crate::device::{FAULTS, Order, Rig};
 use crate::kit::{NONE, assert_balanced, kind, ms, soon};
+use crate::standin;
 
-const INSIDE: &str = "RUSTKERNEL_INSIDE";
-
-/// Whether this is the process that the test is for. Elsewhere, that one is started and has to end well.
+/// Whether this is the process that the test is for, with a driver that does what `script` says.
 fn is_inside(test: &str, script: &str) -> bool {
-    if std::env::var(INSIDE).is_ok_and(|inside| inside == test) {
-        return true;
-    }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("inside::{test}"), "--nocapture", "--test-threads=1"])
-        .env("LD_LIBRARY_PATH", standin())
-        .env("STANDIN_DRIVER", script)
-        .env(INSIDE, test)
-        .output()
-        .unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
-    false
+    let environment =
+        [("LD_LIBRARY_PATH", standin::driver().into_os_string()), ("STANDIN_DRIVER", script.into())];
+    crate::is_inside(&format!("inside::{test}"), &environment)
 }
 
 fn function(device: &Device, name: &str) -> Function {
@@ -216,8 +205,11 @@ fn the_command_ends_with_75_where_its_own_device_is_lost() {
         if serve {
             command.args(["--serve", "127.0.0.1:0"]);
         }
-        let output =
-            command.env("LD_LIBRARY_PATH", standin()).env("STANDIN_DRIVER", "kernel@9=700").output().unwrap();
+        let output = command
+            .env("LD_LIBRARY_PATH", standin::driver())
+            .env("STANDIN_DRIVER", "kernel@9=700")
+            .output()
+            .unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(75), "{text}");
         assert!(text.contains("cuda:0 is lost to this process since CUDA_ERROR_ILLEGAL_ADDRESS"), "{text}");

@@ -85,12 +85,12 @@ extern "C" fn cuDeviceTotalMem_v2(bytes: Out<usize>, device: c_int) -> c_int {
 extern "C" fn cuDeviceGetAttribute(value: Out<c_int>, attribute: c_int, device: c_int) -> c_int {
     call::initialized("cuDeviceGetAttribute", || {
         Device::at(device)?;
-        value.set(attribute_of_a_device(attribute))
+        value.set(attribute_of_a_device(attribute, device))
     })
 }
 
 /// By the numbers of `CUdevice_attribute`.
-fn attribute_of_a_device(attribute: c_int) -> c_int {
+fn attribute_of_a_device(attribute: c_int, device: c_int) -> c_int {
     let limit = |limit: u32| c_int::try_from(limit).unwrap_or(c_int::MAX);
     match attribute {
         1 => limit(MAX_THREADS_PER_BLOCK),
@@ -102,6 +102,8 @@ fn attribute_of_a_device(attribute: c_int) -> c_int {
         7 => limit(MAX_GRID[2]),
         // Shared memory that a block may have without asking for it.
         8 => 49_152,
+        // The number of its bus.
+        33 => device + 1,
         // Multiprocessors.
         16 => 4,
         // Compute capability.

@@ -1,36 +1,13 @@
-//! What the tests of CUDA share: the stand-in driver in a folder of its own, and a kernel that does to its device what it is told.
+//! What the tests of CUDA share: a kernel that does to its device what it is told.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(dead_code, reason = "each test file uses its own part")]
-
-use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
 
 use rustkernel::core::error::KernelError;
 use rustkernel::core::traits::{CheckpointableKernel, Context, LocalKernel, Payload};
 use rustkernel::cuda::{Argument, Device, Grid, Image, Module, Stream};
 use rustkernel::worker::Kernels;
 use serde::{Deserialize, Serialize};
-
-/// The stand-in under the driver's name, in a folder that nobody else looks into.
-pub(crate) fn standin() -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("standin");
-    fs::create_dir_all(&folder).unwrap();
-    let built =
-        std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples/libstandin_driver.so");
-    if !built.exists() {
-        // `cargo test` builds it with the examples; one test file alone does not.
-        let status =
-            Command::new(env!("CARGO")).args(["build", "--quiet", "--example", "standin_driver"]).status();
-        assert!(status.unwrap().success());
-    }
-    // In one step: other tests may be opening it.
-    let own = folder.join(format!("copy-{}-{:?}", std::process::id(), std::thread::current().id()));
-    fs::copy(&built, &own).unwrap();
-    fs::rename(own, folder.join("libcuda.so.1")).unwrap();
-    folder
-}
 
 pub(crate) const FAULTS: &str = include_str!("../../src/cuda/kernels/faults.ptx");
 

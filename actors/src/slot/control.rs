@@ -329,6 +329,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         if state.ledger.life == Life::Starting {
             state.ledger.life = Life::Serving;
         }
+        state.shared = incarnation.shared();
         Standing::Serves
     }
 

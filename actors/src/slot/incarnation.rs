@@ -1,6 +1,6 @@
 //! One life of a kernel, as its slot and its supervisor know it.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustkernel_core::clock::Timestamp;
@@ -9,6 +9,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::cause::Cause;
+use crate::shared_breaker::SharedBreaker;
 
 /// Which of a kernel's factories an incarnation comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -57,6 +58,8 @@ pub(crate) struct Incarnation {
     lost: OnceLock<Cause>,
     /// Whether the request in hand has still to begin, in a place that has no room for it yet.
     waits: AtomicBool,
+    /// The breakers of what it lives in, where it has named them.
+    shared: OnceLock<Arc<[SharedBreaker]>>,
 }
 
 impl Incarnation {
@@ -73,6 +76,7 @@ impl Incarnation {
             serves: AtomicBool::new(false),
             lost: OnceLock::new(),
             waits: AtomicBool::new(false),
+            shared: OnceLock::new(),
         }
     }
 
@@ -151,6 +155,16 @@ impl Incarnation {
 
     pub(super) fn waits(&self) -> bool {
         self.waits.load(Ordering::Acquire)
+    }
+
+    /// It stands behind these, too.
+    pub(crate) fn stand_behind(&self, breakers: &[SharedBreaker]) {
+        // The first ones count: a life has one place.
+        let _ = self.shared.set(Arc::from(breakers));
+    }
+
+    pub(super) fn shared(&self) -> Arc<[SharedBreaker]> {
+        self.shared.get().cloned().unwrap_or_default()
     }
 
     pub(super) fn enter(&self, now: Timestamp) {

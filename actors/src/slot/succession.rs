@@ -123,6 +123,7 @@ pub(super) fn crown<I, O>(state: &mut State<I, O>, next: &Arc<Incarnation>) -> C
         state.successors.retain(|successor| successor.on_trial);
     }
     next.promote(state.ledger.epoch);
+    state.shared = next.shared();
     match state.ledger.life {
         Life::Starting | Life::Serving | Life::Waiting(_) => state.ledger.life = Life::Serving,
         Life::Draining | Life::Down(_) => {}

@@ -1,0 +1,332 @@
+//! What is known of a device beside the answers to calls: its state, its breaker, and who is told when it turns.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustkernel_actors::SharedBreaker;
+use rustkernel_core::DeviceId;
+use rustkernel_core::clock::{Clock, Timestamp};
+use rustkernel_core::error::BreakerScope;
+use rustkernel_core::fault::{DeviceHealth, DeviceSample, DeviceState, Verdict};
+use rustkernel_core::resilience::HealthCheckResult;
+
+use super::nvml;
+
+/// How a device is, for everybody in this process who uses it, whatever process its context lives in.
+///
+/// It hears of Xids, counters and the recovery action through NVML, where there is one, once somebody has opened the device; and of
+/// processes that hold the device and do not end. Its breaker is open while nothing may be started on the device, and for [`TRIP_PAUSE`]
+/// after what [`DeviceHealth`] says trips it.
+#[derive(Clone)]
+pub struct DeviceWatch(Arc<Watch>);
+
+struct Watch {
+    id: DeviceId,
+    breaker: SharedBreaker,
+    clock: Clock,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    health: DeviceHealth,
+    signal: Signal,
+    /// Processes that were killed, do not end, and hold the device.
+    stuck: usize,
+    tripped: Option<Timestamp>,
+    memory: Option<DeviceMemory>,
+    /// The last that the listeners were told.
+    was_fit: Told,
+    listeners: Vec<Listener>,
+}
+
+/// Called when the device becomes unfit or fit again; `false`: never again.
+type Listener = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// Where the knowledge comes from.
+#[derive(Clone, Default)]
+enum Signal {
+    /// Nobody has opened the device yet.
+    #[default]
+    Unasked,
+    Nvml,
+    /// NVML is not there, or does not have the device: why.
+    None(String),
+}
+
+#[derive(Default, PartialEq, Eq)]
+enum Told {
+    #[default]
+    Fit,
+    Unfit,
+}
+
+/// Memory of a device, whoever uses it, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// What is in use.
+    pub used: u64,
+    /// What there is.
+    pub total: u64,
+}
+
+/// How long a trip that leaves the device fit for use keeps its breaker open: for processes that were hit to end and be replaced.
+pub const TRIP_PAUSE: Duration = Duration::from_secs(5);
+
+impl DeviceWatch {
+    /// The one of this device; everybody in the process has the same.
+    #[must_use]
+    pub fn of(id: DeviceId) -> Self {
+        static WATCHES: Mutex<Option<HashMap<DeviceId, DeviceWatch>>> = Mutex::new(None);
+        let mut watches = WATCHES.lock().unwrap_or_else(PoisonError::into_inner);
+        watches.get_or_insert_default().entry(id).or_insert_with(|| Self::new(id, Clock::system())).clone()
+    }
+
+    fn new(id: DeviceId, clock: Clock) -> Self {
+        let breaker = SharedBreaker::new(BreakerScope::Device);
+        Self(Arc::new(Watch { id, breaker, clock, known: Mutex::default() }))
+    }
+
+    /// The device's name.
+    #[must_use]
+    pub fn id(&self) -> DeviceId {
+        self.0.id
+    }
+
+    /// The breaker of every kernel on it, in worker processes.
+    #[must_use]
+    pub fn breaker(&self) -> &SharedBreaker {
+        &self.0.breaker
+    }
+
+    /// How it is, as far as it is known.
+    #[must_use]
+    pub fn state(&self) -> DeviceState {
+        self.lock().health.state(self.0.clock.now())
+    }
+
+    /// Its memory, when NVML was last asked.
+    #[must_use]
+    pub fn memory(&self) -> Option<DeviceMemory> {
+        self.lock().memory
+    }
+
+    /// Why nothing may be started on it, if nothing may.
+    #[must_use]
+    pub fn unfit(&self) -> Option<String> {
+        unfit(&self.lock(), self.0.clock.now())
+    }
+
+    /// The same as a health check tells it.
+    #[must_use]
+    pub fn health(&self) -> HealthCheckResult {
+        let known = self.lock();
+        let now = self.0.clock.now();
+        if let Some(why) = unfit(&known, now) {
+            return HealthCheckResult::unhealthy(why);
+        }
+        match (known.health.state(now), &known.signal) {
+            (state @ DeviceState::Degraded(_), _) => HealthCheckResult::degraded(state.to_string()),
+            (_, Signal::None(why)) => HealthCheckResult {
+                reason: Some(format!("no signal from NVML: {why}")),
+                ..HealthCheckResult::healthy()
+            },
+            (_, Signal::Unasked | Signal::Nvml) => HealthCheckResult::healthy(),
+        }
+    }
+
+    /// An operator has reset or replaced the device: what was known against it counts no more.
+    pub fn on_reset(&self) {
+        self.hear(|known, _| {
+            known.health.on_reset();
+            known.tripped = None;
+        });
+    }
+
+    /// Somebody has opened the device, which is on the bus at `place`, as NVML writes it: from now on it is watched.
+    pub(crate) fn located(&self, place: &str) {
+        let mut known = self.lock();
+        if matches!(known.signal, Signal::Unasked) {
+            known.signal = Signal::Nvml;
+            drop(known);
+            nvml::watch(self, place);
+        }
+    }
+
+    /// A process that uses the device is about to be killed.
+    pub(crate) fn note_kill(&self) {
+        self.hear(|known, now| known.health.on_kill(now));
+    }
+
+    /// A process that holds the device was killed and does not end; or it has, after all.
+    pub(crate) fn stuck(&self, is_stuck: bool) {
+        self.hear(|known, _| {
+            known.stuck = if is_stuck { known.stuck + 1 } else { known.stuck.saturating_sub(1) };
+        });
+    }
+
+    /// Has `listener` called, on any thread, when the device becomes unfit, or fit again, until it says `false`.
+    pub(crate) fn on_turn(&self, listener: impl Fn() -> bool + Send + Sync + 'static) {
+        self.lock().listeners.push(Arc::new(listener));
+    }
+
+    /// There is no signal, for this reason.
+    pub(super) fn deaf(&self, why: &str) {
+        self.lock().signal = Signal::None(why.to_owned());
+        tracing::info!(device = %self.id(), "no signal from NVML: {why}");
+    }
+
+    pub(super) fn on_xid(&self, number: u32) {
+        tracing::warn!(device = %self.id(), xid = number, "the driver tells of an Xid");
+        self.judge(|health, now| health.on_xid(number, now));
+    }
+
+    pub(super) fn on_gone(&self) {
+        self.judge(DeviceHealth::on_gone);
+    }
+
+    pub(super) fn on_sample(&self, sample: &DeviceSample, memory: Option<DeviceMemory>) {
+        self.lock().memory = memory;
+        self.judge(|health, now| health.on_sample(sample, now));
+    }
+
+    fn judge(&self, input: impl FnOnce(&mut DeviceHealth, Timestamp) -> Verdict) {
+        let id = self.id();
+        self.hear(|known, now| {
+            let Verdict { state, trips, alerts_operator } = input(&mut known.health, now);
+            if trips {
+                known.tripped = Some(now);
+            }
+            if alerts_operator {
+                tracing::error!(device = %id, "an operator has to look at it: {state}");
+            }
+        });
+    }
+
+    /// Takes something in; the breaker follows, and whoever listens is told if that makes a difference.
+    fn hear(&self, input: impl FnOnce(&mut Known, Timestamp)) {
+        let mut known = self.lock();
+        let now = self.0.clock.now();
+        input(&mut known, now);
+        let is_unfit = unfit(&known, now).is_some();
+        if !is_unfit && known.was_fit == Told::Unfit {
+            // Who says so knows more than the pause.
+            known.tripped = None;
+        }
+        known.tripped = known.tripped.filter(|at| now.saturating_since(*at) < TRIP_PAUSE);
+        match (is_unfit, known.tripped) {
+            (true, _) => self.0.breaker.open(None),
+            (false, Some(_)) => self.0.breaker.open(Some(TRIP_PAUSE)),
+            (false, None) => self.0.breaker.close(),
+        };
+        let told = if is_unfit { Told::Unfit } else { Told::Fit };
+        if known.was_fit == told {
+            return;
+        }
+        known.was_fit = told;
+        let listeners = known.listeners.clone();
+        drop(known);
+        // Without the lock: they may ask.
+        let deaf: Vec<Listener> = listeners.into_iter().filter(|listener| !listener()).collect();
+        if !deaf.is_empty() {
+            self.lock().listeners.retain(|known| !deaf.iter().any(|deaf| Arc::ptr_eq(deaf, known)));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unfit(known: &Known, now: Timestamp) -> Option<String> {
+    match known.health.state(now) {
+        state @ DeviceState::Unhealthy(_) => Some(state.to_string()),
+        DeviceState::Healthy | DeviceState::Degraded(_) => (known.stuck > 0)
+            .then(|| format!("suspect: processes that hold it, were killed and do not end: {}", known.stuck)),
+    }
+}
+
+impl fmt::Debug for DeviceWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceWatch").field("id", &self.id()).field("state", &self.state()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use rustkernel_core::clock::ManualClock;
+    use rustkernel_core::fault::RecoveryAction;
+    use rustkernel_core::resilience::HealthStatus;
+
+    use super::*;
+
+    fn watched() -> (DeviceWatch, ManualClock, Arc<AtomicUsize>) {
+        let (clock, time) = Clock::manual();
+        let watch = DeviceWatch::new(DeviceId::cuda(7), clock);
+        let turns = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&turns);
+        watch.on_turn(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            true
+        });
+        (watch, time, turns)
+    }
+
+    fn asks_for(action: RecoveryAction) -> DeviceSample {
+        DeviceSample { recovery_action: Some(action), ..DeviceSample::default() }
+    }
+
+    #[test]
+    fn an_unfit_device_is_refused_until_the_driver_takes_it_back() {
+        let (watch, _time, turns) = watched();
+        watch.on_xid(79);
+        assert!(watch.breaker().is_open());
+        assert_eq!(watch.health().status, HealthStatus::Unhealthy);
+        watch.on_sample(&asks_for(RecoveryAction::GpuReset), None);
+        assert_eq!(turns.load(Ordering::Relaxed), 1, "it was unfit before");
+        watch.on_sample(&asks_for(RecoveryAction::None), None);
+        assert!(watch.unfit().is_none() && !watch.breaker().is_open(), "{watch:?}");
+        assert_eq!(turns.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn errors_that_leave_a_device_fit_open_its_breaker_for_a_while() {
+        let (watch, time, turns) = watched();
+        let errors = |count| DeviceSample { uncorrected_ecc_count: Some(count), ..DeviceSample::default() };
+        watch.on_sample(&errors(3), None);
+        assert!(!watch.breaker().is_open(), "the first count is where counting begins");
+        watch.on_sample(&errors(4), None);
+        assert!(watch.breaker().is_open());
+        assert_eq!(watch.health().status, HealthStatus::Degraded);
+        time.advance(TRIP_PAUSE);
+        watch.on_sample(&errors(4), None);
+        assert!(!watch.breaker().is_open());
+        assert_eq!(turns.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_process_that_does_not_end_makes_its_device_suspect_for_as_long() {
+        let (watch, _time, turns) = watched();
+        watch.note_kill();
+        watch.on_xid(45);
+        assert!(watch.unfit().is_none(), "the echo of the kill");
+        watch.stuck(true);
+        assert!(watch.unfit().unwrap().contains("suspect") && watch.breaker().is_open());
+        watch.stuck(false);
+        assert!(watch.unfit().is_none() && !watch.breaker().is_open());
+        assert_eq!(turns.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn no_signal_is_said_and_is_no_trouble() {
+        let (watch, _time, _turns) = watched();
+        watch.deaf("there is no such library");
+        let health = watch.health();
+        assert_eq!(health.status, HealthStatus::Healthy);
+        assert_eq!(health.reason.unwrap(), "no signal from NVML: there is no such library");
+    }
+}

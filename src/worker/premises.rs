@@ -1,0 +1,127 @@
+//! The device that a domain's workers hold, as its keeper knows it.
+
+use std::sync::Arc;
+
+use rustkernel_actors::SharedBreaker;
+use rustkernel_core::DeviceId;
+
+use super::mailbox::Mailbox;
+
+/// The device of a domain: nothing for one without a device, or with a processor.
+#[derive(Clone)]
+pub(super) struct Premises(imp::Watch);
+
+impl Premises {
+    /// `mailbox` hears when the device becomes unfit, or fit again.
+    pub(super) fn of(device: Option<DeviceId>, mailbox: &Arc<Mailbox>) -> Self {
+        Self(imp::Watch::of(device, mailbox))
+    }
+
+    /// Why no worker may have the device, if none may.
+    pub(super) fn unfit(&self) -> Option<String> {
+        self.0.unfit()
+    }
+
+    /// A worker has opened it there.
+    pub(super) fn located(&self, place: &str) {
+        self.0.located(place);
+    }
+
+    /// A worker is about to be killed.
+    pub(super) fn note_kill(&self) {
+        self.0.note_kill();
+    }
+
+    /// A killed worker does not end; or it has, after all.
+    pub(super) fn stuck(&self, is_stuck: bool) {
+        self.0.stuck(is_stuck);
+    }
+
+    /// The device's own breaker.
+    pub(super) fn breaker(&self) -> Option<SharedBreaker> {
+        self.0.breaker()
+    }
+}
+
+#[cfg(feature = "cuda")]
+mod imp {
+    use std::sync::Arc;
+
+    use rustkernel_actors::SharedBreaker;
+    use rustkernel_core::DeviceId;
+    use rustkernel_core::device::DeviceKind;
+
+    use super::super::mailbox::{Mail, Mailbox};
+    use crate::cuda::DeviceWatch;
+
+    #[derive(Clone)]
+    pub(super) struct Watch(Option<DeviceWatch>);
+
+    impl Watch {
+        pub(super) fn of(device: Option<DeviceId>, mailbox: &Arc<Mailbox>) -> Self {
+            let watch = device.filter(|device| device.kind() == DeviceKind::Cuda).map(DeviceWatch::of);
+            if let Some(watch) = &watch {
+                let mailbox = Arc::downgrade(mailbox);
+                watch.on_turn(move || {
+                    mailbox.upgrade().map(|mailbox| mailbox.post(Mail::DeviceTurned)).is_some()
+                });
+            }
+            Self(watch)
+        }
+
+        pub(super) fn unfit(&self) -> Option<String> {
+            let watch = self.0.as_ref()?;
+            Some(format!("{} is {}", watch.id(), watch.unfit()?))
+        }
+
+        pub(super) fn located(&self, place: &str) {
+            self.0.iter().for_each(|watch| watch.located(place));
+        }
+
+        pub(super) fn note_kill(&self) {
+            self.0.iter().for_each(DeviceWatch::note_kill);
+        }
+
+        pub(super) fn stuck(&self, is_stuck: bool) {
+            self.0.iter().for_each(|watch| watch.stuck(is_stuck));
+        }
+
+        pub(super) fn breaker(&self) -> Option<SharedBreaker> {
+            self.0.as_ref().map(|watch| watch.breaker().clone())
+        }
+    }
+}
+
+/// Workers of such a program open no device, either.
+#[cfg(not(feature = "cuda"))]
+mod imp {
+    use std::sync::Arc;
+
+    use rustkernel_actors::SharedBreaker;
+    use rustkernel_core::DeviceId;
+
+    use super::super::mailbox::Mailbox;
+
+    #[derive(Clone)]
+    pub(super) struct Watch;
+
+    impl Watch {
+        pub(super) fn of(_: Option<DeviceId>, _: &Arc<Mailbox>) -> Self {
+            Self
+        }
+
+        pub(super) fn unfit(&self) -> Option<String> {
+            None
+        }
+
+        pub(super) fn located(&self, _: &str) {}
+
+        pub(super) fn note_kill(&self) {}
+
+        pub(super) fn stuck(&self, _: bool) {}
+
+        pub(super) fn breaker(&self) -> Option<SharedBreaker> {
+            None
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What NVML says of a device, from its stand-in to the breaker, the domain, the kernels and health.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+
+use rustkernel::actors::{KernelSpec, Runtime};
+use rustkernel::core::DeviceId;
+use rustkernel::core::error::{BreakerScope, KernelErrorKind};
+use rustkernel::core::resilience::{HealthStatus, RecoveryPolicy, RecoveryStrategy};
+use rustkernel::cuda::DeviceWatch;
+use rustkernel::worker::{Domain, DomainConfig, DomainState};
+
+use crate::device::{Order, Rig};
+use crate::kit::{NONE, assert_balanced, kind, soon};
+use crate::{config, found, is_inside, rig, spare, standin};
+
+/// The file that NVML's stand-in reads.
+struct Statements(File);
+
+impl Statements {
+    fn path(test: &str) -> PathBuf {
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("nvml-{test}"))
+    }
+
+    /// Whether this is the process that the test is for, and its file.
+    fn inside(test: &str) -> Option<Self> {
+        let path = Self::path(test);
+        let environment = [
+            ("LD_LIBRARY_PATH", standin::nvml().into_os_string()),
+            ("STANDIN_NVML", path.clone().into_os_string()),
+        ];
+        is_inside(&format!("nvml::{test}"), &environment).then(|| Self(File::create(path).unwrap()))
+    }
+
+    fn say(&mut self, line: &str) {
+        writeln!(self.0, "{line}").unwrap();
+    }
+}
+
+async fn unfit(watch: &DeviceWatch) -> String {
+    found(|| watch.unfit()).await
+}
+
+async fn fit(watch: &DeviceWatch) {
+    found(|| watch.unfit().is_none().then_some(())).await;
+}
+
+fn add() -> Order {
+    Order::Add(vec![1], 1)
+}
+
+/// The queue moves to the backup device; nothing is started on the first one, and nobody is asked to come back for ever.
+#[tokio::test]
+async fn a_device_that_the_driver_wants_reset_is_left_and_its_kernel_fails_over() {
+    let test = "a_device_that_the_driver_wants_reset_is_left_and_its_kernel_fails_over";
+    let Some(mut nvml) = Statements::inside(test) else { return };
+    let first = Domain::start("first", config("count=2")).unwrap();
+    let backup = DomainConfig { device: Some(DeviceId::cuda(1)), ..config("count=2") };
+    let backup = Domain::start("backup", backup).unwrap();
+    let recovery =
+        RecoveryPolicy { strategy: RecoveryStrategy::Failover, max_restarts: 3, ..RecoveryPolicy::default() };
+    let spec: KernelSpec<_> = rig(&first, "a/moves").recovery(recovery);
+    let spec = spec.backup_elsewhere(DeviceId::cuda(1), backup.maker::<Rig>("rig", &1_u16));
+    let runtime = Runtime::builder().build().await.unwrap();
+    let moves = soon(runtime.spawn(spec)).await.unwrap();
+    let stays = soon(runtime.spawn(rig(&first, "a/stays"))).await.unwrap();
+    let before = soon(moves.call(add(), NONE)).await.unwrap().pid;
+    let watch = DeviceWatch::of(DeviceId::cuda(0));
+    assert_eq!(watch.health().status, HealthStatus::Healthy);
+
+    nvml.say("xid 95");
+    assert!(unfit(&watch).await.contains("Xid 95"));
+    let after = found(|| moves.try_call(add(), NONE).ok()).await;
+    assert_ne!(soon(after).await.unwrap().pid, before);
+    found(|| (first.status().state == DomainState::Down).then_some(())).await;
+    let health = first.status().health();
+    assert_eq!(health.status, HealthStatus::Unhealthy);
+    assert!(health.reason.unwrap().contains("no worker may be started: cuda:0 is unhealthy"));
+    assert!(soon(stays.call(add(), NONE)).await.is_err(), "it has nowhere to go");
+
+    nvml.say("action 1");
+    found(|| watch.unfit().filter(|why| why.contains("gpu reset"))).await;
+    nvml.say("action 0");
+    fit(&watch).await;
+    found(|| (first.status().state == DomainState::Ready).then_some(())).await;
+    soon(runtime.fail_back("a/moves")).await.unwrap();
+    let home = soon(moves.call(add(), NONE)).await.unwrap().pid;
+    assert_eq!(Some(home), first.status().pid);
+    assert_balanced(&moves);
+    assert_balanced(&stays);
+}
+
+#[tokio::test]
+async fn errors_open_the_breaker_of_the_device_and_a_slow_device_is_degraded_and_serves() {
+    let test = "errors_open_the_breaker_of_the_device_and_a_slow_device_is_degraded_and_serves";
+    let Some(mut nvml) = Statements::inside(test) else { return };
+    let domain = Domain::start("gpu", config("")).unwrap();
+    let runtime = Runtime::builder().build().await.unwrap();
+    let kernel = soon(runtime.spawn(rig(&domain, "a/b"))).await.unwrap();
+    spare(&domain).await;
+    let watch = DeviceWatch::of(DeviceId::cuda(0));
+    let degraded = |word: &'static str| {
+        let watch = watch.clone();
+        move || {
+            let health = watch.health();
+            let is_it = health.status == HealthStatus::Degraded && health.reason?.contains(word);
+            is_it.then_some(())
+        }
+    };
+    nvml.say("throttle 64");
+    found(degraded("hardware thermal slowdown")).await;
+    assert_eq!(watch.memory().unwrap().total, 1 << 30);
+    soon(kernel.call(add(), NONE)).await.unwrap();
+    nvml.say("xid 13");
+    nvml.say("ecc 2");
+    found(degraded("not corrected, 2")).await;
+    let error = kind(soon(kernel.call(add(), NONE)).await);
+    let KernelErrorKind::Rejected(rejection) = &error else { panic!("{error}") };
+    assert_eq!(rejection.scope, BreakerScope::Device);
+    assert!(rejection.retry_after.is_some());
+    // The worker has done nothing wrong.
+    assert_eq!(domain.status().deaths, 0);
+    nvml.say("gone");
+    assert!(unfit(&watch).await.contains("fallen off its bus"));
+    found(|| (domain.status().deaths > 0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_machine_without_nvml_has_no_signal_and_no_trouble() {
+    let has_nvml = std::path::Path::new("/dev/nvidiactl").exists();
+    if has_nvml || !is_inside("nvml::a_machine_without_nvml_has_no_signal_and_no_trouble", &[]) {
+        return;
+    }
+    let domain = Domain::start("gpu", config("")).unwrap();
+    let runtime = Runtime::builder().build().await.unwrap();
+    let kernel = soon(runtime.spawn(rig(&domain, "a/b"))).await.unwrap();
+    soon(kernel.call(add(), NONE)).await.unwrap();
+    let watch = DeviceWatch::of(DeviceId::cuda(0));
+    let health = found(|| Some(watch.health()).filter(|health| health.reason.is_some())).await;
+    assert_eq!(health.status, HealthStatus::Healthy);
+    assert!(health.reason.unwrap().starts_with("no signal from NVML: "));
+}
