@@ -1,7 +1,7 @@
 //! One life of a kernel, as its slot and its supervisor know it.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustkernel_core::clock::Timestamp;
 use rustkernel_core::traits::Signal;

@@ -1,0 +1,114 @@
+//! A chain of three stages whose data stays on the device, beside the same by hand in one stream.
+
+#![allow(unsafe_code, reason = "the driver is a C library")]
+
+use rustkernel::actors::{KernelSpec, Pipeline};
+use rustkernel::core::envelope::Deadline;
+
+use crate::context::{Context, Raw, Value};
+use crate::figures::{Side, compare, timed};
+use crate::kernels::{Double, Download, Upload};
+use crate::raw::{Address, Handle};
+use crate::row::{Bench, Found, Halt, Outcome, ensure};
+use crate::scene;
+
+const THREADS: u32 = 256;
+
+/// A thousand values: what the hand-over costs.
+pub(crate) fn small(bench: Bench) -> Outcome {
+    compared(bench, 1_000, 100)
+}
+
+/// Four million values: what the data costs.
+pub(crate) fn large(bench: Bench) -> Outcome {
+    compared(bench, if bench.is_standin { 100_000 } else { 1 << 22 }, 5)
+}
+
+/// `times` chains a round.
+fn compared(bench: Bench, len: u32, times: u32) -> Outcome {
+    let tokio = scene::tokio()?;
+    let (_runtime, chain) = tokio.block_on(async {
+        let runtime = scene::runtime().await?;
+        let double = |id: &str| KernelSpec::fallible(id, Double::new);
+        let first = runtime.spawn(KernelSpec::fallible("chain/up", Upload::new)).await.map_err(Halt::fail)?;
+        let mut chain = Pipeline::from(first);
+        for id in ["chain/two", "chain/four", "chain/eight"] {
+            chain = chain.then(runtime.spawn(double(id)).await.map_err(Halt::fail)?);
+        }
+        let last = runtime.spawn(KernelSpec::fallible("chain/down", Download::new)).await;
+        Ok::<_, Halt>((runtime, chain.then(last.map_err(Halt::fail)?)))
+    })?;
+    let raw = Raw::open()?;
+    let mut by_hand = ByHand::new(raw.primary()?, len)?;
+    let input: Vec<f32> = (0..len).map(|at| (at % 1000) as f32).collect();
+    let per_chain = |work: &mut dyn FnMut(Vec<f32>) -> Result<Vec<f32>, Halt>| {
+        let mut total = 0.0;
+        for _ in 0..times {
+            let own = input.clone();
+            let (seconds, output) = timed(|| work(own));
+            check(&input, &output?)?;
+            total += seconds;
+        }
+        Ok(total * 1e6 / f64::from(times))
+    };
+    let supervise = |own| tokio.block_on(chain.run(own, Deadline::None)).map_err(Halt::fail);
+    let sides = vec![
+        Side::new("by_hand", || per_chain(&mut |own| by_hand.run(&own))),
+        Side::new("supervised", || per_chain(&mut |own| supervise(own))),
+    ];
+    let text = format!("{len} values up, doubled three times, and down; every result is right");
+    compare(Found::new(text), "us", bench.times(15).max(3), sides)
+}
+
+fn check(input: &[f32], output: &[f32]) -> Result<(), Halt> {
+    let right = input.iter().zip(output).all(|(input, output)| (input * 8.0).to_bits() == output.to_bits());
+    ensure(right && input.len() == output.len(), || "a result is wrong".to_owned())
+}
+
+/// The same in one stream, with its buffers made once.
+struct ByHand<'a> {
+    context: Context<'a>,
+    saxpy: Handle,
+    stream: Handle,
+    buffers: [Address; 4],
+    pinned: *mut u8,
+    len: u32,
+}
+
+impl<'a> ByHand<'a> {
+    fn new(context: Context<'a>, len: u32) -> Result<Self, Halt> {
+        let (saxpy, stream) = (context.function("rk_saxpy")?, context.stream()?);
+        let mut buffers = [0; 4];
+        for buffer in &mut buffers {
+            *buffer = context.zeros(len as usize, stream)?;
+        }
+        Ok(Self { context, saxpy, stream, buffers, pinned: context.pinned(len as usize * 4)?, len })
+    }
+
+    fn run(&mut self, input: &[f32]) -> Result<Vec<f32>, Halt> {
+        let (driver, bytes) = (self.context.driver, size_of_val(input));
+        let [first, rest @ ..] = self.buffers;
+        // SAFETY: the pinned memory and each buffer have room for `len` values; the copies are over before it is used again.
+        unsafe {
+            self.pinned.copy_from_nonoverlapping(input.as_ptr().cast(), bytes);
+            driver.cuMemcpyHtoDAsync_v2(first, self.pinned.cast(), bytes, self.stream)?.ok("cuMemcpyHtoD")?;
+        }
+        let mut from = first;
+        for to in rest {
+            // SAFETY: as above.
+            unsafe { driver.cuMemsetD8Async(to, 0, bytes, self.stream)? }.ok("cuMemsetD8Async")?;
+            let arguments = [Value::F32(2.0), Value::Address(from), Value::Address(to), Value::U32(self.len)];
+            let grid = [self.len.div_ceil(THREADS), THREADS];
+            self.context.launch(self.saxpy, grid, self.stream, &arguments)?.ok("cuLaunchKernel")?;
+            from = to;
+        }
+        // SAFETY: as above.
+        unsafe { driver.cuMemcpyDtoHAsync_v2(self.pinned.cast(), from, bytes, self.stream)? }
+            .ok("cuMemcpyDtoH")?;
+        self.context.settle(self.stream)?.ok("cuStreamQuery")?;
+        let mut output = vec![0.0_f32; input.len()];
+        // SAFETY: so many bytes have been copied there.
+        unsafe { self.pinned.copy_to_nonoverlapping(output.as_mut_ptr().cast(), bytes) };
+        Ok(output)
+    }
+}
