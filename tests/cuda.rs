@@ -19,6 +19,8 @@ mod faults;
 mod inside;
 #[path = "cuda/nvml.rs"]
 mod nvml;
+#[path = "cuda/source.rs"]
+mod source;
 
 use std::ffi::OsString;
 use std::process::Command;

@@ -6,13 +6,14 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::ffi::c_int;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use cudarc::driver::CudaContext;
 use rustkernel_core::DeviceId;
 use rustkernel_core::fault::{Fault, FaultClass, Observed, Poison, cuda};
 use rustkernel_core::resilience::HealthCheckResult;
 
+use super::line::{Line, Remains};
 use super::module::Images;
 use super::poller::Poller;
 use super::stream::Stream;
@@ -35,6 +36,10 @@ struct Opened {
     listeners: Mutex<Vec<Listener>>,
     poller: Arc<Poller>,
     images: Images,
+    /// Those that are there, and some that were.
+    lines: Mutex<Vec<Weak<Line>>>,
+    /// Of lines that were busy when they went.
+    remains: Mutex<Vec<Remains>>,
 }
 
 type Listener = Box<dyn FnOnce(Fault) + Send>;
@@ -122,6 +127,8 @@ impl Device {
             listeners: Mutex::default(),
             poller: Poller::new(),
             images: Images::default(),
+            lines: Mutex::default(),
+            remains: Mutex::default(),
         })))
     }
 
@@ -216,6 +223,39 @@ impl Device {
 
     pub(super) fn poller(&self) -> &Arc<Poller> {
         &self.0.poller
+    }
+
+    /// A new line of its own.
+    pub(super) fn enlist(&self, line: &Arc<Line>) {
+        let mut lines = self.0.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.retain(|line| line.strong_count() > 0);
+        lines.push(Arc::downgrade(line));
+    }
+
+    /// A line is gone: what it leaves is freed once nothing runs there.
+    pub(super) fn bury(&self, remains: Remains) {
+        if let Some(busy) = remains.free(self) {
+            self.remains().push(busy);
+        }
+    }
+
+    /// Frees what lines have left behind that were busy when they went.
+    pub(super) fn reap(&self) {
+        let remains = std::mem::take(&mut *self.remains());
+        let busy: Vec<_> = remains.into_iter().filter_map(|remains| remains.free(self)).collect();
+        self.remains().extend(busy);
+    }
+
+    /// Gives the driver back what lies around unused, in whatever line.
+    pub(super) fn trim(&self) -> Result<(), CudaError> {
+        self.reap();
+        let lines = self.0.lines.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Without the lock: the last to hold a line drops it.
+        lines.iter().filter_map(Weak::upgrade).try_for_each(|line| line.trim())
+    }
+
+    fn remains(&self) -> MutexGuard<'_, Vec<Remains>> {
+        self.0.remains.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn images(&self) -> &Images {

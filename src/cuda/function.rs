@@ -70,12 +70,13 @@ impl Function {
             });
             got.map(|()| value.unsigned_abs())
         };
+        let static_shared = attribute(STATIC_SHARED)?;
         Ok(Self {
             name: name.into(),
             handle: handle as usize,
             block_threads: attribute(MAX_THREADS)?,
-            static_shared: attribute(STATIC_SHARED)?,
-            allowed: Arc::new(AtomicU32::new(device.limits().shared[0])),
+            allowed: Arc::new(AtomicU32::new(device.limits().shared[0].saturating_sub(static_shared))),
+            static_shared,
             device: device.clone(),
         })
     }

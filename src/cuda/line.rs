@@ -24,8 +24,13 @@ use super::table::{Address, Handle};
 const IN_FLIGHT: u32 = 256;
 /// So many launches without a mark get one, lest nobody knows how far they have come.
 const UNMARKED: u32 = 64;
-/// The least that is allocated, in bytes; larger sizes are rounded up to powers of two, so that what is given back fits again.
+/// The least that is allocated, in bytes. Up to [`PAGE_BYTES`] sizes are rounded up to powers of two, so that what is given back fits
+/// again.
 const LEAST_BYTES: usize = 256;
+/// Larger sizes are rounded up to a multiple of this, as the driver does it.
+const PAGE_BYTES: usize = 2 << 20;
+/// Pieces of pinned memory that wait for their marks; with one more, the line waits for them.
+const MOST_PINNED: usize = 32;
 
 pub(super) struct Line {
     device: Device,
@@ -80,6 +85,7 @@ impl Line {
             function: "cuStreamCreate",
             fault: cuda::classify(error.0 as c_int),
         })?;
+        device.reap();
         let words = Pinned::new(device, WORDS * size_of::<u32>())?;
         let mut there = 0;
         // SAFETY: there is room for an address, and the memory is pinned.
@@ -98,7 +104,9 @@ impl Line {
         };
         line.word(MARK).store(0, Ordering::Release);
         line.word(STOP).store(0, Ordering::Release);
-        Ok(Arc::new(line))
+        let line = Arc::new(line);
+        device.enlist(&line);
+        Ok(line)
     }
 
     pub(super) fn device(&self) -> &Device {
@@ -171,7 +179,7 @@ impl Line {
         }
     }
 
-    /// Counts one more launch, and waits while there are too many.
+    /// Counts one more thing to do, and waits while there are too many.
     pub(super) fn admit(&self) -> Result<(), CudaError> {
         let wants_mark = {
             let mut queue = self.queue();
@@ -182,7 +190,6 @@ impl Line {
         if wants_mark {
             self.mark()?;
         }
-        let mut looks = 0_u32;
         loop {
             let reached = self.word(MARK).load(Ordering::Acquire);
             let oldest = {
@@ -191,9 +198,14 @@ impl Line {
                 (queue.in_flight > IN_FLIGHT).then(|| queue.marks.front().map(|mark| mark.0)).flatten()
             };
             let Some(oldest) = oldest else { return Ok(()) };
-            if self.has_reached(oldest)? {
-                continue;
-            }
+            self.wait_for(oldest)?;
+        }
+    }
+
+    /// Blocks until the device has got to a mark.
+    fn wait_for(&self, mark: u32) -> Result<(), CudaError> {
+        let mut looks = 0_u32;
+        while !self.has_reached(mark)? {
             looks = looks.wrapping_add(1);
             if looks.is_multiple_of(LOOKS_A_QUERY) {
                 // A fault shows nowhere else.
@@ -201,6 +213,7 @@ impl Line {
             }
             std::thread::yield_now();
         }
+        Ok(())
     }
 
     /// Whoever waits for this line is wanted no more: kernels that look at the flag end.
@@ -244,8 +257,8 @@ impl Line {
     /// Device memory of at least so many bytes.
     pub(super) fn allocate(&self, bytes: usize) -> Result<(usize, Address), CudaError> {
         let bytes = size_class(bytes)?;
-        if let Some(address) = self.queue().take_block(bytes) {
-            return Ok((bytes, address));
+        if let Some(block) = self.queue().take_block(bytes) {
+            return Ok(block);
         }
         let mut address = 0;
         let mut allocate = || {
@@ -255,7 +268,8 @@ impl Line {
         };
         match allocate() {
             Err(CudaError::Call { fault, .. }) if fault.name == OUT_OF_MEMORY => {
-                self.trim()?;
+                // It may lie around in another line, or with one that is gone.
+                self.device.trim()?;
                 allocate()?;
             }
             allocated => allocated?,
@@ -271,14 +285,28 @@ impl Line {
     /// Pinned memory of at least so many bytes, that nothing under way uses.
     pub(super) fn pinned(&self, bytes: usize) -> Result<Pinned, CudaError> {
         let bytes = size_class(bytes)?;
+        if let Some(pinned) = self.take_pinned(bytes) {
+            return Ok(pinned);
+        }
+        if self.queue().pinned.len() >= MOST_PINNED {
+            let mark = self.mark()?;
+            self.wait_for(mark)?;
+            if let Some(pinned) = self.take_pinned(bytes) {
+                return Ok(pinned);
+            }
+            let others = std::mem::take(&mut self.queue().pinned);
+            others.iter().for_each(|(pinned, _)| pinned.free(&self.device));
+        }
+        Pinned::new(&self.device, bytes)
+    }
+
+    fn take_pinned(&self, bytes: usize) -> Option<Pinned> {
         let reached = self.word(MARK).load(Ordering::Acquire);
         let mut queue = self.queue();
-        let fits = |(pinned, mark): &(Pinned, u32)| pinned.bytes == bytes && is_reached(reached, *mark);
-        if let Some(at) = queue.pinned.iter().position(fits) {
-            return Ok(queue.pinned.swap_remove(at).0);
-        }
-        drop(queue);
-        Pinned::new(&self.device, bytes)
+        let fits =
+            |(pinned, mark): &(Pinned, u32)| is_reached(reached, *mark) && is_no_waste(pinned.bytes, bytes);
+        let at = queue.pinned.iter().position(fits)?;
+        Some(queue.pinned.swap_remove(at).0)
     }
 
     /// Pinned memory is free again from the next mark on.
@@ -288,7 +316,7 @@ impl Line {
     }
 
     /// Gives the driver back what lies around here.
-    fn trim(&self) -> Result<(), CudaError> {
+    pub(super) fn trim(&self) -> Result<(), CudaError> {
         let blocks = std::mem::take(&mut self.queue().blocks);
         for (_, address) in blocks {
             // SAFETY: nobody uses it: it was given back. The driver waits for what still runs.
@@ -308,24 +336,49 @@ impl Line {
 }
 
 impl Drop for Line {
-    /// Nothing can be given back to a device that is lost; what still runs there keeps what it uses until it ends.
+    /// What still runs there keeps what it uses until it ends.
     fn drop(&mut self) {
-        let empty = self.is_empty().unwrap_or(false);
-        if self.device.lost().is_some() {
-            return;
+        let queue = std::mem::take(self.queue.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let remains = Remains {
+            // SAFETY: it is taken once, here.
+            stream: ManuallyDrop::new(unsafe { ManuallyDrop::take(&mut self.stream) }),
+            pinned: queue.pinned.into_iter().map(|(pinned, _)| pinned).chain([self.words.take()]).collect(),
+            blocks: queue.blocks.into_iter().map(|(_, address)| address).collect(),
+        };
+        self.device.bury(remains);
+    }
+}
+
+/// What a line leaves that is gone: to be freed when nothing runs there any more.
+pub(super) struct Remains {
+    /// Dropped by hand: nothing can be given back to a device that is lost.
+    stream: ManuallyDrop<Arc<CudaStream>>,
+    pinned: Vec<Pinned>,
+    blocks: Vec<Address>,
+}
+
+impl Remains {
+    /// Frees all of it if nothing runs there; otherwise gives itself back. Of a device that is lost it stays where it is.
+    pub(super) fn free(mut self, device: &Device) -> Option<Self> {
+        let stream = self.stream.cu_stream() as Handle;
+        // SAFETY: the stream is alive.
+        let asked = device.code("cuStreamQuery", |calls| unsafe { (calls.cuStreamQuery)(stream) });
+        match asked {
+            Ok(cuda::SUCCESS) => {}
+            Ok(_) => return Some(self),
+            Err(_) => return None,
         }
-        if empty {
-            let _ = self.trim();
-            let queue = self.queue.get_mut().unwrap_or_else(PoisonError::into_inner);
-            let pinned = std::mem::take(&mut queue.pinned);
-            pinned.iter().map(|(pinned, _)| pinned).chain([&self.words]).for_each(|pinned| {
-                pinned.free(&self.device);
-            });
+        for address in self.blocks.drain(..) {
+            // One that the driver refuses stays until the process ends; so does pinned memory.
+            // SAFETY: nobody uses it: it was given back, and its stream is at its end.
+            let _ = device.call("cuMemFree_v2", |calls| unsafe { (calls.cuMemFree_v2)(address) });
         }
-        if self.device.lost().is_none() {
-            // SAFETY: it is dropped once, here. The driver lets what was told to it run to its end.
+        self.pinned.drain(..).for_each(|pinned| pinned.free(device));
+        if device.lost().is_none() {
+            // SAFETY: it is dropped once, here.
             unsafe { ManuallyDrop::drop(&mut self.stream) };
         }
+        None
     }
 }
 
@@ -340,9 +393,10 @@ impl Queue {
         }
     }
 
-    fn take_block(&mut self, bytes: usize) -> Option<Address> {
-        let at = self.blocks.iter().position(|(size, _)| *size == bytes)?;
-        Some(self.blocks.swap_remove(at).1)
+    /// A block, and how long it is.
+    fn take_block(&mut self, bytes: usize) -> Option<(usize, Address)> {
+        let at = self.blocks.iter().position(|(size, _)| is_no_waste(*size, bytes))?;
+        Some(self.blocks.swap_remove(at))
     }
 }
 
@@ -359,6 +413,11 @@ impl Pinned {
         Ok(Self { start: start.cast(), bytes })
     }
 
+    /// Leaves nothing behind that is anybody's.
+    fn take(&mut self) -> Self {
+        std::mem::replace(self, Self { start: ptr::null_mut(), bytes: 0 })
+    }
+
     pub(super) fn start(&self) -> *mut c_void {
         self.start.cast()
     }
@@ -370,7 +429,7 @@ impl Pinned {
     }
 
     /// Its first bytes, which the device has written.
-    pub(super) fn take(&self, place: &mut [u8]) {
+    pub(super) fn read(&self, place: &mut [u8]) {
         assert!(place.len() <= self.bytes, "it was asked for with this length");
         // SAFETY: so many bytes are there, and the device has finished with them.
         unsafe { ptr::copy_nonoverlapping(self.start, place.as_mut_ptr(), place.len()) };
@@ -389,8 +448,17 @@ fn is_reached(reached: u32, mark: u32) -> bool {
 }
 
 fn size_class(bytes: usize) -> Result<usize, CudaError> {
-    let class = bytes.max(LEAST_BYTES).checked_next_power_of_two();
+    let class = if bytes <= PAGE_BYTES {
+        bytes.max(LEAST_BYTES).checked_next_power_of_two()
+    } else {
+        bytes.checked_next_multiple_of(PAGE_BYTES)
+    };
     class.ok_or(CudaError::Length { wanted: bytes, there: usize::MAX })
+}
+
+/// Whether what is there is enough, and not too much more.
+fn is_no_waste(there: usize, wanted: usize) -> bool {
+    there >= wanted && there - wanted <= wanted / 8
 }
 
 const UNSUPPORTED: &str = "CUDA_ERROR_NOT_SUPPORTED";
@@ -423,6 +491,9 @@ mod tests {
     #[test]
     fn sizes_are_rounded_up_so_that_what_is_given_back_fits_again() {
         assert_eq!([0, 1, 256, 257].map(|bytes| size_class(bytes).unwrap()), [256, 256, 256, 512]);
+        let large = [PAGE_BYTES, PAGE_BYTES + 1, 41 << 30];
+        assert_eq!(large.map(|bytes| size_class(bytes).unwrap()), [PAGE_BYTES, 2 * PAGE_BYTES, 41 << 30]);
+        assert!(is_no_waste(1_125, 1_000) && !is_no_waste(1_126, 1_000) && !is_no_waste(999, 1_000));
         assert!(size_class(usize::MAX).is_err());
     }
 }

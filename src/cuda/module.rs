@@ -64,7 +64,14 @@ impl Device {
         let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
         let handle = match *place {
             Some(handle) => handle,
-            None => *place.insert(self.load_new(image)?),
+            None => match self.load_new(image) {
+                Ok(handle) => *place.insert(handle),
+                Err(error) => {
+                    // Nothing is kept of what does not load: it may be long, and may load the next time.
+                    self.images().0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+                    return Err(error);
+                }
+            },
         };
         Ok(Module(Arc::new(Loaded { device: self.clone(), handle })))
     }

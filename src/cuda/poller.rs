@@ -16,6 +16,8 @@ use super::line::Line;
 const TICK: Duration = Duration::from_millis(1);
 /// How long it sleeps between two looks at the words.
 const LOOK: Duration = Duration::from_micros(50);
+/// For how long after somebody began to wait it does not sleep, but lets others run: a sleep would take as long as most kernels.
+const ALERT: Duration = Duration::from_micros(200);
 
 pub(super) struct Poller {
     state: Mutex<State>,
@@ -26,6 +28,8 @@ pub(super) struct Poller {
 struct State {
     sleepers: Vec<Sleeper>,
     is_running: bool,
+    /// Somebody has begun to wait since the last look.
+    is_alarmed: bool,
 }
 
 struct Sleeper {
@@ -50,6 +54,7 @@ impl Poller {
             Some(sleeper) => sleeper.waker.clone_from(waker),
             None => state.sleepers.push(Sleeper { line: Arc::clone(line), mark, waker: waker.clone() }),
         }
+        state.is_alarmed = true;
         if !state.is_running {
             state.is_running = true;
             let poller = Arc::downgrade(self);
@@ -74,7 +79,7 @@ impl Poller {
 
     fn run(poller: &Weak<Self>) {
         let clock = Clock::system();
-        let mut tick = Timestamp::ZERO;
+        let (mut tick, mut alert) = (Timestamp::ZERO, Timestamp::ZERO);
         while let Some(poller) = poller.upgrade() {
             let now = clock.now();
             let asks = now >= tick;
@@ -90,8 +95,16 @@ impl Poller {
                 }
                 sleeper.waker.wake();
             });
-            let state = poller.state();
+            let mut state = poller.state();
+            if std::mem::take(&mut state.is_alarmed) {
+                alert = now + ALERT;
+            }
             let idle = state.sleepers.is_empty();
+            if !idle && now < alert {
+                drop(state);
+                thread::yield_now();
+                continue;
+            }
             let rest = if idle { IDLE } else { LOOK };
             // Woken early or late, it looks again.
             drop(poller.bell.wait_timeout(state, rest));

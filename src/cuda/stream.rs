@@ -67,6 +67,7 @@ impl Stream {
     pub fn zeros<T: Pod>(&self, len: usize) -> Result<Buffer<T>, CudaError> {
         let buffer = self.alloc::<T>(len)?;
         let (address, bytes) = (buffer.block().address, buffer.bytes());
+        self.line.admit()?;
         // SAFETY: so many bytes are there; the stream is alive.
         self.device().call("cuMemsetD8Async", |calls| unsafe {
             (calls.cuMemsetD8Async)(address, 0, bytes, self.line.handle())
@@ -96,6 +97,7 @@ impl Stream {
         buffer.block().visit(&self.line)?;
         let mut pinned = self.line.pinned(bytes.len())?;
         pinned.put(bytes);
+        self.line.admit()?;
         let address = buffer.block().address;
         // SAFETY: both have room for so many bytes, and live until the copy is over: what is given back is used again only behind it.
         let copied = self.device().call("cuMemcpyHtoDAsync_v2", |calls| unsafe {
@@ -105,8 +107,8 @@ impl Stream {
         copied
     }
 
-    /// Has the device run `function` over `grid`, after everything before. Returns before it has run, as a rule; where 256 launches are
-    /// under way it waits for some of them to end.
+    /// Has the device run `function` over `grid`, after everything before. Returns before it has run, as a rule; where 256 launches
+    /// and copies are under way it waits for some of them to end.
     ///
     /// # Errors
     /// [`CudaError::Shape`] for what the function or the device cannot do, before anything is launched; [`CudaError::Lost`], or
@@ -178,6 +180,7 @@ impl Stream {
     pub async fn download<T: Pod>(&self, buffer: &Buffer<T>, cx: &Context<'_>) -> Result<Vec<T>, CudaError> {
         let bytes = buffer.bytes();
         buffer.block().visit(&self.line)?;
+        self.line.admit()?;
         let landing = Landing { line: &self.line, pinned: Some(self.line.pinned(bytes)?) };
         let address = buffer.block().address;
         // SAFETY: both have room for so many bytes, and live until the copy is over.
@@ -214,7 +217,7 @@ impl Landing<'_> {
 
     fn take(&self, place: &mut [u8]) {
         if let Some(pinned) = &self.pinned {
-            pinned.take(place);
+            pinned.read(place);
         }
     }
 }

@@ -197,6 +197,53 @@ async fn memory_of_another_size_is_given_back_where_there_is_too_little() {
     assert!(matches!(stream.alloc::<u8>(10_000_000), Err(CudaError::Call { .. })));
 }
 
+/// It was kept for the stream that had it, and lost with one that was busy when it went.
+#[tokio::test]
+async fn memory_that_lies_around_in_one_stream_is_there_for_another() {
+    if !is_inside("memory_that_lies_around_in_one_stream_is_there_for_another", "oom=8000000") {
+        return;
+    }
+    let device = Device::open(0).unwrap();
+    let (idle, other) = (device.stream().unwrap(), device.stream().unwrap());
+    let cx = Context::detached();
+    for _ in 0..3 {
+        drop(idle.alloc::<u8>(6_000_000).unwrap());
+        drop(other.alloc::<u8>(6_000_000).unwrap());
+    }
+    // One that goes while the device is busy for it.
+    let busy = device.stream().unwrap();
+    let words = busy.zeros::<u32>(2).unwrap();
+    let ends_by_itself = 20_000_000_u64;
+    launch(&busy, "rk_spin", 1, &[&busy.stop_flag(), &ends_by_itself, &words]).unwrap();
+    drop(busy.alloc::<u8>(6_000_000).unwrap());
+    drop((words, busy));
+    let large = loop {
+        match other.alloc::<u8>(6_000_000) {
+            Ok(large) => break large,
+            Err(error) => assert!(error.to_string().contains("OUT_OF_MEMORY"), "{error}"),
+        }
+        tokio::task::yield_now().await;
+    };
+    other.done(&cx).await.unwrap();
+    drop(large);
+}
+
+/// Each upload takes pinned memory, and nobody waits for any of them.
+#[tokio::test]
+async fn uploads_that_nobody_waits_for_use_the_same_pinned_memory_again() {
+    if !is_inside("uploads_that_nobody_waits_for_use_the_same_pinned_memory_again", "cuMemAllocHost_v2@60=2")
+    {
+        return;
+    }
+    let device = Device::open(0).unwrap();
+    let stream = device.stream().unwrap();
+    let mut buffer = stream.upload(&[0_u32; 1_000]).unwrap();
+    for number in 1..=500 {
+        stream.write(&mut buffer, &[number; 1_000]).unwrap();
+    }
+    assert_eq!(stream.download(&buffer, &Context::detached()).await.unwrap(), [500; 1_000]);
+}
+
 #[test]
 fn the_command_ends_with_75_where_its_own_device_is_lost() {
     for serve in [false, true] {

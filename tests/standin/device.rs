@@ -1,6 +1,6 @@
 //! What the driver says of itself and of its devices.
 
-use std::ffi::{c_char, c_int};
+use std::ffi::{c_char, c_int, c_void};
 
 use crate::call::{self, Out};
 use crate::code::{Answer, Code};
@@ -112,4 +112,12 @@ fn attribute_of_a_device(attribute: c_int, device: c_int) -> c_int {
         // Among these: no time limit on kernels (17), capability's minor number (76), no memory pools (115).
         _ => 0,
     }
+}
+
+/// Tables of functions that NVIDIA's own libraries look for, by numbers that nobody has published. NVRTC looks at the length of what it
+/// gets, whatever is answered: a table too short to have anything in it.
+#[unsafe(no_mangle)]
+extern "C" fn cuGetExportTable(table: Out<*const usize>, _id: *const c_void) -> c_int {
+    static EMPTY: [usize; 1] = [size_of::<usize>()];
+    call::bare("cuGetExportTable", || table.set(EMPTY.as_ptr()))
 }
