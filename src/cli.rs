@@ -1,4 +1,4 @@
-//! The `rustkernel` command: `run` and `health`.
+//! The `rustkernel` command: `run`, which can serve, `doctor`, and those that ask a node or have it do something.
 //!
 //! Results go to stdout; progress, logs and errors go to stderr. Nothing is coloured, so `NO_COLOR` has nothing to switch off.
 //! `RUST_LOG` sets the level of the logs, "warn" by default.
@@ -8,9 +8,10 @@
 //! | 0 | done |
 //! | 1 | failed: the input is at fault, the deadline passed, the job was cut short |
 //! | 2 | wrong usage, or a component that the node does not have |
-//! | 3 | degraded or not ready (`health`) |
-//! | 4 | no node answers (`health`) |
+//! | 3 | degraded or not ready (`health`, `tree`, `status`, `kernels`) |
+//! | 4 | no node answers |
 //! | 70 | gave up: attempts or restarts are used up |
+//! | 75 | a CUDA device is lost to this process, and another one would have it |
 //! | 78 | the configuration is invalid |
 //! | 130 | interrupted |
 
@@ -19,7 +20,9 @@ mod doctor;
 mod exit;
 mod health;
 mod names;
+mod node;
 mod progress;
+mod remote;
 mod report;
 mod run;
 mod signal;
@@ -28,10 +31,11 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use tracing_subscriber::EnvFilter;
 
-use args::{Cli, Command};
+use crate::http::Action;
+use args::{Cli, Command, NodeCommand};
 pub use exit::Exit;
 
 /// Runs the command that the process was started with.
@@ -55,12 +59,34 @@ pub fn main() -> ExitCode {
             log_to_stderr("error");
             doctor::doctor(&args)
         }
-        Command::Health(args) => {
+        Command::Completions { shell } => completions(shell),
+        Command::Node(command) => {
             log_to_stderr("warn");
-            health::health(&args)
+            talk(command)
         }
     };
     exit.into()
+}
+
+fn talk(command: NodeCommand) -> Exit {
+    match command {
+        NodeCommand::Health(args) => health::health(&args),
+        NodeCommand::Tree(args) => node::tree(&args),
+        NodeCommand::Status(args) => node::status(&args),
+        NodeCommand::Kernels(args) => node::kernels(&args),
+        NodeCommand::Failures(args) => node::failures(&args),
+        NodeCommand::Restart(args) => node::act(&args.act, &Action::Restart { name: args.name }),
+        NodeCommand::Resume(args) => node::act(&args.act, &Action::Resume { name: args.name }),
+        NodeCommand::Isolate(args) => node::act(&args.act, &Action::Isolate { name: args.name }),
+        NodeCommand::Drain(args) => node::act(&args, &Action::Drain),
+        NodeCommand::DeadLetters(command) => node::dead_letters(&command),
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Exit {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "rustkernel", &mut text);
+    print(&String::from_utf8_lossy(&text)).exit(Exit::Done)
 }
 
 fn log_to_stderr(default: &str) {

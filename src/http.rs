@@ -1,83 +1,52 @@
-//! Health endpoints over HTTP, to be mounted in a service of one's own.
+//! What a node serves over HTTP, to be mounted in a service of one's own: health, state, actions, metrics.
 //!
 //! | path | 200 while | 503 when |
 //! |---|---|---|
-//! | `/health/live` | a restart of the process would help nothing | the runtime gave up |
-//! | `/health/ready` | the node takes work | starting, draining, a kernel is down, the runtime is gone |
-//! | `/health/startup` | the kernels have been started | before |
+//! | `/livez`, `/health/live`, `/v2/health/live` | a restart of the process would help nothing | the runtime gave up |
+//! | `/readyz`, `/health/ready`, `/v2/health/ready` | the node takes work | starting, draining, a kernel is down, the runtime is gone |
+//! | `/startupz`, `/health/startup` | the kernels have been started | before |
 //! | `/health` | as ready | as ready |
+//! | `/livez/NAME`, `/readyz/NAME`, `/startupz/NAME` | that component is not unhealthy | it is; 404 where there is none |
+//! | `/v2/models/NAME/ready` | that kernel is healthy or degraded | it is not; 404 where there is none |
 //!
-//! The first three answer in a word, or with `?verbose` in the shape of `application/health+json` (an expired Internet-Draft that
-//! many probes read). `/health` answers with a [`HealthDocument`] of all components, which the command `rustkernel health` reads.
-//! A look reads the slots' own state; it asks no actor and waits for no kernel.
+//! Those of Kubernetes' names answer in a word; with `?verbose` in a line for each component, those that `?exclude=NAME` names left out, also in
+//! the answer. Those under `/health/` answer with `?verbose` in the shape of `application/health+json` (an expired Internet-Draft that
+//! many probes read). `/health` answers with a [`HealthDocument`] of all components, which the command `rustkernel health` reads. Those
+//! under `/v2/` are the health part of the KServe protocol, without a body.
+//! A look at health reads the slots' own state; it asks no actor and waits for no kernel.
 //!
-//! [`health_router`] is a plain [`Router`]: nest it, put it behind your own authentication. [`HealthServer`] serves it
+//! [`health_router`] and [`api_router`] are plain [`Router`]s: nest them, put them behind your own authentication. [`HealthServer`] serves one
 //! alone, on a thread of its own, which a blocked async worker cannot hold up.
 
+mod access;
+mod action;
+mod api;
 mod document;
+mod health;
 mod node;
+mod page;
 mod server;
+mod snapshot;
 
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
-use serde::Deserialize;
+use axum::Router;
 
+pub use access::{BURST, MIN_TOKEN_BYTES, PER_SECOND, Token, TokenError};
+pub use action::{Acted, Action};
+pub use api::{MAX_BODY_BYTES, MAX_WATCHERS, api_router};
 pub use document::{Component, HEALTH_SCHEMA, HealthDocument};
 pub use node::Node;
+pub use page::page_router;
 pub use server::HealthServer;
+pub use snapshot::{
+    Child, DeadLetters, Failure, KernelView, Kind, LastFailure, Letter, MAX_REPORTS, NodeSnapshot,
+    SNAPSHOT_SCHEMA, SupervisorView,
+};
 
-/// The health endpoints of `node`.
-pub fn health_router(node: Arc<Node>) -> Router {
-    Router::new()
-        .route("/health", get(health))
-        .route("/health/live", get(live))
-        .route("/health/ready", get(ready))
-        .route("/health/startup", get(startup))
-        .with_state(node)
-}
+pub use health::health_router;
 
-#[derive(Deserialize)]
-struct Asked {
-    verbose: Option<String>,
-}
-
-async fn health(State(node): State<Arc<Node>>) -> Response {
-    let document = node.document();
-    (code(document.ready), Json(document)).into_response()
-}
-
-async fn live(State(node): State<Arc<Node>>, Query(asked): Query<Asked>) -> Response {
-    answer(&node.document(), "live", |document| document.live, &asked)
-}
-
-async fn ready(State(node): State<Arc<Node>>, Query(asked): Query<Asked>) -> Response {
-    answer(&node.document(), "ready", |document| document.ready, &asked)
-}
-
-async fn startup(State(node): State<Arc<Node>>, Query(asked): Query<Asked>) -> Response {
-    answer(&node.document(), "started", |document| document.started, &asked)
-}
-
-fn answer(
-    document: &HealthDocument,
-    word: &str,
-    holds: impl Fn(&HealthDocument) -> bool,
-    asked: &Asked,
-) -> Response {
-    let holds = holds(document);
-    if asked.verbose.is_some() {
-        let kind = [(header::CONTENT_TYPE, "application/health+json")];
-        return (code(holds), kind, Json(document.verbose(holds))).into_response();
-    }
-    let text = if holds { format!("{word}\n") } else { format!("not {word}\n") };
-    (code(holds), text).into_response()
-}
-
-fn code(holds: bool) -> StatusCode {
-    if holds { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+/// Everything that a node serves: its health, its state, and actions by whoever has the token.
+pub fn node_router(node: Arc<Node>, token: Option<Token>) -> Router {
+    health_router(Arc::clone(&node)).merge(api_router(node, token))
 }

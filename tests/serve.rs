@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
+#[path = "support/serving.rs"]
+mod serving;
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,81 +16,10 @@ use rustkernel::core::resilience::{HealthCheckResult, RecoveryPolicy};
 use rustkernel::core::traits::{Context, Kernel};
 use rustkernel::http::{HealthServer, Node, health_router};
 use serde_json::Value;
-
-/// `rustkernel run --serve` on a free port.
-struct Serving {
-    child: Child,
-    address: String,
-    stdout: BufReader<ChildStdout>,
-    stderr: BufReader<ChildStderr>,
-}
-
-impl Serving {
-    fn start(args: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_rustkernel"))
-            .args(["run", "--format", "json", "--serve", "127.0.0.1:0"])
-            .args(args)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        stderr.read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("serving health on http://").expect(&line).to_owned();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        Self { child, address, stdout, stderr }
-    }
-
-    /// Waits for the end of the job, which the node survives.
-    fn result(&mut self) -> Value {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap()
-    }
-
-    fn signal(&mut self, name: &str) -> (Option<i32>, String) {
-        let order = format!("kill -{name} {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &order]).status().unwrap().success());
-        let code = self.child.wait().unwrap().code();
-        let mut said = String::new();
-        self.stderr.read_to_string(&mut said).unwrap();
-        (code, said)
-    }
-
-    fn health(&self, args: &[&str]) -> Output {
-        health(&self.address, args)
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use serving::{Serving, ask, get, json};
 
 fn health(address: &str, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_rustkernel"))
-        .args(["health", "--addr", address])
-        .args(args)
-        .output()
-        .unwrap()
-}
-
-/// Status code, head and body of what `path` answers.
-fn get(address: &str, path: &str) -> (u16, String, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let code = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (code, head.to_lowercase(), body.to_owned())
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap()
+    ask(address, &["health"], args)
 }
 
 #[test]
@@ -98,6 +29,21 @@ fn a_node_stays_healthy_after_its_job_until_it_is_told_to_end() {
     for path in ["/health/live", "/health/ready", "/health/startup", "/health"] {
         assert_eq!(get(&node.address, path).0, 200, "{path}");
     }
+    for path in ["/livez", "/readyz", "/startupz", "/livez/runtime", "/readyz/graph/load", "/v2/health/live"]
+    {
+        assert_eq!(get(&node.address, path).0, 200, "{path}");
+    }
+    assert_eq!(
+        get(&node.address, "/v2/models/graph/load/ready"),
+        (200, get(&node.address, "/v2/health/ready").1, String::new())
+    );
+    for path in
+        ["/readyz/graph/nix", "/v2/models/graph/nix/ready", "/v2/models/graph/load", "/v2/health/startup"]
+    {
+        assert_eq!(get(&node.address, path).0, 404, "{path}");
+    }
+    let (_, _, lines) = get(&node.address, "/readyz?verbose&exclude=graph/load,job");
+    assert_eq!(lines, "[+]runtime healthy\n[+]graph/pagerank healthy\n[+]graph/top_k healthy\nready\n");
     let (_, head, body) = get(&node.address, "/health/ready?verbose");
     assert!(head.contains("content-type: application/health+json"), "{head}");
     let verbose: Value = serde_json::from_str(&body).unwrap();
@@ -254,7 +200,7 @@ fn an_address_that_is_taken_is_a_failure_before_anything_runs() {
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty());
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains(&format!("cannot be served on {address}")), "{said}");
+    assert!(said.contains(&format!("nothing can be served on {address}")), "{said}");
 }
 
 struct Fragile;

@@ -27,9 +27,109 @@ pub(super) enum Command {
     /// Look what this machine has of what kernels need, and what to do about the rest.
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
-    /// Ask a node that was started with `run --serve` how it is.
+    /// Write a completion script for a shell to stdout.
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+    #[command(flatten)]
+    Node(NodeCommand),
+}
+
+/// The commands that talk to a node that was started with `run --serve`.
+#[derive(Debug, Subcommand)]
+pub(super) enum NodeCommand {
+    /// Ask a node how it is.
     #[command(after_help = HEALTH_EXAMPLES)]
     Health(HealthArgs),
+    /// Draw a node's supervision tree.
+    Tree(AskArgs),
+    /// What a node is doing and what is wrong, or all about one child.
+    Status(NamedArgs),
+    /// List a node's kernels.
+    Kernels(AskArgs),
+    /// List what has failed, the newest first; of one child, or of all.
+    Failures(NamedArgs),
+    /// End a kernel's present life: the next one begins by its recovery policy, and no request is lost. Starts one that is down.
+    Restart(KernelArgs),
+    /// Give an isolated kernel a new life and a full restart budget; close its breaker if that is isolated.
+    Resume(KernelArgs),
+    /// Hold a kernel's breaker open until it is resumed.
+    Isolate(KernelArgs),
+    /// Have a node take nothing new, finish what it has, and end.
+    Drain(ActArgs),
+    /// Requests that were given up for good.
+    #[command(subcommand)]
+    DeadLetters(LetterCommand),
+}
+
+/// A node to be asked.
+#[derive(Debug, Args)]
+pub(super) struct AskArgs {
+    /// Where the node serves.
+    #[arg(long, value_name = "ADDR", default_value = ADDRESS, value_parser = address)]
+    pub(super) addr: SocketAddr,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub(super) format: Format,
+}
+
+/// A node to be asked about a child.
+#[derive(Debug, Args)]
+pub(super) struct NamedArgs {
+    /// The child, as `graph/pagerank`.
+    pub(super) name: Option<String>,
+    #[command(flatten)]
+    pub(super) ask: AskArgs,
+}
+
+/// A node that is to do something, which takes its token.
+#[derive(Debug, Args)]
+pub(super) struct ActArgs {
+    /// Where the node serves.
+    #[arg(long, value_name = "ADDR", default_value = ADDRESS, value_parser = address)]
+    pub(super) addr: SocketAddr,
+    /// How to print what came of it.
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub(super) format: Format,
+    /// The file with the node's token; without it, the variable `RUSTKERNEL_TOKEN` has it.
+    #[arg(long, value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct KernelArgs {
+    /// The kernel, as `graph/pagerank`.
+    pub(super) name: String,
+    #[command(flatten)]
+    pub(super) act: ActArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum LetterCommand {
+    /// List those that are kept, the newest first.
+    List(AskArgs),
+    /// All about one.
+    Show {
+        /// Its number.
+        letter: u64,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Try one again; answered, it is gone.
+    Replay {
+        /// Its number.
+        letter: u64,
+        #[command(flatten)]
+        act: ActArgs,
+    },
+    /// Forget one.
+    Drop {
+        /// Its number.
+        letter: u64,
+        #[command(flatten)]
+        act: ActArgs,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -64,9 +164,13 @@ pub(super) struct RunArgs {
     /// Tell an operator, by a POST to this address, what needs one: kernels that are isolated, degraded or failed over, dead letters.
     #[arg(long, value_name = "URL")]
     pub(super) webhook: Option<String>,
-    /// Serve the health endpoints, and stay after the job until SIGTERM. Port 0 takes a free one; stderr tells which.
+    /// Serve health, the node's state and the live page, and stay after the job until SIGTERM. Port 0 takes a free one; stderr tells which.
     #[arg(long, value_name = "ADDR", num_args = 0..=1, default_missing_value = ADDRESS, value_parser = address)]
     pub(super) serve: Option<SocketAddr>,
+    /// The file with the token that actions on this node need; without it, the variable `RUSTKERNEL_TOKEN` has it, and without
+    /// either there are no actions.
+    #[arg(long, value_name = "FILE", requires = "serve")]
+    pub(super) token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -113,9 +217,10 @@ Exit codes:
   0    done
   1    failed: bad input, deadline over, cut short
   2    wrong usage, or an unknown component
-  3    degraded or not ready (health)
-  4    no node answers (health)
+  3    degraded or not ready (health, tree, status, kernels)
+  4    no node answers
   70   gave up: attempts or restarts are used up
+  75   a CUDA device is lost to this process: start it again
   78   the configuration is invalid
   130  interrupted";
 
@@ -127,7 +232,7 @@ Examples:
   rustkernel run --placement process --inject kill=0.1 --seed 7
   rustkernel run --device cuda:0
   rustkernel run --state job-state
-  rustkernel run pipeline.toml --serve 127.0.0.1:9470";
+  rustkernel run pipeline.toml --serve 127.0.0.1:9470 --token-file token";
 
 const DOCTOR_EXAMPLES: &str = "\
 Examples:

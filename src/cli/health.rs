@@ -82,7 +82,7 @@ fn table(document: &HealthDocument, address: SocketAddr) -> String {
 }
 
 fn row(component: &Component, width: usize) -> String {
-    let Component { name, status, reason } = component;
+    let Component { name, status, reason, .. } = component;
     let status = status.to_string();
     match reason {
         Some(reason) => format!("{name:<width$}  {status:<9}  {reason}\n"),

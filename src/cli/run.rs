@@ -15,13 +15,14 @@ use rustkernel_core::resilience::HealthCheckResult;
 use tokio::sync::Notify;
 
 use super::args::{Format, RunArgs};
+use super::remote::{self, TokenFault};
 use super::report::Report;
 use super::signal::{Signal, Signals};
 use super::{Exit, Printed, names, print, progress, say};
 use crate::catalog;
 use crate::config::{ConfigError, JobConfig, Placement, StageConfig};
 use crate::cuda::{Device, DeviceWatch};
-use crate::http::{HealthServer, Node, health_router};
+use crate::http::{HealthServer, Node, Token, node_router};
 use crate::inject::Injector;
 use crate::job::{Job, JobState, Plan, StateError, Tally};
 use crate::kernels::graph::{EdgeListSource, Ranking};
@@ -46,7 +47,9 @@ enum RunError {
     Webhook(#[from] WebhookError),
     #[error("--inject kill ends the process that a kernel runs in: add --placement process")]
     Kill,
-    #[error("the health endpoints cannot be served on {address}: {source}")]
+    #[error("--token-file: {0}")]
+    Token(#[from] TokenFault),
+    #[error("nothing can be served on {address}: {source}")]
     Serve { address: SocketAddr, source: io::Error },
 }
 
@@ -78,6 +81,7 @@ struct Prepared {
     plan: Plan,
     state: Option<JobState>,
     webhook: Option<Webhook>,
+    token: Option<Token>,
 }
 
 fn prepare(args: &RunArgs) -> Result<Prepared, RunError> {
@@ -105,7 +109,8 @@ fn prepare(args: &RunArgs) -> Result<Prepared, RunError> {
     }
     let webhook =
         args.webhook.as_deref().map(|url| Webhook::new(url, &WebhookConfig::default())).transpose()?;
-    Ok(Prepared { plan, state, webhook })
+    let secret = if args.serve.is_some() { remote::secret(args.token_file.as_deref())? } else { None };
+    Ok(Prepared { plan, state, webhook, token: secret.map(|(_, token)| token) })
 }
 
 fn input_of(args: &RunArgs) -> EdgeListSource {
@@ -134,14 +139,14 @@ async fn start(
 }
 
 async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
-    let Prepared { plan, state, webhook } = prepared;
+    let Prepared { plan, state, webhook, token } = prepared;
     let mut signals = Signals::listen().map_err(RunError::Signals)?;
     let name = plan.config().job.name.clone();
     let tally = Tally::default();
     let runtime = start(&tally, state.as_ref(), webhook.as_ref()).await?;
     let node = Node::new(runtime.clone());
     node.report(JOB, HealthCheckResult::unknown("starting"));
-    let server = args.serve.map(|address| serve(address, &node)).transpose()?;
+    let server = args.serve.map(|address| serve(address, &node, token)).transpose()?;
     let injector = args.inject.map(|mix| Injector::new(mix, args.seed));
     let job = match &state {
         Some(state) => plan.resume(&runtime, injector, state).await?,
@@ -175,6 +180,7 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
                 tokio::select! {
                     _ = signals.next() => {}
                     () = loss.happens() => {}
+                    () = node.drain_wanted() => {}
                 }
             }
             printed.exit(exit)
@@ -283,10 +289,10 @@ async fn follow(
     ending
 }
 
-fn serve(address: SocketAddr, node: &Arc<Node>) -> Result<HealthServer, RunError> {
-    let server = HealthServer::start(address, health_router(Arc::clone(node)))
+fn serve(address: SocketAddr, node: &Arc<Node>, token: Option<Token>) -> Result<HealthServer, RunError> {
+    let server = HealthServer::start(address, node_router(Arc::clone(node), token))
         .map_err(|source| RunError::Serve { address, source })?;
-    say(format_args!("serving health on http://{}", server.address()));
+    say(format_args!("serving on http://{}", server.address()));
     Ok(server)
 }
 
@@ -332,7 +338,7 @@ impl RunError {
     fn exit(&self) -> Exit {
         match self {
             Self::Config(_) | Self::State(StateError::OtherJob { .. }) => Exit::Config,
-            Self::Webhook(_) | Self::Kill => Exit::Usage,
+            Self::Webhook(_) | Self::Token(_) | Self::Kill => Exit::Usage,
             Self::State(_) => Exit::Failure,
             Self::Spawn(error) => match error {
                 SpawnError::Id(_)

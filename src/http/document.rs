@@ -25,6 +25,9 @@ pub struct HealthDocument {
     pub components: Vec<Component>,
 }
 
+/// What the runtime's component says while the node drains.
+pub(super) const DRAINING: &str = "draining";
+
 /// One part of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Component {
@@ -34,6 +37,9 @@ pub struct Component {
     pub status: HealthStatus,
     /// Why, or what it is doing; for people.
     pub reason: Option<String>,
+    /// Whether the node is ready only while this one is well.
+    #[serde(default)]
+    pub needed: bool,
 }
 
 /// The shape of `application/health+json`.
@@ -53,6 +59,11 @@ struct Check<'a> {
 }
 
 impl HealthDocument {
+    /// Whether the node is about to end, as its first component says.
+    pub(super) fn is_draining(&self) -> bool {
+        self.components.first().is_some_and(|runtime| runtime.reason.as_deref() == Some(DRAINING))
+    }
+
     pub(super) fn verbose(&self, holds: bool) -> Verbose<'_> {
         let checks = self.components.iter().map(|part| {
             let status = word(part.status);

@@ -5,13 +5,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustkernel_actors::{Runtime, RuntimeState};
+use rustkernel_core::clock::{Timestamp, unix_millis};
 use rustkernel_core::resilience::{HealthAggregation, HealthCheckResult, HealthStatus, aggregate};
 
-use super::document::{Component, HEALTH_SCHEMA, HealthDocument};
+use super::document::{Component, DRAINING, HEALTH_SCHEMA, HealthDocument};
+use super::snapshot::{
+    self, Child, DeadLetters, Failure, Letter, MAX_REPORTS, NodeSnapshot, SNAPSHOT_SCHEMA,
+};
+use tokio::sync::Notify;
 
 /// A node: its runtime, how far it has started, whether it drains, and what it reports besides.
 pub struct Node {
     runtime: Runtime,
+    began: Timestamp,
+    drains: Notify,
     started: AtomicBool,
     draining: AtomicBool,
     reported: Mutex<Vec<Component>>,
@@ -33,7 +40,9 @@ impl Node {
     #[must_use]
     pub fn new(runtime: Runtime) -> Arc<Self> {
         Arc::new(Self {
+            began: runtime.clock().now(),
             runtime,
+            drains: Notify::new(),
             started: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             reported: Mutex::default(),
@@ -52,11 +61,52 @@ impl Node {
         self.draining.store(true, Ordering::Release);
     }
 
+    /// Waits until somebody wants the node drained, by an action over HTTP. Whoever owns the node then [drains](Self::draining) it.
+    ///
+    /// # Cancel safety
+    /// A wish that comes while nobody waits is kept.
+    pub async fn drain_wanted(&self) {
+        self.drains.notified().await;
+    }
+
+    /// Somebody wants it: it is not ready from now on.
+    pub(super) fn drain(&self) {
+        self.draining();
+        self.drains.notify_one();
+    }
+
+    pub(super) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// Everything about it, now. Asks every supervisor, and no kernel.
+    ///
+    /// # Cancel safety
+    /// A dropped question changes nothing.
+    pub async fn snapshot(&self) -> NodeSnapshot {
+        let tree = self.runtime.tree().await.map(Child::root);
+        let failures = self.runtime.failures().into_iter().rev().take(MAX_REPORTS);
+        let (total, letters) = self.runtime.dead_letters();
+        let letters = letters.into_iter().rev().take(MAX_REPORTS);
+        NodeSnapshot {
+            schema: SNAPSHOT_SCHEMA,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            unix_millis: unix_millis(),
+            uptime_s: (self.runtime.clock().now() - self.began).as_secs_f64(),
+            state: snapshot::state(self.runtime.state()).to_owned(),
+            health: self.document(),
+            tree,
+            failures: failures.map(Failure::from).collect(),
+            dead_letters: DeadLetters { total, letters: letters.map(Letter::from).collect() },
+            abandoned_threads: self.runtime.abandoned_threads(),
+        }
+    }
+
     /// Reports a component that is no kernel, replacing what was reported of it before. It counts in the node's status, not
     /// in its readiness, which is the kernels'.
     pub fn report(&self, name: &str, result: HealthCheckResult) {
         let HealthCheckResult { status, reason } = result;
-        let component = Component { name: name.to_owned(), status, reason };
+        let component = Component { name: name.to_owned(), status, reason, needed: false };
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         match reported.iter_mut().find(|known| known.name == name) {
             Some(known) => *known = component,
@@ -92,13 +142,14 @@ impl Node {
             name: kernel.id.to_string(),
             status: kernel.status,
             reason: kernel.reason,
+            needed: true,
         }));
         let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lacks = false;
         components.extend(watched.iter().map(|Watched { name, ask, is_needed }| {
             let HealthCheckResult { status, reason } = ask();
             lacks |= *is_needed && status == HealthStatus::Unhealthy;
-            Component { name: name.clone(), status, reason }
+            Component { name: name.clone(), status, reason, needed: *is_needed }
         }));
         drop(watched);
         components.extend(self.reported.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
@@ -114,14 +165,14 @@ impl Node {
 
     fn runtime_component(&self, started: bool, draining: bool) -> Component {
         let (status, reason) = match self.runtime.state() {
-            RuntimeState::Running if draining => (HealthStatus::Degraded, Some("draining")),
+            RuntimeState::Running if draining => (HealthStatus::Degraded, Some(DRAINING)),
             RuntimeState::Running if !started => (HealthStatus::Unknown, Some("starting")),
             RuntimeState::Running => (HealthStatus::Healthy, None),
-            RuntimeState::Draining => (HealthStatus::Degraded, Some("draining")),
+            RuntimeState::Draining => (HealthStatus::Degraded, Some(DRAINING)),
             RuntimeState::Stopped => (HealthStatus::Unhealthy, Some("stopped")),
             RuntimeState::GaveUp => (HealthStatus::Unhealthy, Some("gave up: every kernel is down")),
         };
-        Component { name: "runtime".to_owned(), status, reason: reason.map(str::to_owned) }
+        Component { name: "runtime".to_owned(), status, reason: reason.map(str::to_owned), needed: true }
     }
 }
 

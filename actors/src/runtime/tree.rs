@@ -51,6 +51,15 @@ impl Tree {
         kernels
     }
 
+    /// The name of the supervisor that has a child of this name; the first in the order of the tree.
+    #[must_use]
+    pub fn supervisor_of(&self, child: &str) -> Option<String> {
+        if self.children.iter().any(|branch| branch.child.name == child) {
+            return Some(self.name.clone());
+        }
+        self.children.iter().find_map(|branch| branch.supervisor.as_ref()?.supervisor_of(child))
+    }
+
     fn collect(self, kernels: &mut Vec<KernelStatus>) {
         for branch in self.children {
             kernels.extend(branch.child.kernel);

@@ -1,0 +1,371 @@
+//! The commands that ask a node, or have it do something.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use super::args::{ActArgs, AskArgs, Format, LetterCommand, NamedArgs};
+use super::remote::{self, RemoteError};
+use super::{Exit, print};
+use crate::http::{Acted, Action, Child, DeadLetters, Failure, Kind, Letter, NodeSnapshot};
+
+/// `rustkernel tree`.
+pub(super) fn tree(args: &AskArgs) -> Exit {
+    ask(args.addr, |snapshot| {
+        let text = match args.format {
+            Format::Human => drawn(snapshot),
+            Format::Json => line(&snapshot.tree),
+        };
+        Ok((text, exit_of(snapshot)))
+    })
+}
+
+/// `rustkernel status` and `rustkernel status NAME`.
+pub(super) fn status(args: &NamedArgs) -> Exit {
+    ask(args.ask.addr, |snapshot| match &args.name {
+        None => {
+            let text = match args.ask.format {
+                Format::Human => overview(snapshot, args.ask.addr),
+                Format::Json => line(snapshot),
+            };
+            Ok((text, exit_of(snapshot)))
+        }
+        Some(name) => {
+            let child = find(snapshot, name)?;
+            let text = match args.ask.format {
+                Format::Human => details(&child, &snapshot.failures),
+                Format::Json => line(&child),
+            };
+            Ok((text, if is_troubled(&child) { Exit::NotReady } else { Exit::Done }))
+        }
+    })
+}
+
+/// `rustkernel kernels`.
+pub(super) fn kernels(args: &AskArgs) -> Exit {
+    ask(args.addr, |snapshot| {
+        let kernels: Vec<Child> = flat(snapshot)
+            .into_iter()
+            .map(|(child, _)| child)
+            .filter(|child| child.kind == Kind::Kernel)
+            .collect();
+        let text = match args.format {
+            Format::Human => table(&HEAD, kernels.iter().map(|kernel| cells(kernel, kernel.name.clone()))),
+            Format::Json => line(&kernels),
+        };
+        Ok((text, exit_of(snapshot)))
+    })
+}
+
+/// `rustkernel failures [NAME]`.
+pub(super) fn failures(args: &NamedArgs) -> Exit {
+    ask(args.ask.addr, |snapshot| {
+        if let Some(name) = &args.name {
+            find(snapshot, name)?;
+        }
+        let concerns = |failure: &&Failure| args.name.as_ref().is_none_or(|name| failure.offender == *name);
+        let failures: Vec<&Failure> = snapshot.failures.iter().filter(concerns).collect();
+        let text = match args.ask.format {
+            Format::Human => reports(&failures, snapshot.unix_millis),
+            Format::Json => line(&failures),
+        };
+        Ok((text, Exit::Done))
+    })
+}
+
+/// `rustkernel restart`, `resume`, `isolate` and `drain`.
+pub(super) fn act(args: &ActArgs, action: &Action) -> Exit {
+    let acted = remote::act(args.addr, args.token_file.as_ref(), action);
+    match acted {
+        Ok(acted) => print(&told(&acted, args.format)).exit(Exit::Done),
+        Err(error) => error.tell(),
+    }
+}
+
+/// `rustkernel dead-letters`.
+pub(super) fn dead_letters(command: &LetterCommand) -> Exit {
+    match command {
+        LetterCommand::List(args) => ask(args.addr, |snapshot| {
+            let text = match args.format {
+                Format::Human => letters(&snapshot.dead_letters, snapshot.unix_millis),
+                Format::Json => line(&snapshot.dead_letters),
+            };
+            Ok((text, Exit::Done))
+        }),
+        LetterCommand::Show { letter, ask: args } => ask(args.addr, |snapshot| {
+            let found = snapshot.dead_letters.letters.iter().find(|found| found.letter == *letter);
+            let found =
+                found.ok_or_else(|| RemoteError::Unknown(format!("there is no dead letter {letter}")))?;
+            let text = match args.format {
+                Format::Human => letter_details(found, snapshot.unix_millis),
+                Format::Json => line(found),
+            };
+            Ok((text, Exit::Done))
+        }),
+        LetterCommand::Replay { letter, act: args } => act(args, &Action::Replay { letter: *letter }),
+        LetterCommand::Drop { letter, act: args } => act(args, &Action::Drop { letter: *letter }),
+    }
+}
+
+fn ask(address: SocketAddr, tell: impl FnOnce(&NodeSnapshot) -> Result<(String, Exit), RemoteError>) -> Exit {
+    match remote::snapshot(address).and_then(|snapshot| tell(&snapshot)) {
+        Ok((text, exit)) => print(&text).exit(exit),
+        Err(error) => error.tell(),
+    }
+}
+
+fn exit_of(snapshot: &NodeSnapshot) -> Exit {
+    if snapshot.health.ready { Exit::Done } else { Exit::NotReady }
+}
+
+/// The whole tree, each child with its depth.
+fn flat(snapshot: &NodeSnapshot) -> Vec<(Child, usize)> {
+    let mut all = Vec::new();
+    if let Some(root) = &snapshot.tree {
+        root.walk(&mut |child, depth| all.push((Child { children: Vec::new(), ..child.clone() }, depth)));
+    }
+    all
+}
+
+fn find(snapshot: &NodeSnapshot, name: &str) -> Result<Child, RemoteError> {
+    let all = flat(snapshot);
+    let known: Vec<&str> = all.iter().take(20).map(|(child, _)| child.name.as_str()).collect();
+    let found = all.iter().find(|(child, _)| child.name == name);
+    found
+        .map(|(child, _)| child.clone())
+        .ok_or_else(|| RemoteError::Unknown(format!("the node has no `{name}`; it has {}", known.join(", "))))
+}
+
+fn is_troubled(child: &Child) -> bool {
+    !["serving", "up"].contains(&child.state.as_str())
+}
+
+const HEAD: [&str; 8] =
+    ["NAME", "STATE", "SINCE", "RESTARTS", "BREAKER", "QUEUE", "ANSWERED", "LAST FAILURE"];
+
+/// The same columns wherever a child is shown.
+fn cells(child: &Child, name: String) -> [String; 8] {
+    let of = |kernel: Option<String>| kernel.unwrap_or_default();
+    let budget = match (child.restarts_in_window, child.max_restarts) {
+        (Some(used), Some(most)) => format!("{} ({used}/{most})", child.restarts),
+        (Some(_) | None, _) => child.restarts.to_string(),
+    };
+    let kernel = child.kernel.as_ref();
+    let failure = child.last_failure.as_ref();
+    [
+        name,
+        child.state.clone(),
+        of(child.since_s.map(span)),
+        budget,
+        of(kernel.map(|kernel| kernel.breaker.clone())),
+        of(kernel.map(|kernel| kernel.waiting.to_string())),
+        of(kernel.map(|kernel| format!("{}/{}", kernel.answered, kernel.accepted))),
+        of(failure.map(|failure| format!("{}: {}", failure.class, first_line(&failure.message, 60)))),
+    ]
+}
+
+fn drawn(snapshot: &NodeSnapshot) -> String {
+    let rows = flat(snapshot).into_iter().map(|(child, depth)| {
+        let rule = child.supervisor.as_ref().map(|rules| {
+            let strategy = serde_json::to_value(rules.strategy).unwrap_or_default();
+            format!(" ({})", strategy.as_str().unwrap_or_default())
+        });
+        let name = format!("{:indent$}{}{}", "", child.name, rule.unwrap_or_default(), indent = 2 * depth);
+        cells(&child, name)
+    });
+    table(&HEAD, rows)
+}
+
+fn overview(snapshot: &NodeSnapshot, address: SocketAddr) -> String {
+    let ready = if snapshot.health.ready { "ready" } else { "not ready" };
+    let all = flat(snapshot);
+    let kernels = all.iter().filter(|(child, _)| child.kind == Kind::Kernel);
+    let (count, troubled) = kernels.fold((0, 0), |(count, troubled), (child, _)| {
+        (count + 1, troubled + usize::from(is_troubled(child)))
+    });
+    let mut text = format!(
+        "{address}: {}, {}, {ready}; up for {}; version {}\n{count} kernels, {troubled} not serving; {} failures in the history; {} dead letters\n",
+        snapshot.state,
+        snapshot.health.status,
+        span(snapshot.uptime_s),
+        snapshot.version,
+        snapshot.failures.len(),
+        snapshot.dead_letters.total,
+    );
+    let wrong: Vec<_> = all.iter().filter(|(child, _)| is_troubled(child)).collect();
+    if !wrong.is_empty() {
+        text.push('\n');
+        text += &table(&HEAD, wrong.iter().map(|(child, _)| cells(child, child.name.clone())));
+    }
+    text
+}
+
+fn details(child: &Child, failures: &[Failure]) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail; so below.
+    let mut row = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<16} {value}");
+    };
+    let known = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    row("name", child.name.clone());
+    row("state", format!("{}, for {}", child.state, known(child.since_s.map(span))));
+    row("restarts", cells(child, String::new())[3].clone());
+    if let Some(rules) = &child.supervisor {
+        row("budget period", span(rules.period_s));
+    }
+    if let Some(kernel) = &child.kernel {
+        row("device", kernel.device.clone());
+        row("incarnation", kernel.incarnation.to_string());
+        row("breaker", format!("{}, {} refused", kernel.breaker, kernel.rejected));
+        row(
+            "requests",
+            format!(
+                "{} accepted, {} answered, {} failed, {} run again, {} late",
+                kernel.accepted, kernel.answered, kernel.failed, kernel.reruns, kernel.discarded
+            ),
+        );
+        row("queue", format!("{} waiting, {} bytes", kernel.waiting, kernel.waiting_bytes));
+        row("running for", known(kernel.running_s.map(span)));
+        row("checkpoint", known(kernel.checkpoint.map(|number| format!("number {number}"))));
+    }
+    if let Some(failure) = &child.last_failure {
+        row("last failure", format!("{}: {}", failure.class, failure.message));
+        row("advice", failure.advice.clone());
+    }
+    let own = failures.iter().filter(|failure| failure.offender == child.name).count();
+    row("failures", format!("{own} in the history"));
+    text
+}
+
+fn reports(failures: &[&Failure], now: u64) -> String {
+    if failures.is_empty() {
+        return "nothing has failed\n".to_owned();
+    }
+    let head = ["WHEN", "OFFENDER", "LIFE", "SUPERVISOR", "CONTEXT", "CLASS", "REASON"];
+    table(
+        &head,
+        failures.iter().map(|failure| {
+            [
+                ago(failure.unix_millis, now),
+                failure.offender.clone(),
+                failure.incarnation.to_string(),
+                failure.supervisor.clone(),
+                word(&failure.context),
+                failure.class.label().to_owned(),
+                first_line(&failure.reason, 80),
+            ]
+        }),
+    )
+}
+
+fn letters(letters: &DeadLetters, now: u64) -> String {
+    if letters.letters.is_empty() {
+        return format!("no dead letters are kept; there have been {}\n", letters.total);
+    }
+    let head = ["LETTER", "WHEN", "KERNEL", "ATTEMPTS", "PHASE", "ERROR"];
+    table(
+        &head,
+        letters.letters.iter().map(|letter| {
+            [
+                letter.letter.to_string(),
+                ago(letter.unix_millis, now),
+                letter.kernel.clone(),
+                letter.attempts.to_string(),
+                word(&letter.phase),
+                first_line(&letter.error, 80),
+            ]
+        }),
+    )
+}
+
+fn letter_details(letter: &Letter, now: u64) -> String {
+    let input = letter.input_bytes.map_or_else(
+        || "not kept: it cannot be replayed".to_owned(),
+        |bytes| format!("{bytes} bytes: `rustkernel dead-letters replay {}` tries it again", letter.letter),
+    );
+    format!(
+        "letter     {}\nrequest    {}\nkernel     {}\ngiven up   {}\nattempts   {}\nphase      {}\nerror      {}\ninput      {input}\n",
+        letter.letter,
+        letter.id,
+        letter.kernel,
+        ago(letter.unix_millis, now),
+        letter.attempts,
+        word(&letter.phase),
+        letter.error,
+    )
+}
+
+fn told(acted: &Acted, format: Format) -> String {
+    match format {
+        Format::Human => format!("{}\n", acted.message),
+        Format::Json => line(acted),
+    }
+}
+
+/// Columns as wide as their widest cell; the last one is as long as it is.
+fn table<const N: usize>(head: &[&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let mut all = vec![head.map(str::to_owned)];
+    all.extend(rows);
+    let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in &all {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text += cells.join("  ").trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+/// A span in two digits or three.
+fn span(seconds: f64) -> String {
+    match seconds {
+        s if s < 0.001 => format!("{:.0}us", s * 1e6),
+        s if s < 1.0 => format!("{:.0}ms", s * 1e3),
+        s if s < 60.0 => format!("{s:.1}s"),
+        s if s < 3_600.0 => format!("{:.0}m{:02.0}s", (s / 60.0).floor(), s % 60.0),
+        s if s < 86_400.0 => format!("{:.0}h{:02.0}m", (s / 3_600.0).floor(), (s % 3_600.0) / 60.0),
+        s => format!("{:.1}d", s / 86_400.0),
+    }
+}
+
+fn ago(then: u64, now: u64) -> String {
+    #[allow(clippy::cast_precision_loss, reason = "for people")]
+    let seconds = now.saturating_sub(then) as f64 / 1e3;
+    format!("{} ago", span(seconds))
+}
+
+fn first_line(text: &str, most: usize) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    let short: String = line.chars().take(most).collect();
+    if short.len() < line.len() { format!("{short}...") } else { short }
+}
+
+fn word(value: &impl Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn line(document: &impl Serialize) -> String {
+    let mut text = serde_json::to_string(document).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_short_and_ordered() {
+        let spans = [0.000_05, 0.25, 2.0, 75.0, 7_260.0, 200_000.0].map(span);
+        assert_eq!(spans, ["50us", "250ms", "2.0s", "1m15s", "2h01m", "2.3d"]);
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [["a".to_owned(), "x".to_owned()], ["long".to_owned(), String::new()]];
+        assert_eq!(table(&["N", "S"], rows.into_iter()), "N     S\na     x\nlong\n");
+    }
+}

@@ -1,0 +1,158 @@
+//! Who may change something.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::http::{HeaderMap, StatusCode, header};
+use rustkernel_core::clock::{Clock, Timestamp};
+use subtle::ConstantTimeEq;
+
+/// The secret that an action has to bring along, as `Authorization: Bearer SECRET`. It is in no log and no snapshot.
+#[derive(Clone)]
+pub struct Token(Box<[u8]>);
+
+/// What is wrong with a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// It is so short that it could be guessed.
+    #[error("a token has at least {MIN_TOKEN_BYTES} characters")]
+    Short,
+    /// A header cannot carry it.
+    #[error("a token is made of printable ASCII without spaces")]
+    Character,
+}
+
+/// The least length of a token.
+pub const MIN_TOKEN_BYTES: usize = 16;
+
+impl Token {
+    /// A token from a text, whose white space around it does not count: it may come from a file.
+    ///
+    /// # Errors
+    /// [`TokenError`] says what is wrong with it.
+    pub fn new(text: &str) -> Result<Self, TokenError> {
+        let text = text.trim();
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(TokenError::Character);
+        }
+        if text.len() < MIN_TOKEN_BYTES {
+            return Err(TokenError::Short);
+        }
+        Ok(Self(text.as_bytes().into()))
+    }
+
+    /// Takes as long whatever is wrong with `other`, its length aside.
+    fn is(&self, other: &[u8]) -> bool {
+        self.0.ct_eq(other).into()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+/// Decides about actions: by the token, and not more than [`BURST`] at once and [`PER_SECOND`] a second, so that a token cannot be found by
+/// trying.
+#[derive(Debug)]
+pub(super) struct Access {
+    token: Option<Token>,
+    clock: Clock,
+    bucket: Mutex<Bucket>,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    left: u32,
+    filled: Timestamp,
+}
+
+/// Actions that may come at once.
+pub const BURST: u32 = 20;
+/// Actions a second that may come in the long run.
+pub const PER_SECOND: u32 = 5;
+
+impl Access {
+    pub(super) fn new(token: Option<Token>) -> Self {
+        let clock = Clock::system();
+        let bucket = Mutex::new(Bucket { left: BURST, filled: clock.now() });
+        Self { token, clock, bucket }
+    }
+
+    /// Why whoever sends these headers may not act, if it may not.
+    pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
+        if !self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(self.clock.now()) {
+            return Err((StatusCode::TOO_MANY_REQUESTS, "too many actions: try again in a second"));
+        }
+        let Some(token) = &self.token else {
+            let why = "this node takes no actions: it was started without a token";
+            return Err((StatusCode::FORBIDDEN, why));
+        };
+        let sent = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
+        match sent.and_then(|sent| sent.strip_prefix(b"Bearer ")) {
+            Some(sent) if token.is(sent) => Ok(()),
+            Some(_) => Err((StatusCode::UNAUTHORIZED, "the token is wrong")),
+            None => Err((StatusCode::UNAUTHORIZED, "an action needs a token")),
+        }
+    }
+}
+
+impl Bucket {
+    fn take(&mut self, now: Timestamp) -> bool {
+        let interval = Duration::from_secs(1) / PER_SECOND;
+        let periods = now.saturating_since(self.filled).as_nanos() / interval.as_nanos();
+        let periods = u32::try_from(periods).unwrap_or(u32::MAX);
+        if periods > 0 {
+            self.left = self.left.saturating_add(periods).min(BURST);
+            self.filled = if self.left == BURST { now } else { self.filled + interval * periods };
+        }
+        let may = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        may
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(text: &str) -> HeaderMap {
+        [(header::AUTHORIZATION, text.parse().unwrap())].into_iter().collect()
+    }
+
+    #[test]
+    fn the_token_alone_opens_and_nothing_shows_it() {
+        let token = Token::new(" 0123456789abcdef\n").unwrap();
+        assert_eq!(format!("{token:?}"), "Token(..)");
+        let access = Access::new(Some(token));
+        assert_eq!(access.check(&sent("Bearer 0123456789abcdef")), Ok(()));
+        for wrong in
+            ["Bearer 0123456789abcdeF", "Bearer ", "Bearer 0123456789abcdef0", "Basic 0123456789abcdef"]
+        {
+            assert_eq!(access.check(&sent(wrong)).unwrap_err().0, StatusCode::UNAUTHORIZED, "{wrong}");
+        }
+        assert_eq!(access.check(&HeaderMap::new()).unwrap_err().0, StatusCode::UNAUTHORIZED);
+        let closed = Access::new(None);
+        assert_eq!(closed.check(&sent("Bearer 0123456789abcdef")).unwrap_err().0, StatusCode::FORBIDDEN);
+    }
+
+    #[test]
+    fn a_secret_that_could_be_guessed_or_cannot_be_sent_is_refused() {
+        assert_eq!(Token::new("short").unwrap_err(), TokenError::Short);
+        assert_eq!(Token::new("0123456789 abcdef").unwrap_err(), TokenError::Character);
+        assert_eq!(Token::new("0123456789abcde\u{e9}").unwrap_err(), TokenError::Character);
+    }
+
+    #[test]
+    fn actions_come_in_bursts_and_not_for_ever() {
+        let mut bucket = Bucket { left: BURST, filled: Timestamp::ZERO };
+        let now = Timestamp::ZERO;
+        assert_eq!((0..2 * BURST).filter(|_| bucket.take(now)).count(), BURST as usize);
+        let later = now + Duration::from_secs(1);
+        assert_eq!((0..BURST).filter(|_| bucket.take(later)).count(), PER_SECOND as usize);
+        let rested = later + Duration::from_secs(3_600);
+        assert_eq!((0..2 * BURST).filter(|_| bucket.take(rested)).count(), BURST as usize);
+    }
+}

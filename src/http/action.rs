@@ -1,0 +1,149 @@
+//! What people can have a node do.
+
+use std::time::Duration;
+
+use rustkernel_actors::{BreakerCommand, KernelState, Runtime};
+use serde::{Deserialize, Serialize};
+
+use super::node::Node;
+
+/// Something that a node is told to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "action", deny_unknown_fields)]
+pub enum Action {
+    /// End the kernel's present life; the next one begins by its recovery policy, and what it had in hand and what waits stays. A kernel
+    /// that is down is started.
+    Restart {
+        /// The kernel.
+        name: String,
+    },
+    /// Give an isolated kernel a new life and a full budget; close its breaker if that was isolated; do not wait for a delay.
+    Resume {
+        /// The kernel.
+        name: String,
+    },
+    /// Hold the kernel's breaker open until it is resumed.
+    Isolate {
+        /// The kernel.
+        name: String,
+    },
+    /// Take nothing new, finish what is there, and end.
+    Drain,
+    /// Try a dead letter again.
+    Replay {
+        /// Its number.
+        letter: u64,
+    },
+    /// Forget a dead letter.
+    Drop {
+        /// Its number.
+        letter: u64,
+    },
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acted {
+    /// Whether it was done.
+    pub done: bool,
+    /// What was done, or why not.
+    pub message: String,
+}
+
+/// Why nothing was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// There is no such kernel or letter.
+    Unknown(String),
+    /// It is not in a state for that.
+    Conflict(String),
+}
+
+/// How long a replayed request may take.
+const REPLAY_LIMIT: Duration = Duration::from_secs(60);
+
+/// Does it.
+pub(super) async fn act(node: &Node, action: Action) -> Result<String, Refused> {
+    let runtime = node.runtime();
+    tracing::warn!(?action, "an operator acts");
+    match action {
+        Action::Restart { name } => restart(runtime, &name).await,
+        Action::Resume { name } => {
+            let state = known(runtime, &name).await?;
+            let resumed = runtime.resume(&name).await;
+            let closed = state.1 == "isolated" && runtime.breaker(&name, BreakerCommand::Close).await;
+            match (resumed, closed) {
+                (false, false) => Err(Refused::Conflict(format!("{name} needs no resuming"))),
+                (true, _) => Ok(format!("{name} has a new life and a full restart budget")),
+                (false, true) => Ok(format!("the breaker of {name} is closed")),
+            }
+        }
+        Action::Isolate { name } => {
+            known(runtime, &name).await?;
+            if runtime.breaker(&name, BreakerCommand::Isolate).await {
+                Ok(format!("the breaker of {name} is held open until it is resumed"))
+            } else {
+                Err(Refused::Conflict(format!("{name} has no breaker")))
+            }
+        }
+        Action::Drain => {
+            node.drain();
+            Ok("the node drains and ends".to_owned())
+        }
+        Action::Replay { letter } => {
+            letter_is_known(runtime, letter)?;
+            let replayed = runtime.replay(letter, REPLAY_LIMIT).await;
+            replayed.map_err(|error| Refused::Conflict(error.to_string()))?;
+            Ok(format!("dead letter {letter} was answered, and is gone"))
+        }
+        Action::Drop { letter } => {
+            letter_is_known(runtime, letter)?;
+            if runtime.drop_dead_letter(letter) {
+                Ok(format!("dead letter {letter} is forgotten"))
+            } else {
+                Err(Refused::Conflict(format!("dead letter {letter} is being replayed")))
+            }
+        }
+    }
+}
+
+async fn restart(runtime: &Runtime, name: &str) -> Result<String, Refused> {
+    let (state, _) = known(runtime, name).await?;
+    let done = match state {
+        KernelState::Isolated | KernelState::OutOfThreads | KernelState::Restarting => {
+            runtime.resume(name).await
+        }
+        KernelState::Stopped => start(runtime, name).await,
+        KernelState::Serving | KernelState::Degraded | KernelState::Starting => runtime.kill(name).await,
+        KernelState::Draining | KernelState::Stopping => false,
+    };
+    if done {
+        Ok(format!("{name} is restarted"))
+    } else {
+        Err(Refused::Conflict(format!("{name} cannot be restarted now")))
+    }
+}
+
+/// Whoever its supervisor is.
+async fn start(runtime: &Runtime, name: &str) -> bool {
+    let Some(tree) = runtime.tree().await else { return false };
+    let Some(supervisor) = tree.supervisor_of(name).and_then(|above| runtime.supervisor(&above)) else {
+        return false;
+    };
+    supervisor.restart_child(name).await.is_ok()
+}
+
+/// What the kernel is doing, and the state of its breaker.
+async fn known(runtime: &Runtime, name: &str) -> Result<(KernelState, &'static str), Refused> {
+    let kernels = runtime.status().await;
+    let found = kernels.iter().find(|kernel| kernel.id.as_str() == name);
+    found.map(|kernel| (kernel.state, kernel.breaker)).ok_or_else(|| {
+        let names: Vec<&str> = kernels.iter().take(20).map(|kernel| kernel.id.as_str()).collect();
+        Refused::Unknown(format!("there is no kernel {name}; there are {}", names.join(", ")))
+    })
+}
+
+fn letter_is_known(runtime: &Runtime, letter: u64) -> Result<(), Refused> {
+    let found = runtime.dead_letter(letter);
+    found.map(drop).ok_or_else(|| Refused::Unknown(format!("there is no dead letter {letter}")))
+}

@@ -1,0 +1,113 @@
+//! A node's state as JSON, and actions on it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::access::{Access, Token};
+use super::action::{Acted, Action, Refused, act};
+use super::node::Node;
+
+struct Api {
+    node: Arc<Node>,
+    access: Access,
+    watchers: Arc<AtomicUsize>,
+}
+
+/// The node's state, and actions by whoever has the token; without a token there are none.
+///
+/// | path | |
+/// |---|---|
+/// | `GET /v1/snapshot` | a [`NodeSnapshot`](super::NodeSnapshot) |
+/// | `GET /v1/events` | one a second, as server-sent events; [`MAX_WATCHERS`] at most |
+/// | `POST /v1/actions` | an [`Action`]; needs `Authorization: Bearer TOKEN` |
+///
+/// An action is answered by an [`Acted`]: 200 done, 400 not an action, 401 no token or a wrong one, 403 the node has none, 404 no
+/// such kernel or letter, 409 not in a state for that, 413 longer than [`MAX_BODY_BYTES`], 429 too many.
+pub fn api_router(node: Arc<Node>, token: Option<Token>) -> Router {
+    let api = Api { node, access: Access::new(token), watchers: Arc::default() };
+    Router::new()
+        .route("/v1/snapshot", get(snapshot))
+        .route("/v1/events", get(events))
+        .route("/v1/actions", post(action).layer(DefaultBodyLimit::max(MAX_BODY_BYTES)))
+        .with_state(Arc::new(api))
+}
+
+/// Who may watch at once.
+pub const MAX_WATCHERS: usize = 16;
+/// The longest body of an action.
+pub const MAX_BODY_BYTES: usize = 4 << 10;
+/// How often a watcher hears.
+const TURN: Duration = Duration::from_secs(1);
+
+async fn snapshot(State(api): State<Arc<Api>>) -> Response {
+    Json(api.node.snapshot().await).into_response()
+}
+
+async fn events(State(api): State<Arc<Api>>) -> Response {
+    let Some(watcher) = Watcher::admit(&api.watchers) else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "too many are watching\n").into_response();
+    };
+    let mut turns = interval(TURN);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let node = Arc::clone(&api.node);
+    let stream = futures_util::stream::unfold((node, turns, watcher), |(node, mut turns, watcher)| async {
+        turns.tick().await;
+        let text = serde_json::to_string(&node.snapshot().await).unwrap_or_default();
+        Some((Ok::<_, Infallible>(Event::default().data(text)), (node, turns, watcher)))
+    });
+    Sse::new(stream).keep_alive(KeepAlive::default()).into_response()
+}
+
+/// One that watches, as long as its connection is there.
+struct Watcher(Arc<AtomicUsize>);
+
+impl Watcher {
+    fn admit(count: &Arc<AtomicUsize>) -> Option<Self> {
+        let more = |count: usize| (count < MAX_WATCHERS).then_some(count + 1);
+        let admitted = count.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok();
+        admitted.then(|| Self(Arc::clone(count)))
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+async fn action(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    action: Result<Json<Action>, JsonRejection>,
+) -> Response {
+    if let Err((status, message)) = api.access.check(&headers) {
+        return answer(status, message.to_owned());
+    }
+    let action = match action {
+        Ok(Json(action)) => action,
+        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            return answer(StatusCode::PAYLOAD_TOO_LARGE, rejection.body_text());
+        }
+        Err(rejection) => return answer(StatusCode::BAD_REQUEST, rejection.body_text()),
+    };
+    match act(&api.node, action).await {
+        Ok(message) => answer(StatusCode::OK, message),
+        Err(Refused::Unknown(message)) => answer(StatusCode::NOT_FOUND, message),
+        Err(Refused::Conflict(message)) => answer(StatusCode::CONFLICT, message),
+    }
+}
+
+fn answer(status: StatusCode, message: String) -> Response {
+    (status, Json(Acted { done: status == StatusCode::OK, message })).into_response()
+}

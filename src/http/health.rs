@@ -1,0 +1,149 @@
+//! The health endpoints; see [the table](super).
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use rustkernel_core::resilience::HealthStatus;
+use serde::Deserialize;
+
+use super::document::{Component, HealthDocument};
+use super::node::Node;
+
+/// The health endpoints of `node`.
+pub fn health_router(node: Arc<Node>) -> Router {
+    Router::new()
+        .route("/health", get(health))
+        .route("/health/{probe}", get(detailed))
+        .route("/livez", get(|node, asked| worded(Probe::Live, node, asked)))
+        .route("/readyz", get(|node, asked| worded(Probe::Ready, node, asked)))
+        .route("/startupz", get(|node, asked| worded(Probe::Startup, node, asked)))
+        .route("/livez/{*name}", get(component))
+        .route("/readyz/{*name}", get(component))
+        .route("/startupz/{*name}", get(component))
+        .route("/v2/health/{probe}", get(bare))
+        .route("/v2/models/{*rest}", get(model))
+        .with_state(node)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Probe {
+    Live,
+    Ready,
+    Startup,
+}
+
+impl Probe {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Ready => "ready",
+            Self::Startup => "started",
+        }
+    }
+
+    const fn holds(self, document: &HealthDocument) -> bool {
+        match self {
+            Self::Live => document.live,
+            Self::Ready => document.ready,
+            Self::Startup => document.started,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    verbose: Option<String>,
+    /// Names, with commas between them.
+    exclude: Option<String>,
+}
+
+async fn health(State(node): State<Arc<Node>>) -> Response {
+    let document = node.document();
+    (code(document.ready), Json(document)).into_response()
+}
+
+async fn detailed(
+    State(node): State<Arc<Node>>,
+    Path(probe): Path<Probe>,
+    Query(asked): Query<Asked>,
+) -> Response {
+    let document = node.document();
+    let holds = probe.holds(&document);
+    if asked.verbose.is_some() {
+        let kind = [(header::CONTENT_TYPE, "application/health+json")];
+        return (code(holds), kind, Json(document.verbose(holds))).into_response();
+    }
+    word(probe, holds)
+}
+
+async fn worded(probe: Probe, State(node): State<Arc<Node>>, Query(asked): Query<Asked>) -> Response {
+    let document = node.document();
+    let excluded: Vec<&str> = asked.exclude.iter().flat_map(|names| names.split(',')).collect();
+    let is_asked = |part: &&Component| !excluded.contains(&part.name.as_str());
+    let is_in_the_way = |part: &Component| part.needed && is_asked(&part) && !is_well(part);
+    let holds = if probe == Probe::Ready && !excluded.is_empty() {
+        // What makes a node unready is one of its components, or where it is in its life.
+        let runs = document.live && document.started && !document.is_draining();
+        runs && !document.components.iter().any(is_in_the_way)
+    } else {
+        probe.holds(&document)
+    };
+    if asked.verbose.is_none() {
+        return word(probe, holds);
+    }
+    let mut text = String::new();
+    for part in document.components.iter().filter(is_asked) {
+        let mark = if is_well(part) { '+' } else { '-' };
+        let reason = part.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        // Writing to a string does not fail; so below.
+        let _ = writeln!(text, "[{mark}]{} {}{reason}", part.name, part.status);
+    }
+    let _ = writeln!(text, "{}{}", if holds { "" } else { "not " }, probe.word());
+    (code(holds), text).into_response()
+}
+
+async fn component(State(node): State<Arc<Node>>, Path(name): Path<String>) -> Response {
+    one(&node.document(), &name)
+}
+
+fn one(document: &HealthDocument, name: &str) -> Response {
+    let Some(part) = document.components.iter().find(|part| part.name == name) else {
+        return (StatusCode::NOT_FOUND, format!("there is no component {name}\n")).into_response();
+    };
+    let reason = part.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    (code(is_well(part)), format!("{}{reason}\n", part.status)).into_response()
+}
+
+async fn bare(State(node): State<Arc<Node>>, Path(probe): Path<Probe>) -> StatusCode {
+    match probe {
+        Probe::Live | Probe::Ready => code(probe.holds(&node.document())),
+        Probe::Startup => StatusCode::NOT_FOUND,
+    }
+}
+
+/// `NAME/ready`, where names have slashes in them.
+async fn model(State(node): State<Arc<Node>>, Path(rest): Path<String>) -> StatusCode {
+    let document = node.document();
+    let name = rest.strip_suffix("/ready");
+    let found = name.and_then(|name| document.components.iter().find(|part| part.name == name));
+    found.map_or(StatusCode::NOT_FOUND, |part| code(is_well(part)))
+}
+
+fn is_well(part: &Component) -> bool {
+    matches!(part.status, HealthStatus::Healthy | HealthStatus::Degraded)
+}
+
+fn word(probe: Probe, holds: bool) -> Response {
+    let text = if holds { format!("{}\n", probe.word()) } else { format!("not {}\n", probe.word()) };
+    (code(holds), text).into_response()
+}
+
+fn code(holds: bool) -> StatusCode {
+    if holds { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}

@@ -1,0 +1,410 @@
+//! A node at one moment, as the command, the live page and anybody else may read it.
+//!
+//! Spans are in seconds, sizes in bytes, times on the wall clock in milliseconds since 1970 (UTC). What is `null` is not known, or is not
+//! so. States and classes are words from closed sets, which the types here list.
+
+use std::time::Duration;
+
+use rustkernel_actors::{
+    Branch, Cause, ChildPhase, ChildStatus, DeadLetter, FailureClass, FailureReport, KernelStatus,
+    ReportContext, RuntimeState, Tree,
+};
+use rustkernel_core::error::Phase;
+use rustkernel_core::supervision::{ChildKind, Restart, Strategy};
+use serde::{Deserialize, Serialize};
+
+use super::document::HealthDocument;
+
+/// The version of [`NodeSnapshot`]: it grows when a field changes its meaning or goes.
+pub const SNAPSHOT_SCHEMA: u32 = 1;
+
+/// A node at one moment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NodeSnapshot {
+    /// [`SNAPSHOT_SCHEMA`].
+    pub schema: u32,
+    /// The version of this library.
+    pub version: String,
+    /// When it was taken.
+    pub unix_millis: u64,
+    /// For how long the node has been there.
+    pub uptime_s: f64,
+    /// What its runtime is doing.
+    pub state: String,
+    /// How healthy it is.
+    pub health: HealthDocument,
+    /// The supervisor at the root; `None` when it is gone.
+    pub tree: Option<Child>,
+    /// The last failures, the newest first; [`MAX_REPORTS`] at most.
+    pub failures: Vec<Failure>,
+    /// Requests that were given up for good.
+    pub dead_letters: DeadLetters,
+    /// Threads that were left behind and still block.
+    pub abandoned_threads: usize,
+}
+
+/// The most failures, and the most dead letters, in a snapshot.
+pub const MAX_REPORTS: usize = 200;
+
+/// A child of a supervisor, with everything below it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Child {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// What it is doing: a kernel's own state, a child's place in its supervisor otherwise.
+    pub state: String,
+    /// For how long it has been doing that.
+    pub since_s: Option<f64>,
+    /// Which of its ends make its supervisor start it again; `None` at the root.
+    pub restart: Option<String>,
+    /// Its current or last life, from 1; 0 before the first.
+    pub life: u64,
+    /// Restarts: of a kernel, or among a supervisor's children.
+    pub restarts: u64,
+    /// Those that count against the budget now.
+    pub restarts_in_window: Option<u32>,
+    /// The budget; `None` for no limit.
+    pub max_restarts: Option<u32>,
+    /// Why its last life ended.
+    pub last_failure: Option<LastFailure>,
+    /// More about a supervisor.
+    pub supervisor: Option<SupervisorView>,
+    /// More about a kernel.
+    pub kernel: Option<KernelView>,
+    /// What is below it, in start order.
+    pub children: Vec<Self>,
+}
+
+/// What a child is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A kernel behind its slot.
+    Kernel,
+    /// A plain async task.
+    Task,
+    /// A supervisor.
+    Supervisor,
+}
+
+/// Why a life ended.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LastFailure {
+    /// The class of the fault.
+    pub class: String,
+    /// What happened, for people.
+    pub message: String,
+    /// What to do about faults of this class.
+    pub advice: String,
+}
+
+/// The rules of a supervisor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SupervisorView {
+    /// Who is restarted when one child fails.
+    pub strategy: Strategy,
+    /// The window of its budget.
+    pub period_s: f64,
+}
+
+/// A kernel and its slot.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KernelView {
+    /// Where its present life runs.
+    pub device: String,
+    /// The number of that life.
+    pub incarnation: u64,
+    /// Standbys that are warm.
+    pub standbys: usize,
+    /// The state of its breaker.
+    pub breaker: String,
+    /// Consecutive failures that its closed breaker has counted.
+    pub breaker_failures: u32,
+    /// Requests that its breaker has refused.
+    pub rejected: u64,
+    /// Requests that entered the slot.
+    pub accepted: u64,
+    /// Answered with a value.
+    pub answered: u64,
+    /// Answered with an error.
+    pub failed: u64,
+    /// Runs again after a crash, a hang or an error that is retried.
+    pub reruns: u64,
+    /// Late results that nobody saw.
+    pub discarded: u64,
+    /// Requests that wait.
+    pub waiting: usize,
+    /// Bytes of all requests that are not answered.
+    pub waiting_bytes: usize,
+    /// For how long the present execution has been running.
+    pub running_s: Option<f64>,
+    /// For how long it has been blocking its thread.
+    pub blocked_s: Option<f64>,
+    /// The newest checkpoint; they are counted from 1.
+    pub checkpoint: Option<u64>,
+    /// Its size.
+    pub checkpoint_bytes: Option<usize>,
+    /// What is wrong with its checkpoints.
+    pub checkpoint_trouble: Option<String>,
+}
+
+/// One failure below a supervisor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Failure {
+    /// The supervisor that saw it.
+    pub supervisor: String,
+    /// In which part of the child's life it happened.
+    pub context: ReportContext,
+    /// Why.
+    pub reason: String,
+    /// The child.
+    pub offender: String,
+    /// The class of the fault.
+    pub class: FailureClass,
+    /// What to do about a fault of this class.
+    pub advice: String,
+    /// The life that ended.
+    pub incarnation: u64,
+    /// When.
+    pub unix_millis: u64,
+}
+
+/// Requests that were given up for good.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeadLetters {
+    /// How many there have been.
+    pub total: u64,
+    /// Those that are kept, the newest first; [`MAX_REPORTS`] at most.
+    pub letters: Vec<Letter>,
+}
+
+/// One of them, without its input.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Letter {
+    /// Its number.
+    pub letter: u64,
+    /// The request.
+    pub id: u64,
+    /// The kernel.
+    pub kernel: String,
+    /// The attempt that was the last.
+    pub attempts: u32,
+    /// Where on its way the request was.
+    pub phase: Phase,
+    /// The last error.
+    pub error: String,
+    /// When it was first given up.
+    pub unix_millis: u64,
+    /// The size of its input, where that is kept and it can be tried again.
+    pub input_bytes: Option<usize>,
+}
+
+impl Child {
+    pub(super) fn root(tree: Tree) -> Self {
+        Self {
+            kind: Kind::Supervisor,
+            state: "up".to_owned(),
+            since_s: None,
+            restart: None,
+            life: 1,
+            last_failure: None,
+            kernel: None,
+            ..Self::supervisor(tree)
+        }
+    }
+
+    /// Everything below it, itself first.
+    pub fn walk(&self, visit: &mut impl FnMut(&Self, usize)) {
+        self.walk_from(0, visit);
+    }
+
+    fn walk_from(&self, depth: usize, visit: &mut impl FnMut(&Self, usize)) {
+        visit(self, depth);
+        self.children.iter().for_each(|child| child.walk_from(depth + 1, visit));
+    }
+
+    fn supervisor(tree: Tree) -> Self {
+        Self {
+            name: tree.name,
+            kind: Kind::Supervisor,
+            state: String::new(),
+            since_s: None,
+            restart: None,
+            life: 0,
+            restarts: tree.restarts,
+            restarts_in_window: tree.restarts_in_period,
+            max_restarts: tree.intensity,
+            last_failure: None,
+            supervisor: Some(SupervisorView { strategy: tree.strategy, period_s: tree.period.as_secs_f64() }),
+            kernel: None,
+            children: tree.children.into_iter().map(Self::from).collect(),
+        }
+    }
+}
+
+impl From<Branch> for Child {
+    fn from(Branch { child, supervisor }: Branch) -> Self {
+        let ChildStatus { name, kind, restart, state, life, last_failure, kernel, .. } = child;
+        let own = Self {
+            kind: kind.into(),
+            state: phase(state).to_owned(),
+            restart: Some(rule(restart).to_owned()),
+            life,
+            last_failure: last_failure.as_ref().map(LastFailure::from),
+            ..Self::bare(name)
+        };
+        match (supervisor, kernel) {
+            (Some(tree), _) => {
+                let Self { restarts, restarts_in_window, max_restarts, supervisor, children, .. } =
+                    Self::supervisor(tree);
+                Self { restarts, restarts_in_window, max_restarts, supervisor, children, ..own }
+            }
+            (None, Some(kernel)) => own.with_kernel(kernel),
+            (None, None) => own,
+        }
+    }
+}
+
+impl Child {
+    fn bare(name: String) -> Self {
+        Self {
+            name,
+            kind: Kind::Task,
+            state: String::new(),
+            since_s: None,
+            restart: None,
+            life: 0,
+            restarts: 0,
+            restarts_in_window: None,
+            max_restarts: None,
+            last_failure: None,
+            supervisor: None,
+            kernel: None,
+            children: Vec::new(),
+        }
+    }
+
+    fn with_kernel(self, kernel: KernelStatus) -> Self {
+        Self {
+            state: word(&kernel.state),
+            since_s: Some(kernel.since.as_secs_f64()),
+            restarts: kernel.restarts,
+            restarts_in_window: Some(kernel.restarts_in_window),
+            max_restarts: Some(kernel.max_restarts),
+            last_failure: kernel.last_failure.as_ref().map(LastFailure::from).or(self.last_failure),
+            kernel: Some(KernelView::from(kernel)),
+            ..self
+        }
+    }
+}
+
+impl From<KernelStatus> for KernelView {
+    fn from(kernel: KernelStatus) -> Self {
+        Self {
+            device: kernel.device.to_string(),
+            incarnation: kernel.incarnation,
+            standbys: kernel.standbys,
+            breaker: kernel.breaker.to_owned(),
+            breaker_failures: kernel.breaker_failures,
+            rejected: kernel.rejected,
+            accepted: kernel.accounts.accepted,
+            answered: kernel.accounts.answered,
+            failed: kernel.accounts.failed,
+            reruns: kernel.accounts.reruns,
+            discarded: kernel.accounts.discarded,
+            waiting: kernel.waiting,
+            waiting_bytes: kernel.waiting_bytes,
+            running_s: kernel.running_for.as_ref().map(Duration::as_secs_f64),
+            blocked_s: kernel.blocked_for.as_ref().map(Duration::as_secs_f64),
+            checkpoint: kernel.checkpoint,
+            checkpoint_bytes: kernel.checkpoint_bytes,
+            checkpoint_trouble: kernel.checkpoint_trouble,
+        }
+    }
+}
+
+impl From<ChildKind> for Kind {
+    fn from(kind: ChildKind) -> Self {
+        match kind {
+            ChildKind::Kernel => Self::Kernel,
+            ChildKind::Task => Self::Task,
+            ChildKind::Supervisor => Self::Supervisor,
+        }
+    }
+}
+
+impl From<&Cause> for LastFailure {
+    fn from(cause: &Cause) -> Self {
+        let class = FailureClass::from(cause);
+        Self {
+            class: class.label().to_owned(),
+            message: cause.to_string(),
+            advice: class.advice().to_owned(),
+        }
+    }
+}
+
+impl From<FailureReport> for Failure {
+    fn from(report: FailureReport) -> Self {
+        Self {
+            supervisor: report.supervisor,
+            context: report.context,
+            reason: report.reason,
+            offender: report.offender,
+            class: report.class,
+            advice: report.advice.to_owned(),
+            incarnation: report.incarnation,
+            unix_millis: report.unix_millis,
+        }
+    }
+}
+
+impl From<DeadLetter> for Letter {
+    fn from(letter: DeadLetter) -> Self {
+        Self {
+            letter: letter.letter,
+            id: letter.id,
+            kernel: letter.kernel.to_string(),
+            attempts: letter.attempts,
+            phase: letter.phase,
+            error: letter.error,
+            unix_millis: letter.unix_millis,
+            input_bytes: letter.input.map(|input| input.len()),
+        }
+    }
+}
+
+const fn phase(state: ChildPhase) -> &'static str {
+    match state {
+        ChildPhase::Down => "down",
+        ChildPhase::Restarting => "restarting",
+        ChildPhase::Starting => "starting",
+        ChildPhase::Up => "up",
+        ChildPhase::Stopping => "stopping",
+        ChildPhase::Held => "held",
+    }
+}
+
+const fn rule(restart: Restart) -> &'static str {
+    match restart {
+        Restart::Permanent => "permanent",
+        Restart::Transient => "transient",
+        Restart::Temporary => "temporary",
+    }
+}
+
+pub(super) const fn state(state: RuntimeState) -> &'static str {
+    match state {
+        RuntimeState::Running => "running",
+        RuntimeState::Draining => "draining",
+        RuntimeState::Stopped => "stopped",
+        RuntimeState::GaveUp => "gave_up",
+    }
+}
+
+/// The word by which a state is serialised.
+fn word(state: &impl Serialize) -> String {
+    serde_json::to_value(state).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
+}

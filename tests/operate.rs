@@ -1,0 +1,228 @@
+//! What people see of a node and have it do: the commands and the HTTP API behind them.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+#[path = "support/kit.rs"]
+mod kit;
+#[path = "support/serving.rs"]
+mod serving;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::sync::Arc;
+
+use kit::{NONE, at_once, soon};
+use rustkernel::actors::{KernelSpec, Runtime, register};
+use rustkernel::core::KernelError;
+use rustkernel::core::resilience::RecoveryPolicy;
+use rustkernel::core::traits::{Context, Kernel};
+use rustkernel::http::{HealthServer, MAX_BODY_BYTES, MAX_WATCHERS, Node, Token, node_router};
+use serde_json::Value;
+use serving::{Serving, ask, get, json, post, send};
+
+const TOKEN: &str = "a-secret-of-24-letters--";
+
+/// An action's own command, with the token in a file.
+fn act(address: &str, command: &[&str]) -> (Option<i32>, String) {
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("operate-token");
+    std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
+    let output = ask(address, command, &["--token-file", file.to_str().unwrap()]);
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    (output.status.code(), text)
+}
+
+fn out(output: &std::process::Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn the_commands_show_a_node_and_act_on_it() {
+    let mut node = Serving::start_with(&[], Some(TOKEN));
+    node.result();
+    let address = node.address.clone();
+    let tree = out(&ask(&address, &["tree"], &[]));
+    let mut lines = tree.lines().skip(1).map(|line| line.split_whitespace().next().unwrap());
+    assert!(lines.by_ref().eq(["root", "graph/load", "graph/pagerank", "graph/top_k"]), "{tree}");
+    let kernels = json(&ask(&address, &["kernels"], &["--format", "json"]));
+    assert_eq!(kernels[1]["name"], "graph/pagerank");
+    assert_eq!(kernels[1]["state"], "serving");
+    assert!(kernels[1]["kernel"]["answered"].as_u64().unwrap() > 60);
+
+    assert_eq!(
+        act(&address, &["restart", "graph/top_k"]),
+        (Some(0), "graph/top_k is restarted\n".to_owned())
+    );
+    let failures = json(&ask(&address, &["failures", "graph/top_k"], &["--format", "json"]));
+    assert_eq!((&failures[0]["class"], &failures[0]["supervisor"]), (&"kill".into(), &"root".into()));
+
+    let isolated = act(&address, &["isolate", "graph/top_k"]).1;
+    assert!(isolated.contains("held open until it is resumed"), "{isolated}");
+    let status = out(&ask(&address, &["status", "graph/top_k"], &[]));
+    assert!(status.contains("isolated"), "{status}");
+    assert_eq!(act(&address, &["resume", "graph/top_k"]).0, Some(0));
+    let (code, text) = act(&address, &["resume", "graph/top_k"]);
+    assert!(code == Some(1) && text.contains("409") && text.contains("needs no resuming"), "{text}");
+    for unknown in
+        [&["restart", "graph/nix"][..], &["dead-letters", "replay", "7"], &["dead-letters", "drop", "7"]]
+    {
+        let (code, text) = act(&address, unknown);
+        assert!(code == Some(2) && text.contains("there is no"), "{text}");
+    }
+    assert_eq!(ask(&address, &["status", "graph/nix"], &[]).status.code(), Some(2));
+
+    assert_eq!(act(&address, &["drain"]).0, Some(0));
+    let (code, said) = node.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!said.contains(TOKEN), "a secret is in no log");
+    assert_eq!(ask(&address, &["tree"], &[]).status.code(), Some(4), "nobody answers any more");
+}
+
+#[test]
+fn without_the_token_nothing_is_done() {
+    let node = Serving::start(&[]);
+    let body = r#"{"action":"drain"}"#;
+    let (code, _, answer) = post(&node.address, TOKEN, body);
+    assert!(code == 403 && answer.contains("started without a token"), "{answer}");
+    let missing = ask(&node.address, &["drain"], &[]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(String::from_utf8(missing.stderr).unwrap().contains("RUSTKERNEL_TOKEN"));
+
+    let mut guarded = Serving::start_with(&[], Some(TOKEN));
+    guarded.result();
+    for wrong in ["", "a-secret-of-24-letters-X", "a-secret-of-24-letters---"] {
+        assert_eq!(post(&guarded.address, wrong, body).0, 401, "{wrong:?}");
+    }
+    let (code, _, snapshot) = get(&guarded.address, "/v1/snapshot");
+    assert!(code == 200 && !snapshot.contains(TOKEN));
+    let tries = (0..100).map(|_| post(&guarded.address, "guess", body).0);
+    assert!(tries.filter(|code| *code == 429).count() > 50, "who guesses is slowed down");
+    assert_eq!(get(&guarded.address, "/health/ready").0, 200, "and nobody else is");
+}
+
+#[test]
+fn a_token_that_could_be_guessed_or_read_by_nobody_is_refused() {
+    let run = |token: &str, args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rustkernel"));
+        command.args(["run", "--serve", "127.0.0.1:0"]).args(args).env("RUSTKERNEL_TOKEN", token);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = run("short", &[]);
+    assert!(
+        code == Some(2) && said.contains("at least 16 characters") && !said.contains("short\n"),
+        "{said}"
+    );
+    let (code, said) = run("", &["--token-file", "/nowhere/token"]);
+    assert!(code == Some(2) && said.contains("/nowhere/token cannot be read"), "{said}");
+}
+
+#[test]
+fn what_is_no_action_is_answered_by_its_status_and_the_node_goes_on() {
+    let mut node = Serving::start_with(&[], Some(TOKEN));
+    node.result();
+    let huge = format!(r#"{{"action":"restart","name":"{}"}}"#, "x".repeat(MAX_BODY_BYTES));
+    let cases = [
+        ("{", 400),
+        ("[]", 400),
+        (r#"{"action":"explode"}"#, 400),
+        (r#"{"action":"restart"}"#, 400),
+        (r#"{"action":"restart","name":"a","more":1}"#, 400),
+        (r#"{"action":"restart","name":"\u0000"}"#, 404),
+        (huge.as_str(), 413),
+    ];
+    for (body, expected) in cases {
+        let (code, _, answer) = post(&node.address, TOKEN, body);
+        assert_eq!(code, expected, "{} {answer}", &body[..body.len().min(60)]);
+        let acted: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(acted["done"], false);
+    }
+    for garbage in [
+        "\0\u{1}\u{2}\r\n\r\n",
+        "GET / HTTP/9.9\r\n\r\n",
+        "POST /v1/actions HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+    ] {
+        let code = send(&node.address, garbage).0;
+        assert!(code == 400 || code == 0, "{garbage:?}: {code}");
+    }
+    assert_eq!(
+        send(&node.address, "GET /v1/nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").0,
+        404
+    );
+    assert_eq!(
+        send(&node.address, "DELETE /v1/snapshot HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").0,
+        405
+    );
+    assert_eq!(get(&node.address, "/health/ready").0, 200);
+}
+
+#[test]
+fn so_many_may_watch_and_no_more_and_one_that_leaves_makes_room() {
+    let node = Serving::start(&[]);
+    let watch = || {
+        let mut stream = TcpStream::connect(&node.address).unwrap();
+        write!(stream, "GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut head = [0_u8; 12];
+        stream.read_exact(&mut head).unwrap();
+        (stream, head.ends_with(b"200"))
+    };
+    let watchers: Vec<_> = (0..MAX_WATCHERS).map(|_| watch()).collect();
+    assert!(watchers.iter().all(|(_, admitted)| *admitted));
+    assert!(!watch().1);
+    drop(watchers);
+    // Their connections are found closed when something is sent to them.
+    while !watch().1 {
+        std::thread::yield_now();
+    }
+}
+
+struct Fragile;
+
+impl Kernel for Fragile {
+    type Input = u64;
+    type Output = u64;
+
+    async fn execute(&mut self, input: &u64, _: &mut Context<'_>) -> Result<u64, KernelError> {
+        assert!(*input > 0, "zero");
+        Ok(*input)
+    }
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_replayed_and_dropped_and_an_isolated_kernel_is_resumed() {
+    let runtime = Runtime::builder().build().await.unwrap();
+    let policy = RecoveryPolicy { max_restarts: 1, ..at_once(1) };
+    let spec = KernelSpec::new("a/b", || Fragile).registered(&register());
+    let kernel = soon(runtime.spawn(spec.idempotent().breaker(None).recovery(policy))).await.unwrap();
+    let node = Node::new(runtime.clone());
+    node.started();
+    let token = Some(Token::new(TOKEN).unwrap());
+    let server =
+        HealthServer::start("127.0.0.1:0".parse().unwrap(), node_router(Arc::clone(&node), token)).unwrap();
+    let address = server.address().to_string();
+    let talk = |command: &'static [&'static str]| {
+        let address = address.clone();
+        soon(async move { tokio::task::spawn_blocking(move || act(&address, command)).await.unwrap() })
+    };
+    // It takes two lives down, and is given up; the second one was one too many.
+    soon(kernel.call(0, NONE)).await.unwrap_err();
+    let snapshot = soon(node.snapshot()).await;
+    let child = &snapshot.tree.as_ref().unwrap().children[0];
+    assert_eq!((child.name.as_str(), child.state.as_str()), ("a/b", "isolated"));
+    assert_eq!(snapshot.failures.len(), 2);
+    assert!(talk(&["resume", "a/b"]).await.1.contains("a new life and a full restart budget"));
+    assert_eq!(soon(kernel.call(1, NONE)).await.unwrap(), 1);
+
+    soon(kernel.call(0, NONE)).await.unwrap_err();
+    talk(&["resume", "a/b"]).await;
+    let letters = soon(node.snapshot()).await.dead_letters.letters;
+    assert_eq!(letters.len(), 2, "{letters:?}");
+    let (code, text) = talk(&["dead-letters", "replay", "1"]).await;
+    assert!(code == Some(1) && text.contains("409"), "it panics again: {text}");
+    assert_eq!(
+        talk(&["dead-letters", "drop", "2"]).await,
+        (Some(0), "dead letter 2 is forgotten\n".to_owned())
+    );
+    let listed = soon(node.snapshot()).await.dead_letters;
+    assert_eq!((listed.total, listed.letters.len(), listed.letters[0].letter), (2, 1, 1));
+}
