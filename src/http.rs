@@ -40,8 +40,8 @@ pub use node::Node;
 pub use page::page_router;
 pub use server::HealthServer;
 pub use snapshot::{
-    Child, DeadLetters, Failure, KernelView, Kind, LastFailure, Letter, MAX_REPORTS, NodeSnapshot,
-    SNAPSHOT_SCHEMA, SupervisorView,
+    Child, DeadLetters, Failure, KernelView, Kind, LastFailure, LatencyView, Letter, MAX_REPORTS,
+    NodeSnapshot, SNAPSHOT_SCHEMA, SupervisorView,
 };
 
 pub use health::health_router;

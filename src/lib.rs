@@ -3,9 +3,10 @@
 //! - [`kernels`]: the built-in kernels.
 //! - [`inject`]: faults on purpose, reproducibly.
 //! - [`store`]: checkpoints in files.
-//! - `http`: health endpoints as an axum router (feature `http`).
+//! - `http`: health, state and actions as axum routers (feature `http`).
+//! - `metrics`: what a node counts, for the `metrics` facade (feature `metrics`).
 //! - `config`, `catalog`, `job`, `cli`: pipelines from a file, and the `rustkernel` command (feature `cli`).
-//! - `cuda`: what the CUDA driver says of itself and its devices (feature `cuda`).
+//! - `cuda`: devices, and what runs on them (feature `cuda`).
 //! - `worker`: kernels in processes of their own, which may die (feature `worker`).
 //! - `webhook`: what an operator has to hear of, posted to an address (feature `webhook`).
 //! - [`actors`] and [`core`]: the runtime, and the policies it acts by.
@@ -26,6 +27,8 @@ pub mod inject;
 #[cfg(feature = "cli")]
 pub mod job;
 pub mod kernels;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod store;
 #[cfg(feature = "webhook")]
 pub mod webhook;

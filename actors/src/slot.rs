@@ -7,6 +7,7 @@
 mod checkpoints;
 mod control;
 mod incarnation;
+mod latency;
 mod ledger;
 mod rules;
 mod serve;
@@ -29,6 +30,7 @@ pub(crate) use checkpoints::Kept;
 pub(crate) use control::{SlotSnapshot, Supervised};
 pub use incarnation::Variant;
 pub(crate) use incarnation::{Incarnation, Standing};
+pub use latency::Latency;
 pub use ledger::Accounts;
 pub(crate) use ledger::{Bounds, Life, Watch};
 pub(crate) use rules::{Codec, Rules};

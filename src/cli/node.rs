@@ -227,6 +227,11 @@ fn details(child: &Child, failures: &[Failure]) -> String {
         );
         row("queue", format!("{} waiting, {} bytes", kernel.waiting, kernel.waiting_bytes));
         row("running for", known(kernel.running_s.map(span)));
+        let latency = kernel.latency.map(|latency| {
+            let [p50, p90, p99] = [latency.p50_s, latency.p90_s, latency.p99_s].map(span);
+            format!("p50 {p50}, p90 {p90}, p99 {p99}")
+        });
+        row("executions take", known(latency));
         row("checkpoint", known(kernel.checkpoint.map(|number| format!("number {number}"))));
     }
     if let Some(failure) = &child.last_failure {

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_util::MetricKindMask;
 use rustkernel_actors::pipeline::PipelineReport;
 use rustkernel_actors::{Runtime, SpawnError, StartError};
 use rustkernel_core::device::DeviceKind;
@@ -26,7 +28,11 @@ use crate::http::{HealthServer, Node, Token, node_router};
 use crate::inject::Injector;
 use crate::job::{Job, JobState, Plan, StateError, Tally};
 use crate::kernels::graph::{EdgeListSource, Ranking};
+use crate::metrics;
 use crate::webhook::{Webhook, WebhookConfig, WebhookError};
+
+/// What nobody has set for so long is no longer shown: a kernel that has gone, say.
+const FORGOTTEN: Duration = Duration::from_secs(600);
 
 /// Why a job did not begin.
 #[derive(Debug, thiserror::Error)]
@@ -124,7 +130,7 @@ async fn start(
     webhook: Option<&Webhook>,
 ) -> Result<Runtime, RunError> {
     let hook = tally.clone();
-    let mut builder = Runtime::builder().hook(move |event| hook.count(event));
+    let mut builder = Runtime::builder().hook(move |event| hook.count(event)).hook(metrics::count);
     if let Some(webhook) = webhook {
         builder = builder.hook(webhook.hook());
     }
@@ -290,8 +296,16 @@ async fn follow(
 }
 
 fn serve(address: SocketAddr, node: &Arc<Node>, token: Option<Token>) -> Result<HealthServer, RunError> {
-    let server = HealthServer::start(address, node_router(Arc::clone(node), token))
-        .map_err(|source| RunError::Serve { address, source })?;
+    let exporter =
+        PrometheusBuilder::new().idle_timeout(MetricKindMask::ALL, Some(FORGOTTEN)).build_recorder();
+    let handle = exporter.handle();
+    // An error means that somebody else counts, and this node's numbers are theirs.
+    let _ = ::metrics::set_global_recorder(exporter);
+    metrics::describe();
+    let router = node_router(Arc::clone(node), token)
+        .merge(metrics::metrics_router(Arc::clone(node), move || handle.render()));
+    let server =
+        HealthServer::start(address, router).map_err(|source| RunError::Serve { address, source })?;
     say(format_args!("serving on http://{}", server.address()));
     Ok(server)
 }

@@ -307,6 +307,7 @@ impl Device {
         let device = self.id();
         if first {
             tracing::error!(%device, function, code = %fault.code, "{} loses the device", fault.name);
+            self.watch().note_fault(fault);
             let listeners = std::mem::take(&mut *self.listeners());
             listeners.into_iter().for_each(|listener| listener(fault));
         }

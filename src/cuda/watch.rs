@@ -9,7 +9,7 @@ use rustkernel_actors::SharedBreaker;
 use rustkernel_core::DeviceId;
 use rustkernel_core::clock::{Clock, Timestamp};
 use rustkernel_core::error::BreakerScope;
-use rustkernel_core::fault::{DeviceHealth, DeviceSample, DeviceState, Verdict};
+use rustkernel_core::fault::{DeviceHealth, DeviceSample, DeviceState, Fault, Verdict};
 use rustkernel_core::resilience::HealthCheckResult;
 
 use super::nvml;
@@ -37,6 +37,8 @@ struct Known {
     stuck: usize,
     tripped: Option<Timestamp>,
     memory: Option<DeviceMemory>,
+    /// How often each has been met, by the processes that this one watches over, and by the driver's word.
+    faults: HashMap<Fault, u64>,
     /// The last that the listeners were told.
     was_fit: Told,
     listeners: Vec<Listener>,
@@ -75,11 +77,12 @@ pub struct DeviceMemory {
 /// How long a trip that leaves the device fit for use keeps its breaker open: for processes that were hit to end and be replaced.
 pub const TRIP_PAUSE: Duration = Duration::from_secs(5);
 
+static WATCHES: Mutex<Option<HashMap<DeviceId, DeviceWatch>>> = Mutex::new(None);
+
 impl DeviceWatch {
     /// The one of this device; everybody in the process has the same.
     #[must_use]
     pub fn of(id: DeviceId) -> Self {
-        static WATCHES: Mutex<Option<HashMap<DeviceId, DeviceWatch>>> = Mutex::new(None);
         let mut watches = WATCHES.lock().unwrap_or_else(PoisonError::into_inner);
         watches.get_or_insert_default().entry(id).or_insert_with(|| Self::new(id, Clock::system())).clone()
     }
@@ -111,6 +114,23 @@ impl DeviceWatch {
     #[must_use]
     pub fn memory(&self) -> Option<DeviceMemory> {
         self.lock().memory
+    }
+
+    /// Every device that this process knows, by name.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let watches = WATCHES.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<Self> = watches.iter().flat_map(HashMap::values).cloned().collect();
+        all.sort_by_key(Self::id);
+        all
+    }
+
+    /// The faults that were met on it, and how often each.
+    #[must_use]
+    pub fn faults(&self) -> Vec<(Fault, u64)> {
+        let mut faults: Vec<_> = self.lock().faults.iter().map(|(fault, count)| (*fault, *count)).collect();
+        faults.sort_by_key(|(fault, _)| fault.code.to_string());
+        faults
     }
 
     /// Why nothing may be started on it, if nothing may.
@@ -156,11 +176,24 @@ impl DeviceWatch {
     }
 
     /// A process that uses the device is about to be killed.
+    #[cfg_attr(
+        not(all(feature = "worker", target_os = "linux")),
+        expect(dead_code, reason = "only worker processes are killed for a device")
+    )]
     pub(crate) fn note_kill(&self) {
         self.hear(|known, now| known.health.on_kill(now));
     }
 
+    /// Somebody has met a fault of it.
+    pub(crate) fn note_fault(&self, fault: Fault) {
+        *self.lock().faults.entry(fault).or_default() += 1;
+    }
+
     /// A process that holds the device was killed and does not end; or it has, after all.
+    #[cfg_attr(
+        not(all(feature = "worker", target_os = "linux")),
+        expect(dead_code, reason = "only worker processes are killed for a device")
+    )]
     pub(crate) fn stuck(&self, is_stuck: bool) {
         self.hear(|known, _| {
             known.stuck = if is_stuck { known.stuck + 1 } else { known.stuck.saturating_sub(1) };
@@ -168,6 +201,10 @@ impl DeviceWatch {
     }
 
     /// Has `listener` called, on any thread, when the device becomes unfit, or fit again, until it says `false`.
+    #[cfg_attr(
+        not(all(feature = "worker", target_os = "linux")),
+        expect(dead_code, reason = "only worker processes are killed for a device")
+    )]
     pub(crate) fn on_turn(&self, listener: impl Fn() -> bool + Send + Sync + 'static) {
         self.lock().listeners.push(Arc::new(listener));
     }
@@ -180,6 +217,11 @@ impl DeviceWatch {
 
     pub(super) fn on_xid(&self, number: u32) {
         tracing::warn!(device = %self.id(), xid = number, "the driver tells of an Xid");
+        self.hear(|known, now| {
+            if let Some(fault) = known.health.fault_of(number, now) {
+                *known.faults.entry(fault).or_default() += 1;
+            }
+        });
         self.judge(|health, now| health.on_xid(number, now));
     }
 

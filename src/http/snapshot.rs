@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use rustkernel_actors::{
-    Branch, Cause, ChildPhase, ChildStatus, DeadLetter, FailureClass, FailureReport, KernelStatus,
+    Branch, Cause, ChildPhase, ChildStatus, DeadLetter, FailureClass, FailureReport, KernelStatus, Latency,
     ReportContext, RuntimeState, Tree,
 };
 use rustkernel_core::error::Phase;
@@ -148,6 +148,23 @@ pub struct KernelView {
     pub checkpoint_bytes: Option<usize>,
     /// What is wrong with its checkpoints.
     pub checkpoint_trouble: Option<String>,
+    /// How long its executions take, where a deadline, a hang limit or a windowed breaker has them measured.
+    pub latency: Option<LatencyView>,
+}
+
+/// How long executions take.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct LatencyView {
+    /// Executions that were measured, ever.
+    pub count: u64,
+    /// The time of all of these together.
+    pub total_s: f64,
+    /// Half of the last minute's took no longer than this, within an eighth.
+    pub p50_s: f64,
+    /// Nine in ten.
+    pub p90_s: f64,
+    /// Ninety-nine in a hundred.
+    pub p99_s: f64,
 }
 
 /// One failure below a supervisor.
@@ -321,6 +338,19 @@ impl From<KernelStatus> for KernelView {
             checkpoint: kernel.checkpoint,
             checkpoint_bytes: kernel.checkpoint_bytes,
             checkpoint_trouble: kernel.checkpoint_trouble,
+            latency: kernel.latency.map(LatencyView::from),
+        }
+    }
+}
+
+impl From<Latency> for LatencyView {
+    fn from(latency: Latency) -> Self {
+        Self {
+            count: latency.count,
+            total_s: latency.total.as_secs_f64(),
+            p50_s: latency.p50.as_secs_f64(),
+            p90_s: latency.p90.as_secs_f64(),
+            p99_s: latency.p99.as_secs_f64(),
         }
     }
 }

@@ -60,7 +60,7 @@ mod imp {
             let Loss { device, fault, function, .. } = loss;
             let reason = format!("{device} is lost to it: {} ({}) in {function}", fault.name, fault.code);
             // Whoever hears nothing of it sees the end, and its code.
-            let _ = host.tell(&FromWorker::DeviceLost { reason });
+            let _ = host.tell(&FromWorker::DeviceLost { reason, fault });
             process::exit(DEVICE_LOST)
         }
         loop {

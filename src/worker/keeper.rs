@@ -289,7 +289,10 @@ impl Keeper {
                     Ok(Received::Message(message, _)) => {
                         match &message {
                             FromWorker::Hello { device: Some(place), .. } => self.premises.located(place),
-                            FromWorker::DeviceLost { .. } => lost = true,
+                            FromWorker::DeviceLost { fault, .. } => {
+                                lost = true;
+                                self.premises.note_fault(*fault);
+                            }
                             FromWorker::Hello { device: None, .. }
                             | FromWorker::Unable { .. }
                             | FromWorker::Gone { .. }

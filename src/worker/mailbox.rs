@@ -25,6 +25,7 @@ pub(super) enum Mail {
     /// The kernel's socket is closed, or what came over it is no answer.
     Broken { tenant: u64, reason: String },
     /// The device has become unfit, or fit again.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "there are no devices then"))]
     DeviceTurned,
     /// Nobody uses the domain any more.
     Close,

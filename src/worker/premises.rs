@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rustkernel_actors::SharedBreaker;
 use rustkernel_core::DeviceId;
+use rustkernel_core::fault::Fault;
 
 use super::mailbox::Mailbox;
 
@@ -32,6 +33,11 @@ impl Premises {
         self.0.note_kill();
     }
 
+    /// A worker has lost it by this fault.
+    pub(super) fn note_fault(&self, fault: Fault) {
+        self.0.note_fault(fault);
+    }
+
     /// A killed worker does not end; or it has, after all.
     pub(super) fn stuck(&self, is_stuck: bool) {
         self.0.stuck(is_stuck);
@@ -50,6 +56,7 @@ mod imp {
     use rustkernel_actors::SharedBreaker;
     use rustkernel_core::DeviceId;
     use rustkernel_core::device::DeviceKind;
+    use rustkernel_core::fault::Fault;
 
     use super::super::mailbox::{Mail, Mailbox};
     use crate::cuda::DeviceWatch;
@@ -82,6 +89,10 @@ mod imp {
             self.0.iter().for_each(DeviceWatch::note_kill);
         }
 
+        pub(super) fn note_fault(&self, fault: Fault) {
+            self.0.iter().for_each(|watch| watch.note_fault(fault));
+        }
+
         pub(super) fn stuck(&self, is_stuck: bool) {
             self.0.iter().for_each(|watch| watch.stuck(is_stuck));
         }
@@ -99,6 +110,7 @@ mod imp {
 
     use rustkernel_actors::SharedBreaker;
     use rustkernel_core::DeviceId;
+    use rustkernel_core::fault::Fault;
 
     use super::super::mailbox::Mailbox;
 
@@ -117,6 +129,8 @@ mod imp {
         pub(super) fn located(&self, _: &str) {}
 
         pub(super) fn note_kill(&self) {}
+
+        pub(super) fn note_fault(&self, _: Fault) {}
 
         pub(super) fn stuck(&self, _: bool) {}
 

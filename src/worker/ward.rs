@@ -185,7 +185,7 @@ impl Worker {
                 self.kill(now, reason.clone(), Blame::Anybody);
             }
             // It ends by itself, unless its driver holds it up.
-            FromWorker::DeviceLost { reason } => self.kill(now, reason.clone(), Blame::Anybody),
+            FromWorker::DeviceLost { reason, .. } => self.kill(now, reason.clone(), Blame::Anybody),
             FromWorker::Pong(_) => self.asked = None,
             FromWorker::Ended { kernel, request } => {
                 if let Some(resident) = self.tenants.get_mut(kernel) {

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use rustkernel_core::codec::{self, CodecError};
 use rustkernel_core::error::{KernelError, KernelErrorKind, Phase};
+use rustkernel_core::fault::Fault;
 use rustkernel_core::id::KernelId;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,7 @@ pub(super) enum FromWorker {
     /// Its device is lost to it, and it ends.
     DeviceLost {
         reason: String,
+        fault: Fault,
     },
     /// A kernel is dropped; its socket is closed.
     Gone {

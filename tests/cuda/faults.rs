@@ -3,7 +3,9 @@
 use rustkernel::actors::{Cause, Runtime};
 use rustkernel::core::DeviceId;
 use rustkernel::core::error::{BreakerScope, KernelErrorKind, RetryAdvice};
+use rustkernel::core::fault::FaultCode;
 use rustkernel::core::resilience::{ErrorKind, HealthStatus};
+use rustkernel::cuda::DeviceWatch;
 use rustkernel::worker::{Domain, DomainConfig};
 
 use crate::device::{Order, Told};
@@ -102,6 +104,8 @@ async fn without_a_spare_a_cold_process_answers() {
     assert_eq!(soon(waiting).await.unwrap().values, [11, 12, 13]);
     works(&kernel).await;
     assert_eq!((cold.status().deaths, cold.status().generation), (1, 2));
+    let faults = DeviceWatch::of(DeviceId::cuda(0)).faults();
+    assert!(faults.iter().any(|(fault, _)| fault.code == FaultCode::Cuda(719)), "{faults:?}");
 }
 
 /// A kernel on the device that reads its flag ends, and its process goes on.

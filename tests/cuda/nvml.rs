@@ -119,6 +119,9 @@ async fn errors_open_the_breaker_of_the_device_and_a_slow_device_is_degraded_and
     let KernelErrorKind::Rejected(rejection) = &error else { panic!("{error}") };
     assert_eq!(rejection.scope, BreakerScope::Device);
     assert!(rejection.retry_after.is_some());
+    let faults: Vec<String> =
+        watch.faults().iter().map(|(fault, count)| format!("{} {count}", fault.code)).collect();
+    assert_eq!(faults, ["Xid 13 1"]);
     // The worker has done nothing wrong.
     assert_eq!(domain.status().deaths, 0);
     nvml.say("gone");

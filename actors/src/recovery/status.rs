@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::life::{KernelChild, Phase};
 use super::node::Node;
 use crate::cause::Cause;
-use crate::slot::{Accounts, Life as SlotLife};
+use crate::slot::{Accounts, Latency, Life as SlotLife};
 
 /// What a kernel is doing, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -85,6 +85,8 @@ pub struct KernelStatus {
     pub checkpoint_bytes: Option<usize>,
     /// What is wrong with its checkpoints.
     pub checkpoint_trouble: Option<String>,
+    /// How long its executions take, where that was measured.
+    pub latency: Option<Latency>,
 }
 
 /// One child of a supervisor: a line of `which_children`.
@@ -208,6 +210,7 @@ impl KernelChild {
             checkpoint: snapshot.checkpoint,
             checkpoint_bytes: snapshot.checkpoint_bytes,
             checkpoint_trouble: snapshot.checkpoint_trouble,
+            latency: snapshot.latency,
         }
     }
 

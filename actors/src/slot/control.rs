@@ -11,7 +11,7 @@ use rustkernel_core::traits::Payload;
 
 use super::ledger::{Entry, Running};
 use super::succession::crown;
-use super::{Accounts, Incarnation, Life, MutexGuard, Shared, Slot, Standing, State, Variant, wake};
+use super::{Accounts, Incarnation, Latency, Life, MutexGuard, Shared, Slot, Standing, State, Variant, wake};
 use crate::cause::Cause;
 use crate::contain::contain;
 use crate::dead_letter::{DeadLetter, INPUT_BYTES, Replay};
@@ -92,6 +92,7 @@ pub(crate) struct SlotSnapshot {
     pub(crate) incarnation: u64,
     /// What is wrong with the checkpoints.
     pub(crate) checkpoint_trouble: Option<String>,
+    pub(crate) latency: Option<Latency>,
 }
 
 impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
@@ -308,6 +309,7 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
             standbys: state.standbys.len(),
             incarnation: state.incarnations,
             checkpoint_trouble: state.checkpoints.trouble().map(str::to_owned),
+            latency: state.ledger.latencies.summary(),
         }
     }
 

@@ -23,6 +23,8 @@ use rustkernel_core::envelope::Header;
 use rustkernel_core::error::{DownReason, Limit};
 use serde::Serialize;
 
+use super::latency::Latencies;
+
 /// One accepted request in the books.
 #[derive(Debug)]
 pub(crate) struct Entry<R> {
@@ -180,6 +182,7 @@ pub(crate) struct Ledger<R> {
     refusals: usize,
     sleeper: Option<Waker>,
     service: ServiceTime,
+    pub(crate) latencies: Latencies,
 }
 
 impl<R: Clone> Ledger<R> {
@@ -204,6 +207,7 @@ impl<R: Clone> Ledger<R> {
             refusals: usize::MAX - 1,
             sleeper: None,
             service: ServiceTime::default(),
+            latencies: Latencies::default(),
         }
     }
 
@@ -313,7 +317,9 @@ impl<R: Clone> Ledger<R> {
             return None;
         }
         if let Some(now) = now {
-            self.service.learn(now - running.started);
+            let took = now - running.started;
+            self.service.learn(took);
+            self.latencies.record(took, now);
         }
         self.in_hand = true;
         Some((running.entry, running.started))

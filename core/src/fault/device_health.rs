@@ -36,6 +36,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Fault;
 use super::xid::{self, RecoveryAction, XidAction};
 use crate::clock::Timestamp;
 
@@ -168,10 +169,20 @@ impl DeviceHealth {
         self.killed_at = Some(now);
     }
 
+    /// The fault that an Xid tells of now; `None` for one that is not a fault, and for the echo of a kill of our own.
+    #[must_use]
+    pub fn fault_of(&self, number: u32, now: Timestamp) -> Option<Fault> {
+        xid::fault(number, self.is_after_our_kill(now))
+    }
+
+    fn is_after_our_kill(&self, now: Timestamp) -> bool {
+        self.killed_at.is_some_and(|at| now - at <= KILL_WINDOW)
+    }
+
     /// The driver has told of an Xid.
     pub fn on_xid(&mut self, number: u32, now: Timestamp) -> Verdict {
         let before = self.state(now);
-        let after_our_kill = self.killed_at.is_some_and(|at| now - at <= KILL_WINDOW);
+        let after_our_kill = self.is_after_our_kill(now);
         let mut trips = false;
         match xid::classify(number, after_our_kill) {
             XidAction::Ignore | XidAction::Note | XidAction::ReadRecoveryAction => {}

@@ -1,0 +1,286 @@
+//! What a node counts, for the [`metrics`] facade: whoever installs a recorder has it.
+//!
+//! Two sources, and no cost on a request's way: [`count`] is a hook that counts what happens, and [`publish`] sets what the slots' own books
+//! say, when somebody looks. [`METRICS`] lists all of it; labels other than names come from closed sets.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+use rustkernel_actors::{Event, Fact, FailureClass};
+use rustkernel_core::resilience::BreakerMode;
+
+use crate::http::{Child, Kind, Node, NodeSnapshot};
+
+/// One metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// How it changes.
+    pub kind: MetricKind,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// What it tells.
+    pub help: &'static str,
+}
+
+/// How a metric changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricKind {
+    /// It only grows.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+}
+
+macro_rules! metrics {
+    ($($constant:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(const $constant: &str = $name;)*
+
+        /// Every metric, in the order of their names' sections.
+        pub const METRICS: &[Metric] = &[$(Metric {
+            name: $name,
+            kind: MetricKind::$kind,
+            labels: &[$($label),*],
+            help: $help,
+        },)*];
+    };
+}
+
+metrics! {
+    UP = Gauge "rustkernel_up" [] "1 while the node answers";
+    BUILD_INFO = Gauge "rustkernel_build_info" ["version"] "1, with the version";
+    READY = Gauge "rustkernel_ready" [] "Whether the node takes work";
+    LIVE = Gauge "rustkernel_live" [] "Whether a restart of the process would help nothing";
+    UPTIME = Gauge "rustkernel_uptime_seconds" [] "For how long the node has been there";
+    CHILDREN = Gauge "rustkernel_children" ["kind", "state"] "Children of supervisors, by what they are and do";
+    RESTARTS = Counter "rustkernel_restarts_total" ["child"] "Restarts of a kernel, or among a supervisor's children";
+    BUDGET = Gauge "rustkernel_restart_budget_remaining_ratio" ["child"] "How much of the restart budget is left, from 0 to 1";
+    FAILURES = Counter "rustkernel_failures_total" ["child", "class"] "Lives that ended without having been asked to";
+    ESCALATIONS = Counter "rustkernel_escalations_total" ["child", "step"] "Restarts that were not enough: isolated, degraded, failed_over";
+    ACCEPTED = Counter "rustkernel_requests_accepted_total" ["kernel"] "Requests that entered the kernel's slot";
+    REQUESTS = Counter "rustkernel_requests_total" ["kernel", "outcome"] "Requests by how they ended: ok, error, and rejected by the breaker";
+    RERUNS = Counter "rustkernel_reruns_total" ["kernel"] "Runs again after a crash, a hang or an error that is retried";
+    LATE = Counter "rustkernel_late_results_total" ["kernel"] "Results that came after their request was answered";
+    PENDING = Gauge "rustkernel_pending_requests" ["kernel"] "Requests that wait";
+    PENDING_BYTES = Gauge "rustkernel_pending_bytes" ["kernel"] "Bytes of all requests that are not answered";
+    BREAKER = Gauge "rustkernel_breaker_state" ["kernel", "state"] "1 for the state that the kernel's breaker is in";
+    TRANSITIONS = Counter "rustkernel_breaker_transitions_total" ["kernel", "to"] "Changes of the breaker's state";
+    DURATION = Gauge "rustkernel_kernel_duration_seconds" ["kernel", "quantile"] "How long executions of the last minute took, where that is measured";
+    MEASURED = Counter "rustkernel_kernel_measured_total" ["kernel"] "Executions that were measured";
+    BUSY = Gauge "rustkernel_kernel_busy_seconds" ["kernel"] "The time of all executions that were measured; it only grows";
+    CHECKPOINT_BYTES = Gauge "rustkernel_checkpoint_bytes" ["kernel"] "The size of the newest checkpoint";
+    DEAD_LETTERS = Counter "rustkernel_dead_letters_total" [] "Requests that were given up for good";
+    ABANDONED = Gauge "rustkernel_abandoned_threads" [] "Threads that were left behind and still block";
+    DEVICE_STATE = Gauge "rustkernel_device_state" ["device", "state"] "1 for the state that a device is in: healthy, degraded, unhealthy";
+    DEVICE_FAULTS = Counter "rustkernel_device_faults_total" ["device", "class", "code"] "Faults of a device, by class and code";
+    DEVICE_MEMORY = Gauge "rustkernel_device_memory_bytes" ["device", "kind"] "Memory of a device, whoever uses it: used, total";
+}
+
+/// Tells the recorder what each metric is. To be called once it is installed.
+pub fn describe() {
+    for Metric { name, kind, help, .. } in METRICS {
+        let unit = if name.ends_with("_seconds") {
+            Unit::Seconds
+        } else if name.ends_with("_bytes") {
+            Unit::Bytes
+        } else {
+            Unit::Count
+        };
+        match kind {
+            MetricKind::Counter => describe_counter!(*name, unit, *help),
+            MetricKind::Gauge => describe_gauge!(*name, unit, *help),
+        }
+    }
+}
+
+/// `GET /metrics`: has the node's books [published](publish), and answers with what `render` makes of the recorder, as the handle of a
+/// Prometheus exporter does.
+pub fn metrics_router(node: Arc<Node>, render: impl Fn() -> String + Send + Sync + 'static) -> Router {
+    let exported = Exported { node, render: Box::new(render) };
+    Router::new().route("/metrics", get(exported_now)).with_state(Arc::new(exported))
+}
+
+struct Exported {
+    node: Arc<Node>,
+    render: Box<dyn Fn() -> String + Send + Sync>,
+}
+
+async fn exported_now(State(exported): State<Arc<Exported>>) -> Response {
+    publish(&exported.node.snapshot().await);
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (kind, (exported.render)()).into_response()
+}
+
+/// Counts what happens: for [`RuntimeBuilder::hook`](rustkernel_actors::RuntimeBuilder::hook).
+pub fn count(event: &Event) {
+    let Some(child) = event.child.as_ref().map(ToString::to_string) else { return };
+    match &event.fact {
+        Fact::Failed { cause, .. } | Fact::StopFailed { cause, .. } | Fact::StandbyFailed { cause, .. } => {
+            counter!(FAILURES, "child" => child, "class" => FailureClass::from(cause).label()).increment(1);
+        }
+        Fact::Isolated { .. } => counter!(ESCALATIONS, "child" => child, "step" => "isolated").increment(1),
+        Fact::Degraded => counter!(ESCALATIONS, "child" => child, "step" => "degraded").increment(1),
+        Fact::FailedOver { .. } => {
+            counter!(ESCALATIONS, "child" => child, "step" => "failed_over").increment(1);
+        }
+        Fact::Breaker(transition) => {
+            counter!(TRANSITIONS, "kernel" => child, "to" => breaker(transition.to)).increment(1);
+        }
+        Fact::Started { .. }
+        | Fact::Restarting { .. }
+        | Fact::TookOver { .. }
+        | Fact::StandbyReady { .. }
+        | Fact::Recovered
+        | Fact::ChildAbandoned
+        | Fact::Resumed
+        | Fact::Stopped
+        | Fact::ThreadAbandoned { .. }
+        | Fact::DeadLetter { .. }
+        | Fact::CheckpointFailed { .. }
+        | Fact::CheckpointRefused { .. }
+        | Fact::Health(_)
+        | Fact::GaveUp
+        | _ => {}
+    }
+}
+
+/// Sets what a node's books say.
+pub fn publish(snapshot: &NodeSnapshot) {
+    let truth = |holds: bool| if holds { 1.0 } else { 0.0 };
+    gauge!(UP).set(1.0);
+    gauge!(BUILD_INFO, "version" => snapshot.version.clone()).set(1.0);
+    gauge!(READY).set(truth(snapshot.health.ready));
+    gauge!(LIVE).set(truth(snapshot.health.live));
+    gauge!(UPTIME).set(snapshot.uptime_s);
+    counter!(DEAD_LETTERS).absolute(snapshot.dead_letters.total);
+    gauge!(ABANDONED).set(float(snapshot.abandoned_threads as u64));
+    let mut states = BTreeMap::<(&'static str, String), u64>::new();
+    if let Some(root) = &snapshot.tree {
+        root.walk(&mut |child, _| {
+            *states.entry((kind(child.kind), child.state.clone())).or_default() += 1;
+            publish_child(child);
+        });
+    }
+    for kind in KINDS {
+        for state in STATES {
+            // What is nobody's state any more is 0, and not what it was.
+            let count = states.get(&(kind, state.to_owned())).copied().unwrap_or(0);
+            gauge!(CHILDREN, "kind" => kind, "state" => state).set(float(count));
+        }
+    }
+    publish_devices();
+}
+
+fn publish_child(child: &Child) {
+    let name = || child.name.clone();
+    counter!(RESTARTS, "child" => name()).absolute(child.restarts);
+    if let (Some(used), Some(most)) = (child.restarts_in_window, child.max_restarts) {
+        let left = if most == 0 { 0.0 } else { 1.0 - (f64::from(used) / f64::from(most)).min(1.0) };
+        gauge!(BUDGET, "child" => name()).set(left);
+    }
+    let Some(kernel) = &child.kernel else { return };
+    counter!(ACCEPTED, "kernel" => name()).absolute(kernel.accepted);
+    let outcomes = [("ok", kernel.answered), ("error", kernel.failed), ("rejected", kernel.rejected)];
+    for (outcome, count) in outcomes {
+        counter!(REQUESTS, "kernel" => name(), "outcome" => outcome).absolute(count);
+    }
+    counter!(RERUNS, "kernel" => name()).absolute(kernel.reruns);
+    counter!(LATE, "kernel" => name()).absolute(kernel.discarded);
+    gauge!(PENDING, "kernel" => name()).set(float(kernel.waiting as u64));
+    gauge!(PENDING_BYTES, "kernel" => name()).set(float(kernel.waiting_bytes as u64));
+    for state in BREAKER_STATES {
+        let is_it = if kernel.breaker == state { 1.0 } else { 0.0 };
+        gauge!(BREAKER, "kernel" => name(), "state" => state).set(is_it);
+    }
+    if let Some(bytes) = kernel.checkpoint_bytes {
+        gauge!(CHECKPOINT_BYTES, "kernel" => name()).set(float(bytes as u64));
+    }
+    if let Some(latency) = kernel.latency {
+        for (quantile, seconds) in [("0.5", latency.p50_s), ("0.9", latency.p90_s), ("0.99", latency.p99_s)] {
+            gauge!(DURATION, "kernel" => name(), "quantile" => quantile).set(seconds);
+        }
+        counter!(MEASURED, "kernel" => name()).absolute(latency.count);
+        gauge!(BUSY, "kernel" => name()).set(latency.total_s);
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn publish_devices() {
+    use rustkernel_core::fault::DeviceState;
+
+    for watch in crate::cuda::DeviceWatch::all() {
+        let device = watch.id().to_string();
+        let state = match watch.state() {
+            DeviceState::Healthy if watch.unfit().is_none() => "healthy",
+            DeviceState::Degraded(_) => "degraded",
+            DeviceState::Healthy | DeviceState::Unhealthy(_) => "unhealthy",
+        };
+        for other in ["healthy", "degraded", "unhealthy"] {
+            let is_it = if state == other { 1.0 } else { 0.0 };
+            gauge!(DEVICE_STATE, "device" => device.clone(), "state" => other).set(is_it);
+        }
+        for (fault, count) in watch.faults() {
+            let (class, code) = (fault.class.to_string(), fault.code.to_string());
+            counter!(DEVICE_FAULTS, "device" => device.clone(), "class" => class, "code" => code)
+                .absolute(count);
+        }
+        if let Some(memory) = watch.memory() {
+            for (kind, bytes) in [("used", memory.used), ("total", memory.total)] {
+                gauge!(DEVICE_MEMORY, "device" => device.clone(), "kind" => kind).set(float(bytes));
+            }
+        }
+    }
+}
+
+/// There are none.
+#[cfg(not(feature = "cuda"))]
+fn publish_devices() {
+    let _ = [DEVICE_STATE, DEVICE_FAULTS, DEVICE_MEMORY];
+}
+
+const KINDS: [&str; 3] = ["kernel", "task", "supervisor"];
+const STATES: [&str; 12] = [
+    "starting",
+    "serving",
+    "degraded",
+    "restarting",
+    "draining",
+    "isolated",
+    "out_of_threads",
+    "stopping",
+    "stopped",
+    "down",
+    "up",
+    "held",
+];
+const BREAKER_STATES: [&str; 5] = ["closed", "half_open", "open", "isolated", "disabled"];
+
+const fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Kernel => "kernel",
+        Kind::Task => "task",
+        Kind::Supervisor => "supervisor",
+    }
+}
+
+const fn breaker(state: BreakerMode) -> &'static str {
+    match state {
+        BreakerMode::Closed => "closed",
+        BreakerMode::HalfOpen => "half_open",
+        BreakerMode::Open => "open",
+        BreakerMode::Isolated => "isolated",
+        BreakerMode::Disabled => "disabled",
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a gauge is a float; counts this large are approximate")]
+fn float(count: u64) -> f64 {
+    count as f64
+}
