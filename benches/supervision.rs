@@ -51,6 +51,8 @@ mod sides;
 mod spawn;
 #[path = "supervision/tree.rs"]
 mod tree;
+#[path = "supervision/watch.rs"]
+mod watch;
 #[path = "supervision/worker.rs"]
 mod worker;
 
@@ -105,6 +107,7 @@ fn main() {
     spawn::run(&mut report);
     tree::run(&mut report);
     worker::run(&mut report);
+    watch::run(&mut report);
     report.finish();
 }
 

@@ -41,7 +41,7 @@ pub use page::page_router;
 pub use server::HealthServer;
 pub use snapshot::{
     Child, DeadLetters, Failure, KernelView, Kind, LastFailure, LatencyView, Letter, MAX_REPORTS,
-    NodeSnapshot, SNAPSHOT_SCHEMA, SupervisorView,
+    NodeSnapshot, SNAPSHOT_SCHEMA, SupervisorView, Word,
 };
 
 pub use health::health_router;

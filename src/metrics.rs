@@ -15,7 +15,7 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use rustkernel_actors::{Event, Fact, FailureClass};
 use rustkernel_core::resilience::BreakerMode;
 
-use crate::http::{Child, Kind, Node, NodeSnapshot};
+use crate::http::{Child, Kind, Node, NodeSnapshot, Word};
 
 /// One metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +161,7 @@ pub fn publish(snapshot: &NodeSnapshot) {
     gauge!(UPTIME).set(snapshot.uptime_s);
     counter!(DEAD_LETTERS).absolute(snapshot.dead_letters.total);
     gauge!(ABANDONED).set(float(snapshot.abandoned_threads as u64));
-    let mut states = BTreeMap::<(&'static str, String), u64>::new();
+    let mut states = BTreeMap::<(&'static str, Word), u64>::new();
     if let Some(root) = &snapshot.tree {
         root.walk(&mut |child, _| {
             *states.entry((kind(child.kind), child.state.clone())).or_default() += 1;
@@ -171,7 +171,7 @@ pub fn publish(snapshot: &NodeSnapshot) {
     for kind in KINDS {
         for state in STATES {
             // What is nobody's state any more is 0, and not what it was.
-            let count = states.get(&(kind, state.to_owned())).copied().unwrap_or(0);
+            let count = states.get(&(kind, Word::Borrowed(state))).copied().unwrap_or(0);
             gauge!(CHILDREN, "kind" => kind, "state" => state).set(float(count));
         }
     }

@@ -208,7 +208,7 @@ async fn dead_letters_are_listed_replayed_and_dropped_and_an_isolated_kernel_is_
     soon(kernel.call(0, NONE)).await.unwrap_err();
     let snapshot = soon(node.snapshot()).await;
     let child = &snapshot.tree.as_ref().unwrap().children[0];
-    assert_eq!((child.name.as_str(), child.state.as_str()), ("a/b", "isolated"));
+    assert_eq!((child.name.as_str(), &*child.state), ("a/b", "isolated"));
     assert_eq!(snapshot.failures.len(), 2);
     assert!(talk(&["resume", "a/b"]).await.1.contains("a new life and a full restart budget"));
     assert_eq!(soon(kernel.call(1, NONE)).await.unwrap(), 1);

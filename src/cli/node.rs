@@ -138,7 +138,7 @@ fn find(snapshot: &NodeSnapshot, name: &str) -> Result<Child, RemoteError> {
 }
 
 fn is_troubled(child: &Child) -> bool {
-    !["serving", "up"].contains(&child.state.as_str())
+    !["serving", "up"].contains(&&*child.state)
 }
 
 const HEAD: [&str; 8] =
@@ -155,10 +155,10 @@ fn cells(child: &Child, name: String) -> [String; 8] {
     let failure = child.last_failure.as_ref();
     [
         name,
-        child.state.clone(),
+        child.state.to_string(),
         of(child.since_s.map(span)),
         budget,
-        of(kernel.map(|kernel| kernel.breaker.clone())),
+        of(kernel.map(|kernel| kernel.breaker.to_string())),
         of(kernel.map(|kernel| kernel.waiting.to_string())),
         of(kernel.map(|kernel| format!("{}/{}", kernel.answered, kernel.accepted))),
         of(failure.map(|failure| format!("{}: {}", failure.class, first_line(&failure.message, 60)))),
@@ -236,7 +236,7 @@ fn details(child: &Child, failures: &[Failure]) -> String {
     }
     if let Some(failure) = &child.last_failure {
         row("last failure", format!("{}: {}", failure.class, failure.message));
-        row("advice", failure.advice.clone());
+        row("advice", failure.advice.to_string());
     }
     let own = failures.iter().filter(|failure| failure.offender == child.name).count();
     row("failures", format!("{own} in the history"));

@@ -3,11 +3,12 @@
 //! Spans are in seconds, sizes in bytes, times on the wall clock in milliseconds since 1970 (UTC). What is `null` is not known, or is not
 //! so. States and classes are words from closed sets, which the types here list.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use rustkernel_actors::{
-    Branch, Cause, ChildPhase, ChildStatus, DeadLetter, FailureClass, FailureReport, KernelStatus, Latency,
-    ReportContext, RuntimeState, Tree,
+    Branch, Cause, ChildPhase, ChildStatus, DeadLetter, FailureClass, FailureReport, KernelState,
+    KernelStatus, Latency, ReportContext, RuntimeState, Tree,
 };
 use rustkernel_core::error::Phase;
 use rustkernel_core::supervision::{ChildKind, Restart, Strategy};
@@ -46,6 +47,9 @@ pub struct NodeSnapshot {
 /// The most failures, and the most dead letters, in a snapshot.
 pub const MAX_REPORTS: usize = 200;
 
+/// A word of a closed set: nothing is allocated to say it.
+pub type Word = Cow<'static, str>;
+
 /// A child of a supervisor, with everything below it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Child {
@@ -54,11 +58,11 @@ pub struct Child {
     /// What it is.
     pub kind: Kind,
     /// What it is doing: a kernel's own state, a child's place in its supervisor otherwise.
-    pub state: String,
+    pub state: Word,
     /// For how long it has been doing that.
     pub since_s: Option<f64>,
     /// Which of its ends make its supervisor start it again; `None` at the root.
-    pub restart: Option<String>,
+    pub restart: Option<Word>,
     /// Its current or last life, from 1; 0 before the first.
     pub life: u64,
     /// Restarts: of a kernel, or among a supervisor's children.
@@ -93,11 +97,11 @@ pub enum Kind {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LastFailure {
     /// The class of the fault.
-    pub class: String,
+    pub class: Word,
     /// What happened, for people.
     pub message: String,
     /// What to do about faults of this class.
-    pub advice: String,
+    pub advice: Word,
 }
 
 /// The rules of a supervisor.
@@ -119,7 +123,7 @@ pub struct KernelView {
     /// Standbys that are warm.
     pub standbys: usize,
     /// The state of its breaker.
-    pub breaker: String,
+    pub breaker: Word,
     /// Consecutive failures that its closed breaker has counted.
     pub breaker_failures: u32,
     /// Requests that its breaker has refused.
@@ -222,7 +226,7 @@ impl Child {
     pub(super) fn root(tree: Tree) -> Self {
         Self {
             kind: Kind::Supervisor,
-            state: "up".to_owned(),
+            state: "up".into(),
             since_s: None,
             restart: None,
             life: 1,
@@ -246,7 +250,7 @@ impl Child {
         Self {
             name: tree.name,
             kind: Kind::Supervisor,
-            state: String::new(),
+            state: "".into(),
             since_s: None,
             restart: None,
             life: 0,
@@ -266,8 +270,8 @@ impl From<Branch> for Child {
         let ChildStatus { name, kind, restart, state, life, last_failure, kernel, .. } = child;
         let own = Self {
             kind: kind.into(),
-            state: phase(state).to_owned(),
-            restart: Some(rule(restart).to_owned()),
+            state: phase(state).into(),
+            restart: Some(rule(restart).into()),
             life,
             last_failure: last_failure.as_ref().map(LastFailure::from),
             ..Self::bare(name)
@@ -289,7 +293,7 @@ impl Child {
         Self {
             name,
             kind: Kind::Task,
-            state: String::new(),
+            state: "".into(),
             since_s: None,
             restart: None,
             life: 0,
@@ -305,7 +309,7 @@ impl Child {
 
     fn with_kernel(self, kernel: KernelStatus) -> Self {
         Self {
-            state: word(&kernel.state),
+            state: word(kernel.state).into(),
             since_s: Some(kernel.since.as_secs_f64()),
             restarts: kernel.restarts,
             restarts_in_window: Some(kernel.restarts_in_window),
@@ -323,7 +327,7 @@ impl From<KernelStatus> for KernelView {
             device: kernel.device.to_string(),
             incarnation: kernel.incarnation,
             standbys: kernel.standbys,
-            breaker: kernel.breaker.to_owned(),
+            breaker: kernel.breaker.into(),
             breaker_failures: kernel.breaker_failures,
             rejected: kernel.rejected,
             accepted: kernel.accounts.accepted,
@@ -368,11 +372,7 @@ impl From<ChildKind> for Kind {
 impl From<&Cause> for LastFailure {
     fn from(cause: &Cause) -> Self {
         let class = FailureClass::from(cause);
-        Self {
-            class: class.label().to_owned(),
-            message: cause.to_string(),
-            advice: class.advice().to_owned(),
-        }
+        Self { class: class.label().into(), message: cause.to_string(), advice: class.advice().into() }
     }
 }
 
@@ -434,7 +434,16 @@ pub(super) const fn state(state: RuntimeState) -> &'static str {
     }
 }
 
-/// The word by which a state is serialised.
-fn word(state: &impl Serialize) -> String {
-    serde_json::to_value(state).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
+const fn word(state: KernelState) -> &'static str {
+    match state {
+        KernelState::Starting => "starting",
+        KernelState::Serving => "serving",
+        KernelState::Degraded => "degraded",
+        KernelState::Restarting => "restarting",
+        KernelState::Draining => "draining",
+        KernelState::Isolated => "isolated",
+        KernelState::OutOfThreads => "out_of_threads",
+        KernelState::Stopping => "stopping",
+        KernelState::Stopped => "stopped",
+    }
 }
