@@ -26,6 +26,7 @@ mod remote;
 mod report;
 mod run;
 mod signal;
+mod systemd;
 
 use std::fmt::Display;
 use std::io::{self, Write};

@@ -21,6 +21,7 @@
 mod access;
 mod action;
 mod api;
+mod connection;
 mod document;
 mod health;
 mod node;
@@ -35,6 +36,7 @@ use axum::Router;
 pub use access::{BURST, MIN_TOKEN_BYTES, PER_SECOND, Token, TokenError};
 pub use action::{Acted, Action};
 pub use api::{MAX_BODY_BYTES, MAX_WATCHERS, api_router};
+pub use connection::{MAX_CONNECTIONS, SILENCE};
 pub use document::{Component, HEALTH_SCHEMA, HealthDocument};
 pub use node::Node;
 pub use page::page_router;
@@ -46,7 +48,7 @@ pub use snapshot::{
 
 pub use health::health_router;
 
-/// Everything that a node serves: its health, its state, and actions by whoever has the token.
+/// Everything that a node serves: its health, its state, the live page, and actions by whoever has the token.
 pub fn node_router(node: Arc<Node>, token: Option<Token>) -> Router {
-    health_router(Arc::clone(&node)).merge(api_router(node, token))
+    health_router(Arc::clone(&node)).merge(api_router(node, token)).merge(page_router())
 }

@@ -9,6 +9,7 @@ mod serving;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -17,7 +18,9 @@ use rustkernel::actors::{KernelSpec, Runtime, register};
 use rustkernel::core::KernelError;
 use rustkernel::core::resilience::RecoveryPolicy;
 use rustkernel::core::traits::{Context, Kernel};
-use rustkernel::http::{HealthServer, MAX_BODY_BYTES, MAX_WATCHERS, Node, Token, node_router};
+use rustkernel::http::{
+    HealthServer, MAX_BODY_BYTES, MAX_CONNECTIONS, MAX_WATCHERS, Node, Token, node_router,
+};
 use serde_json::Value;
 use serving::{Serving, ask, get, json, post, send};
 
@@ -104,7 +107,8 @@ fn without_the_token_nothing_is_done() {
 fn a_token_that_could_be_guessed_or_read_by_nobody_is_refused() {
     let run = |token: &str, args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rustkernel"));
-        command.args(["run", "--serve", "127.0.0.1:0"]).args(args).env("RUSTKERNEL_TOKEN", token);
+        let serve: &[&str] = if args.contains(&"--serve") { &[] } else { &["--serve", "127.0.0.1:0"] };
+        command.arg("run").args(serve).args(args).env("RUSTKERNEL_TOKEN", token);
         let output = command.output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
@@ -113,6 +117,8 @@ fn a_token_that_could_be_guessed_or_read_by_nobody_is_refused() {
         code == Some(2) && said.contains("at least 16 characters") && !said.contains("short\n"),
         "{said}"
     );
+    let (code, said) = run(TOKEN, &["--serve", "0.0.0.0:0"]);
+    assert!(code == Some(2) && said.contains("it would travel in the clear"), "{said}");
     let (code, said) = run("", &["--token-file", "/nowhere/token"]);
     assert!(code == Some(2) && said.contains("/nowhere/token cannot be read"), "{said}");
 }
@@ -174,6 +180,48 @@ fn so_many_may_watch_and_no_more_and_one_that_leaves_makes_room() {
     while !watch().1 {
         std::thread::yield_now();
     }
+}
+
+#[test]
+fn so_many_connections_are_served_and_the_next_one_waits_for_its_turn() {
+    let mut node = Serving::start(&[]);
+    node.result();
+    let mut idle: Vec<_> = (0..MAX_CONNECTIONS).map(|_| TcpStream::connect(&node.address).unwrap()).collect();
+    let mut waiting = TcpStream::connect(&node.address).unwrap();
+    write!(waiting, "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    drop(idle.pop());
+    let mut answer = String::new();
+    waiting.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+/// It is told when the node serves, that it is alive as long as its supervisors answer, and when it ends.
+#[test]
+fn a_service_manager_is_told_of_the_start_the_watchdog_and_the_stop() {
+    let socket = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("notify");
+    let _ = std::fs::remove_file(&socket);
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_rustkernel"))
+        .args(["run", "--serve", "127.0.0.1:0"])
+        .env("NOTIFY_SOCKET", &socket)
+        .env("WATCHDOG_USEC", "100000")
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut told = || {
+        let mut buffer = [0; 256];
+        let length = manager.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    while !told().contains("READY=1") {}
+    for _ in 0..3 {
+        assert_eq!(told().trim(), "WATCHDOG=1");
+    }
+    let order = format!("kill -TERM {}", child.id());
+    assert!(Command::new("sh").args(["-c", &order]).status().unwrap().success());
+    while !told().contains("STOPPING=1") {}
+    assert_eq!(child.wait().unwrap().code(), Some(1), "its job was cut short");
 }
 
 struct Fragile;

@@ -75,8 +75,8 @@ fn watched(report: &mut Report, flavour: Flavour, runtime: &tokio::runtime::Runt
     let handle = recorder.handle();
     // Of two flavours the first one's recorder counts for both.
     let _ = metrics::set_global_recorder(recorder);
-    let router =
-        node_router(Arc::clone(&node), None).merge(metrics_router(Arc::clone(&node), move || handle.render()));
+    let router = node_router(Arc::clone(&node), None)
+        .merge(metrics_router(Arc::clone(&node), move || handle.render()));
     let server = HealthServer::start("127.0.0.1:0".parse().unwrap(), router).unwrap();
     let calls = || {
         let kernel = kernel.clone();

@@ -20,6 +20,7 @@ use super::args::{Format, RunArgs};
 use super::remote::{self, TokenFault};
 use super::report::Report;
 use super::signal::{Signal, Signals};
+use super::systemd;
 use super::{Exit, Printed, names, print, progress, say};
 use crate::catalog;
 use crate::config::{ConfigError, JobConfig, Placement, StageConfig};
@@ -53,8 +54,12 @@ enum RunError {
     Webhook(#[from] WebhookError),
     #[error("--inject kill ends the process that a kernel runs in: add --placement process")]
     Kill,
-    #[error("--token-file: {0}")]
+    #[error("{0}")]
     Token(#[from] TokenFault),
+    #[error(
+        "--serve {0} with a token: it would travel in the clear; serve on a loopback address, behind a proxy that ends TLS"
+    )]
+    Clear(SocketAddr),
     #[error("nothing can be served on {address}: {source}")]
     Serve { address: SocketAddr, source: io::Error },
 }
@@ -116,6 +121,9 @@ fn prepare(args: &RunArgs) -> Result<Prepared, RunError> {
     let webhook =
         args.webhook.as_deref().map(|url| Webhook::new(url, &WebhookConfig::default())).transpose()?;
     let secret = if args.serve.is_some() { remote::secret(args.token_file.as_deref())? } else { None };
+    if let (Some(address), Some(_)) = (args.serve.filter(|address| !address.ip().is_loopback()), &secret) {
+        return Err(RunError::Clear(address));
+    }
     Ok(Prepared { plan, state, webhook, token: secret.map(|(_, token)| token) })
 }
 
@@ -160,6 +168,7 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
     };
     let loss = Loss::watch(&node, &job);
     node.started();
+    systemd::ready("running");
     node.report(
         JOB,
         HealthCheckResult { reason: Some("running".to_owned()), ..HealthCheckResult::healthy() },
@@ -187,6 +196,7 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
                     _ = signals.next() => {}
                     () = loss.happens() => {}
                     () = node.drain_wanted() => {}
+                    () = systemd::watch(&runtime) => unreachable!("it never ends"),
                 }
             }
             printed.exit(exit)
@@ -197,6 +207,7 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
         }
     };
     node.draining();
+    systemd::stopping(DRAIN);
     runtime.shutdown(DRAIN).await;
     if let Some(state) = &state {
         keep(state, &runtime, done);
@@ -288,6 +299,7 @@ async fn follow(
             Ending::Finished(result, report)
         }
         () = records => unreachable!("it never ends"),
+        () = systemd::watch(runtime) => unreachable!("it never ends"),
         signal = signals.next() => Ending::Cut(signal),
         () = progress::show(job, tally) => unreachable!("it never ends"),
     };
@@ -352,7 +364,7 @@ impl RunError {
     fn exit(&self) -> Exit {
         match self {
             Self::Config(_) | Self::State(StateError::OtherJob { .. }) => Exit::Config,
-            Self::Webhook(_) | Self::Token(_) | Self::Kill => Exit::Usage,
+            Self::Webhook(_) | Self::Token(_) | Self::Clear(_) | Self::Kill => Exit::Usage,
             Self::State(_) => Exit::Failure,
             Self::Spawn(error) => match error {
                 SpawnError::Id(_)

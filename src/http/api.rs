@@ -12,7 +12,8 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::access::{Access, Token};
 use super::action::{Acted, Action, Refused, act};
@@ -22,6 +23,25 @@ struct Api {
     node: Arc<Node>,
     access: Access,
     watchers: Arc<AtomicUsize>,
+    /// What watchers heard last, and when it was made: one for all of them.
+    last: Mutex<Option<(Instant, Arc<str>)>>,
+}
+
+impl Api {
+    /// A snapshot of the present turn.
+    #[allow(clippy::disallowed_methods, reason = "a server's own time, which no test turns")]
+    async fn heard(&self) -> Arc<str> {
+        let mut last = self.last.lock().await;
+        match &*last {
+            Some((made, text)) if made.elapsed() < TURN / 2 => Arc::clone(text),
+            Some(_) | None => {
+                let text: Arc<str> =
+                    serde_json::to_string(&self.node.snapshot().await).unwrap_or_default().into();
+                *last = Some((Instant::now(), Arc::clone(&text)));
+                text
+            }
+        }
+    }
 }
 
 /// The node's state, and actions by whoever has the token; without a token there are none.
@@ -35,7 +55,7 @@ struct Api {
 /// An action is answered by an [`Acted`]: 200 done, 400 not an action, 401 no token or a wrong one, 403 the node has none, 404 no
 /// such kernel or letter, 409 not in a state for that, 413 longer than [`MAX_BODY_BYTES`], 429 too many.
 pub fn api_router(node: Arc<Node>, token: Option<Token>) -> Router {
-    let api = Api { node, access: Access::new(token), watchers: Arc::default() };
+    let api = Api { node, access: Access::new(token), watchers: Arc::default(), last: Mutex::default() };
     Router::new()
         .route("/v1/snapshot", get(snapshot))
         .route("/v1/events", get(events))
@@ -60,11 +80,10 @@ async fn events(State(api): State<Arc<Api>>) -> Response {
     };
     let mut turns = interval(TURN);
     turns.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let node = Arc::clone(&api.node);
-    let stream = futures_util::stream::unfold((node, turns, watcher), |(node, mut turns, watcher)| async {
+    let stream = futures_util::stream::unfold((api, turns, watcher), |(api, mut turns, watcher)| async {
         turns.tick().await;
-        let text = serde_json::to_string(&node.snapshot().await).unwrap_or_default();
-        Some((Ok::<_, Infallible>(Event::default().data(text)), (node, turns, watcher)))
+        let event = Event::default().data(api.heard().await);
+        Some((Ok::<_, Infallible>(event), (api, turns, watcher)))
     });
     Sse::new(stream).keep_alive(KeepAlive::default()).into_response()
 }

@@ -1,4 +1,4 @@
-//! A server for the health endpoints alone.
+//! A server of its own for a router.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -7,7 +7,10 @@ use std::thread;
 use axum::Router;
 use tokio::sync::oneshot;
 
-/// Serves a router on a thread of its own until it is dropped.
+use super::connection::Capped;
+
+/// Serves a router on a thread of its own until it is dropped: [`MAX_CONNECTIONS`](super::MAX_CONNECTIONS) at once, none of which may be
+/// [silent](super::SILENCE) for long.
 #[derive(Debug)]
 pub struct HealthServer {
     address: SocketAddr,
@@ -31,7 +34,7 @@ impl HealthServer {
             let served = runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
                 tokio::select! {
-                    served = async { axum::serve(listener, router).await } => served,
+                    served = async { axum::serve(Capped::new(listener), router).await } => served,
                     // Dropped, not answered: that is the message.
                     _ = stopped => Ok(()),
                 }

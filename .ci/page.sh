@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# The live page in a real browser: page.sh [PROGRAM [SCREENSHOT_FOLDER]]. Skipped where a browser or its driver cannot be had.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+program=${1:-target/debug/rustkernel}
+screenshots=${2:-}
+work=target/page-test
+mkdir -p "$work"
+
+skip() {
+    echo "skipped: $*"
+    exit 0
+}
+
+if [ ! -x /usr/bin/chromium ]; then
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || skip "/usr/bin/chromium is missing, and only root can install it"
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
+        >"$work/apt.log" 2>&1 || skip "chromium cannot be installed, see $work/apt.log"
+fi
+command -v node >/dev/null && command -v npm >/dev/null || skip "node or npm is missing"
+if [ ! -d "$work/node_modules/playwright-core" ]; then
+    npm install --prefix "$work" --no-audit --no-fund --no-save playwright-core@1 >"$work/npm.log" 2>&1 ||
+        skip "playwright-core cannot be fetched, see $work/npm.log"
+fi
+
+token=$(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n')
+# Emptied here: the node opens it a moment later, and until then it would tell the last node's address.
+: >"$work/stderr.log"
+RUSTKERNEL_TOKEN=$token "$program" run --serve 127.0.0.1:0 >"$work/stdout.log" 2>"$work/stderr.log" &
+node=$!
+# It is killed in the end, by the test or here, which the shell need not report.
+disown "$node"
+trap 'kill -KILL "$node" 2>/dev/null || true' EXIT
+
+address=
+for _ in $(seq 100); do
+    address=$(sed -n 's,^serving .*on http://,,p' "$work/stderr.log")
+    [ -z "$address" ] || break
+    kill -0 "$node" 2>/dev/null || break
+    sleep 0.1
+done
+if [ -z "$address" ]; then
+    echo "the node does not serve:"
+    cat "$work/stderr.log"
+    exit 1
+fi
+
+# The driver is looked for from where the script lies.
+cp .ci/page.mjs "$work/page.mjs"
+node "$work/page.mjs" "$address" "$token" --node "$node" ${screenshots:+--screenshots "$screenshots"}
