@@ -194,6 +194,20 @@ pub(super) struct HealthArgs {
     /// Only this component: `runtime`, `job`, or a kernel as `graph/pagerank`.
     #[arg(long, value_name = "NAME")]
     pub(super) component: Option<String>,
+    /// Only whether the node is live, ready or started, as a probe asks: 0 if it is, 3 if not.
+    #[arg(long, value_enum, conflicts_with = "component")]
+    pub(super) probe: Option<Probe>,
+}
+
+/// What a probe asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Probe {
+    /// Whether a restart of the process would help nothing.
+    Live,
+    /// Whether the node takes work.
+    Ready,
+    /// Whether its kernels have been started.
+    Startup,
 }
 
 /// How a result is printed.
@@ -243,4 +257,5 @@ const HEALTH_EXAMPLES: &str = "\
 Examples:
   rustkernel health
   rustkernel health --format json
-  rustkernel health --component graph/pagerank";
+  rustkernel health --component graph/pagerank
+  rustkernel health --probe ready";

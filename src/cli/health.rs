@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use rustkernel_core::resilience::HealthStatus;
 use serde::Serialize;
 
-use super::args::{Format, HealthArgs};
+use super::args::{Format, HealthArgs, Probe};
 use super::{Exit, print, say};
 use crate::http::{Component, HEALTH_SCHEMA, HealthDocument};
 
@@ -52,6 +52,19 @@ fn ask(address: SocketAddr) -> Result<HealthDocument, HealthError> {
 }
 
 fn tell(document: &HealthDocument, args: &HealthArgs) -> Result<Exit, HealthError> {
+    if let Some(probe) = args.probe {
+        let (holds, word) = match probe {
+            Probe::Live => (document.live, "live"),
+            Probe::Ready => (document.ready, "ready"),
+            Probe::Startup => (document.started, "started"),
+        };
+        let text = match args.format {
+            Format::Human if holds => format!("{word}\n"),
+            Format::Human => format!("not {word}\n"),
+            Format::Json => line(&serde_json::json!({ "schema": HEALTH_SCHEMA, word: holds })),
+        };
+        return Ok(print(&text).exit(if holds { Exit::Done } else { Exit::NotReady }));
+    }
     let Some(name) = &args.component else {
         let text = match args.format {
             Format::Human => table(document, args.addr),
