@@ -209,7 +209,7 @@ fn a_service_manager_is_told_of_the_start_the_watchdog_and_the_stop() {
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let mut told = || {
+    let told = || {
         let mut buffer = [0; 256];
         let length = manager.recv(&mut buffer).unwrap();
         String::from_utf8_lossy(&buffer[..length]).into_owned()
