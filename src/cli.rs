@@ -16,6 +16,7 @@
 //! | 130 | interrupted |
 
 mod args;
+mod config;
 mod doctor;
 mod exit;
 mod health;
@@ -59,6 +60,10 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => {
             log_to_stderr("error");
             doctor::doctor(&args)
+        }
+        Command::Config(command) => {
+            log_to_stderr("warn");
+            config::config(&command)
         }
         Command::Completions { shell } => completions(shell),
         Command::Node(command) => {

@@ -10,6 +10,7 @@
 mod document;
 mod domain;
 mod error;
+mod overlay;
 mod span;
 mod supervisor;
 
@@ -18,7 +19,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use rustkernel_core::recovery::{DEFAULT_RESTART_WINDOW, RecoveryMachine, Targets};
 use rustkernel_core::resilience::{
@@ -28,13 +29,14 @@ use rustkernel_core::supervision::{ChildRules, Restart, Shutdown};
 use rustkernel_core::{DeviceId, KernelId};
 
 pub use document::Document;
-pub(crate) use document::{list, nearest};
+pub(crate) use document::{list, nearest, quoted};
 pub use domain::DomainSection;
 pub use error::{ConfigError, ConfigFault, Place};
+pub use overlay::{Overlay, OverlayFault};
 pub use supervisor::SupervisorSection;
 
 /// A job: settings of the whole, and its stages in the order of the data.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobConfig {
     /// Settings of the whole.
@@ -52,21 +54,21 @@ pub struct JobConfig {
 }
 
 /// Settings of the whole job.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JobSettings {
     /// What people call it. Default "job".
     pub name: String,
     /// The longest that the job may take, all stages and re-runs together; above zero. Default: as long as it takes.
     /// `--deadline` goes first.
-    #[serde(deserialize_with = "span::optional")]
+    #[serde(deserialize_with = "span::optional", serialize_with = "span::written_if")]
     pub deadline: Option<Duration>,
     /// Re-runs that all requests of the job may make together. Default 16; a job of many requests under many faults needs more.
     pub retry_budget: u32,
 }
 
 /// One stage: a built-in kernel and the rules it lives by.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct StageConfig {
     /// The built-in kernel, for example `graph/pagerank`.
@@ -96,7 +98,7 @@ pub struct StageConfig {
     #[serde(default = "default_checkpoint_every")]
     pub checkpoint_every: u32,
     /// A checkpoint this long after the last one, if the kernel has served since; above zero. Default none.
-    #[serde(default, deserialize_with = "span::optional")]
+    #[serde(default, deserialize_with = "span::optional", serialize_with = "span::written_if")]
     pub checkpoint_after: Option<Duration>,
     /// Warm standbys, the target of `use_replica`; at most 16. Default 0: each costs what the kernel costs.
     #[serde(default)]
@@ -104,7 +106,7 @@ pub struct StageConfig {
     /// Settings of the kernel's degraded path, the target of `degrade`: the same kernel with these settings. Default: there is none.
     #[serde(default)]
     pub degraded: Option<toml::Table>,
-    /// Where the kernel runs. Default `cpu:0`; so far all built-in kernels run on processors.
+    /// Where the kernel runs. Default `cpu:0`; a CUDA device takes a kernel that has a version for it.
     #[serde(default)]
     pub device: DeviceId,
     /// The device it fails over to, the target of `failover`; another one than `device`. Default none.
@@ -123,7 +125,11 @@ pub struct StageConfig {
     #[serde(default)]
     pub recovery: RecoveryPolicy,
     /// The sliding window in which `recovery.max_restarts` are allowed; above zero. Default 60 s.
-    #[serde(default = "default_restart_window", deserialize_with = "span::plain")]
+    #[serde(
+        default = "default_restart_window",
+        deserialize_with = "span::plain",
+        serialize_with = "span::written"
+    )]
     pub restart_window: Duration,
     /// Which of its ends make the supervisor above start it again. A `temporary` kernel stays down once it has failed; `transient` and
     /// `permanent` are the same for a kernel, which never ends by itself in peace. Default permanent.
@@ -141,10 +147,18 @@ pub struct StageConfig {
     pub breaker: CircuitBreakerConfig,
     /// The longest that one request may take before its kernel counts as hung and is replaced; above zero. Default 60 s. Choose it
     /// well above the slowest honest request of the largest input.
-    #[serde(default = "default_hang_limit", deserialize_with = "span::plain")]
+    #[serde(
+        default = "default_hang_limit",
+        deserialize_with = "span::plain",
+        serialize_with = "span::written"
+    )]
     pub hang_limit: Duration,
     /// How long a request may block its thread past its deadline before its kernel counts as hung. Default 100 ms.
-    #[serde(default = "default_hang_after", deserialize_with = "span::plain")]
+    #[serde(
+        default = "default_hang_after",
+        deserialize_with = "span::plain",
+        serialize_with = "span::written"
+    )]
     pub hang_after: Duration,
     /// Bounds of what waits.
     #[serde(default)]
@@ -155,7 +169,7 @@ pub struct StageConfig {
 }
 
 /// Where a kernel runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Placement {
     /// On a thread of its own, which a hang cannot take from others.
@@ -168,7 +182,7 @@ pub enum Placement {
 }
 
 /// Bounds of what waits for a kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QueueConfig {
     /// Requests that wait; at least 1. Default 1024.
@@ -179,7 +193,7 @@ pub struct QueueConfig {
 }
 
 /// When a repeated stage is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RepeatConfig {
     /// What it is repeated until.
@@ -189,11 +203,25 @@ pub struct RepeatConfig {
 }
 
 /// What a stage is repeated until.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Until {
     /// The kernel's answer has converged, by the kernel's own settings.
     Converged,
+}
+
+/// The text of a file of at most 1 MiB.
+fn text_of(path: &Path) -> Result<String, ConfigError> {
+    let fail = |fault| ConfigError { place: Place::file(&path.display().to_string()), fault };
+    let mut bytes = Vec::new();
+    let opened = std::fs::File::open(path);
+    let read = opened.and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes));
+    read.map_err(|source| fail(ConfigFault::Read { source }))?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(fail(ConfigFault::TooLong { limit_bytes: MAX_FILE_BYTES }));
+    }
+    String::from_utf8(bytes)
+        .map_err(|error| fail(ConfigFault::NotText { offset: error.utf8_error().valid_up_to() }))
 }
 
 impl JobConfig {
@@ -208,26 +236,23 @@ impl JobConfig {
         Self::parse(Self::SHIPPED_NAME, SHIPPED)
     }
 
+    /// Reads a job from a file of at most 1 MiB, or takes the shipped one, with what `overlay` sets.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] whose place is the file or the variable, and line and field where there are any.
+    pub fn load(path: Option<&Path>, overlay: &Overlay) -> Result<(Self, Document), ConfigError> {
+        match path {
+            Some(path) => Self::parse_with(&path.display().to_string(), &text_of(path)?, overlay),
+            None => Self::parse_with(Self::SHIPPED_NAME, SHIPPED, overlay),
+        }
+    }
+
     /// Reads a job from a file of at most 1 MiB.
     ///
     /// # Errors
     /// A [`ConfigError`] whose place is the file, and line and field where there are any.
     pub fn read(path: &Path) -> Result<(Self, Document), ConfigError> {
-        let name = path.display().to_string();
-        let fail = |fault| Err(ConfigError { place: Place::file(&name), fault });
-        let mut bytes = Vec::new();
-        let opened = std::fs::File::open(path);
-        let read = opened.and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes));
-        if let Err(source) = read {
-            return fail(ConfigFault::Read { source });
-        }
-        if bytes.len() as u64 > MAX_FILE_BYTES {
-            return fail(ConfigFault::TooLong { limit_bytes: MAX_FILE_BYTES });
-        }
-        match String::from_utf8(bytes) {
-            Ok(text) => Self::parse(&name, &text),
-            Err(error) => fail(ConfigFault::NotText { offset: error.utf8_error().valid_up_to() }),
-        }
+        Self::load(Some(path), &Overlay::default())
     }
 
     /// Reads a job from `text`; errors call it `name`. The [`Document`] tells where in it each field is.
@@ -235,8 +260,16 @@ impl JobConfig {
     /// # Errors
     /// A [`ConfigError`] with the line and the field.
     pub fn parse(name: &str, text: &str) -> Result<(Self, Document), ConfigError> {
-        let document = Document::new(name, text);
-        let config: Self = toml::from_str(text).map_err(|error| document.refused(&error))?;
+        Self::parse_with(name, text, &Overlay::default())
+    }
+
+    fn parse_with(name: &str, text: &str, overlay: &Overlay) -> Result<(Self, Document), ConfigError> {
+        let (text, overrides) = overlay.apply(text).map_err(|(variable, fault)| ConfigError {
+            place: Place::file(&variable),
+            fault: ConfigFault::Overlay(fault),
+        })?;
+        let document = Document::new(name, text, overrides);
+        let config: Self = toml::from_str(document.text()).map_err(|error| document.refused(&error))?;
         config.validate(&document)?;
         Ok((config, document))
     }

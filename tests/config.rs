@@ -418,3 +418,59 @@ fn the_job_file_of_the_guide_to_worker_processes_is_valid() {
     assert_eq!(plan.config().stages[1].domain(), "ranks");
     assert_eq!(plan.config().domains["ranks"].max_deaths, 20);
 }
+
+fn config_command(args: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rustkernel"));
+    let output = command.arg("config").args(args).envs(environment.iter().copied()).output().unwrap();
+    (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+#[test]
+fn every_setting_is_shown_with_where_it_is_from() {
+    let set = [("RUSTKERNEL__STAGE__1__PLACEMENT", "process"), ("RUSTKERNEL__JOB__DEADLINE", "20s")];
+    let (code, shown) = config_command(&["show", "--origin"], &set);
+    assert_eq!(code, Some(0), "{shown}");
+    let origin = |setting: &str| {
+        let line = shown.lines().find(|line| line.starts_with(&format!("{setting} ")));
+        line.and_then(|line| line.split_once("  # ")).unwrap_or_else(|| panic!("{setting} in\n{shown}")).1
+    };
+    assert_eq!(origin("stage[1].placement = \"process\""), "RUSTKERNEL__STAGE__1__PLACEMENT");
+    assert_eq!(origin("job.deadline = \"20s\""), "RUSTKERNEL__JOB__DEADLINE");
+    assert_eq!(origin("stage[2].placement = \"thread\""), "default");
+    assert!(origin("stage[1].checkpointed = true").starts_with("the shipped pipeline:"));
+
+    // What is shown is a job file, and shows the same.
+    let (_, text) = config_command(&["show"], &set);
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("shown.toml");
+    std::fs::write(&file, &text).unwrap();
+    assert_eq!(config_command(&["show", file.to_str().unwrap()], &[]), (Some(0), text));
+}
+
+#[test]
+fn a_variable_that_is_wrong_is_an_error_that_names_it() {
+    let cases = [
+        (
+            "RUSTKERNEL__STAGE__1__PLACEMNT",
+            "x",
+            "`stage[1].placemnt`: unknown key `placemnt`; did you mean `placement`?",
+        ),
+        (
+            "RUSTKERNEL__STAGE__1__SETTINGS__DAMPING",
+            "3",
+            "`stage[1].settings.damping`: damping: 3 is not between 0 and 1",
+        ),
+        ("RUSTKERNEL__JOB__DEADLINE", "soon", "`job.deadline`: `soon` is no duration"),
+        ("RUSTKERNEL__STAGE__9__KERNEL", "graph/load", "there is no `stage[9]`"),
+        ("RUSTKERNEL__JOB", "x", ""),
+    ];
+    for (variable, value, expected) in cases {
+        let (code, said) = config_command(&["check"], &[(variable, value)]);
+        assert_eq!(code, Some(78), "{said}");
+        assert!(said.starts_with(&format!("error: {variable}: ")) && said.contains(expected), "{said}");
+    }
+    let (code, said) = config_command(&["check"], &[]);
+    assert_eq!(
+        (code, said.as_str()),
+        (Some(0), "debian-pagerank: 3 stages: graph/load, graph/pagerank, graph/top_k\n")
+    );
+}

@@ -53,3 +53,75 @@ fn every_guarantee_names_a_test() {
         rows.filter(|row| !row.split('`').any(|part| part.matches('_').count() >= 3)).collect();
     assert!(bare.is_empty(), "guarantees without a test: {bare:#?}");
 }
+
+/// A section of the configuration: its path, the file and the type that have its fields.
+const SECTIONS: [(&str, &str, &str); 10] = [
+    ("job", "src/config.rs", "JobSettings"),
+    ("stage[N]", "src/config.rs", "StageConfig"),
+    ("stage[N].queue", "src/config.rs", "QueueConfig"),
+    ("stage[N].repeat", "src/config.rs", "RepeatConfig"),
+    ("stage[N].retry", "core/src/resilience/retry/plan.rs", "RetryConfig"),
+    ("stage[N].recovery", "core/src/resilience/recovery.rs", "RecoveryPolicy"),
+    ("stage[N].breaker", "core/src/resilience/breaker/config.rs", "CircuitBreakerConfig"),
+    ("supervisor.NAME", "src/config/supervisor.rs", "SupervisorSection"),
+    ("domain.NAME", "src/config/domain.rs", "DomainSection"),
+    ("stage[N].settings of graph/pagerank", "src/kernels/graph/pagerank.rs", "PageRankConfig"),
+];
+
+/// The fields of a type and what their documentation says.
+fn fields(file: &str, name: &str) -> Vec<(String, String)> {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+    let start = text.find(&format!("pub struct {name} {{")).unwrap();
+    let body = &text[start..start + text[start..].find("\n}").unwrap()];
+    let (mut fields, mut docs) = (Vec::new(), Vec::new());
+    for line in body.lines().skip(1).map(str::trim) {
+        if let Some(doc) = line.strip_prefix("///") {
+            docs.push(doc.trim());
+        } else if let Some(field) = line.strip_prefix("pub ") {
+            fields.push((field.split(':').next().unwrap().to_owned(), docs.join(" ")));
+            docs.clear();
+        }
+    }
+    fields
+}
+
+fn reference() -> String {
+    let mut page = String::from(
+        "# Configuration\n\nMade from the documentation of the types that read a job file; a test keeps it so, and writes it anew with \
+         `UPDATE=1 cargo test --test docs`.\n\nA job is a TOML file. What the environment sets goes before it: \
+         `RUSTKERNEL__STAGE__1__PLACEMENT=process` sets `stage[1].placement`. The command's flags go before both. \
+         `rustkernel config check` finds what is wrong, by line or by variable and field, and names the nearest key for one that is \
+         unknown; `rustkernel config show --origin` prints every setting with where it is from.\n",
+    );
+    for (section, file, name) in SECTIONS {
+        page += &format!("\n## `{section}`\n\n| field | |\n|---|---|\n");
+        for (field, docs) in fields(file, name) {
+            page += &format!("| `{field}` | {} |\n", links_as_names(&docs));
+        }
+    }
+    page
+}
+
+/// Links of rustdoc lead nowhere here.
+fn links_as_names(docs: &str) -> String {
+    let mut text = docs.replace("[`", "`").replace("`]", "`").replace('|', "\\|");
+    while let Some(start) = text.find("`(") {
+        let Some(end) = text[start..].find(')') else { break };
+        text.replace_range(start + 1..=start + end, "");
+    }
+    text
+}
+
+#[test]
+fn the_configuration_reference_is_what_the_types_say() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guide/configuration.md");
+    let made = reference();
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, &made).unwrap();
+    }
+    let kept = fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        kept == made,
+        "docs/guide/configuration.md is not what the types say: UPDATE=1 cargo test --test docs"
+    );
+}

@@ -27,6 +27,9 @@ pub(super) enum Command {
     /// Look what this machine has of what kernels need, and what to do about the rest.
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
+    /// Check a job file, or show what it comes to.
+    #[command(subcommand, after_help = CONFIG_EXAMPLES)]
+    Config(ConfigCommand),
     /// Write a completion script for a shell to stdout.
     Completions {
         /// For which shell.
@@ -34,6 +37,23 @@ pub(super) enum Command {
     },
     #[command(flatten)]
     Node(NodeCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Find everything that is wrong with a job before anything runs: the file, the environment's settings, kernels and their types.
+    Check {
+        /// The job file; the shipped pipeline if none is named.
+        pipeline: Option<PathBuf>,
+    },
+    /// Print every setting of a job with its value, defaults and the environment's settings included, as a job file.
+    Show {
+        /// The job file; the shipped pipeline if none is named.
+        pipeline: Option<PathBuf>,
+        /// One field a line, with where its value is from: a line of the file, a variable, or its default.
+        #[arg(long)]
+        origin: bool,
+    },
 }
 
 /// The commands that talk to a node that was started with `run --serve`.
@@ -247,6 +267,11 @@ Examples:
   rustkernel run --device cuda:0
   rustkernel run --state job-state
   rustkernel run pipeline.toml --serve 127.0.0.1:9470 --token-file token";
+
+const CONFIG_EXAMPLES: &str = "\
+Examples:
+  rustkernel config check job.toml
+  RUSTKERNEL__STAGE__1__PLACEMENT=process rustkernel config show job.toml --origin";
 
 const DOCTOR_EXAMPLES: &str = "\
 Examples:

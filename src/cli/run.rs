@@ -21,9 +21,9 @@ use super::remote::{self, TokenFault};
 use super::report::Report;
 use super::signal::{Signal, Signals};
 use super::systemd;
-use super::{Exit, Printed, names, print, progress, say};
+use super::{Exit, Printed, config, names, print, progress, say};
 use crate::catalog;
-use crate::config::{ConfigError, JobConfig, Placement, StageConfig};
+use crate::config::{ConfigError, Placement, StageConfig};
 use crate::cuda::{Device, DeviceWatch};
 use crate::http::{HealthServer, Node, Token, node_router};
 use crate::inject::Injector;
@@ -96,11 +96,7 @@ struct Prepared {
 }
 
 fn prepare(args: &RunArgs) -> Result<Prepared, RunError> {
-    let (config, document) = match &args.pipeline {
-        Some(path) => JobConfig::read(path)?,
-        None => JobConfig::shipped()?,
-    };
-    let mut config = config;
+    let (mut config, document) = config::load(args.pipeline.as_ref())?;
     if let Some(placement) = args.placement {
         config.place(placement);
     }

@@ -5,17 +5,37 @@ use std::ops::Range;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, ConfigFault, Place};
+use super::overlay::Override;
 
 /// The text of a configuration, for errors that name a line.
 #[derive(Clone, Debug)]
 pub struct Document {
     name: String,
     text: String,
+    /// Fields that the environment has set; they stand in the text, too.
+    overrides: Vec<Override>,
 }
 
 impl Document {
-    pub(super) fn new(name: &str, text: &str) -> Self {
-        Self { name: name.to_owned(), text: text.to_owned() }
+    pub(super) fn new(name: &str, text: String, overrides: Vec<Override>) -> Self {
+        Self { name: name.to_owned(), text, overrides }
+    }
+
+    /// Where a field has its value from: a variable, a line of the file, or nowhere, which is its default.
+    pub(crate) fn origin(&self, field: &str) -> Option<String> {
+        if let Some(variable) = self.variable(field) {
+            return Some(variable.to_owned());
+        }
+        let span = self.locate_exactly(field)?;
+        Some(format!("{}:{}", self.name, self.line_column(span.start).0))
+    }
+
+    /// The variable that has set a field, or a section around it.
+    fn variable(&self, field: &str) -> Option<&str> {
+        let holds = |set: &&Override| {
+            field.strip_prefix(&set.field).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        self.overrides.iter().find(holds).map(|set| set.variable.as_str())
     }
 
     /// An error about `field`, for example `stage[1].settings.damping`. The line is that of the field, or of the nearest table around
@@ -64,7 +84,25 @@ impl Document {
         field: Option<String>,
         fault: ConfigFault,
     ) -> ConfigError {
-        ConfigError { place: Box::new(Place { file: self.name.clone(), line_column, field }), fault }
+        let variable = field.as_deref().and_then(|field| self.variable(field));
+        let (file, line_column) = match variable {
+            Some(variable) => (variable.to_owned(), None),
+            None => (self.name.clone(), line_column),
+        };
+        ConfigError { place: Box::new(Place { file, line_column, field }), fault }
+    }
+
+    /// The place of a field that is there.
+    fn locate_exactly(&self, field: &str) -> Option<Range<usize>> {
+        let mut steps = steps(field);
+        let last = steps.pop()?;
+        let document = DeTable::parse(&self.text).ok()?;
+        let mut table = document.into_inner();
+        for step in &steps {
+            let DeValue::Table(inner) = take(table, step)? else { return None };
+            table = inner;
+        }
+        table.get_key_value(last.key.as_str()).map(|(key, _)| key.span())
     }
 
     fn locate(&self, field: &str) -> Option<Range<usize>> {
@@ -131,7 +169,7 @@ fn steps(field: &str) -> Vec<Step> {
 }
 
 /// A key as it stands in a field's path and in TOML: in quotes unless it is bare.
-pub(super) fn quoted(key: &str) -> String {
+pub(crate) fn quoted(key: &str) -> String {
     if !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')) {
         return key.to_owned();
     }
@@ -216,7 +254,7 @@ mod tests {
         for name in ["a", "a.b", "a b", "a[0]", "", "\"", "\\", "\\\"", "a\".\"b", "."] {
             let name = quoted(name);
             let text = format!("[t.first]\nx = [1]\n\n[t.{name}]\nx = [\n  1,\n  2,\n]\n");
-            let document = Document::new("file", &text);
+            let document = Document::new("file", text.clone(), Vec::new());
             let place = |field: &str| {
                 let fault = ConfigFault::Rule { rule: "is wrong" };
                 document.at(&format!("t.{name}{field}"), fault).place.line_column

@@ -18,34 +18,34 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rustkernel_core::device::DeviceKind;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::document::quoted;
 use super::{ConfigError, ConfigFault, Document, JobConfig, Placement, StageConfig, span};
 use crate::worker::DomainConfig;
 
 /// One fault domain of a job. Its settings are those of [`DomainConfig`].
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DomainSection {
     /// Whether a second process stands by. Default true.
     pub spare: bool,
     /// How long a request that nobody waits for any more may go on before the process is killed; above zero. Default 100 ms.
-    #[serde(deserialize_with = "span::plain")]
+    #[serde(deserialize_with = "span::plain", serialize_with = "span::written")]
     pub kill_after: Duration,
     /// How often the process is asked whether it is there; above zero. Default 1 s.
-    #[serde(deserialize_with = "span::plain")]
+    #[serde(deserialize_with = "span::plain", serialize_with = "span::written")]
     pub heartbeat: Duration,
     /// How long it may leave that unanswered before it is killed; not shorter than `heartbeat`. Default 10 s.
-    #[serde(deserialize_with = "span::plain")]
+    #[serde(deserialize_with = "span::plain", serialize_with = "span::written")]
     pub silence: Duration,
     /// How long a process may take until it is up; above zero. Default 10 s.
-    #[serde(deserialize_with = "span::plain")]
+    #[serde(deserialize_with = "span::plain", serialize_with = "span::written")]
     pub start_limit: Duration,
     /// Deaths allowed within `period`; one more, and no kernel starts there until one of them is so old. Default 5.
     pub max_deaths: u32,
     /// The sliding window in which deaths are counted; above zero. Default 60 s.
-    #[serde(deserialize_with = "span::plain")]
+    #[serde(deserialize_with = "span::plain", serialize_with = "span::written")]
     pub period: Duration,
 }
 

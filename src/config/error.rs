@@ -5,6 +5,8 @@ use std::io;
 
 use rustkernel_core::id::InvalidKernelId;
 
+use super::overlay::OverlayFault;
+
 /// Why a job's configuration is refused, and where. Nothing has been started.
 #[derive(Debug, thiserror::Error)]
 #[error("{place}{fault}")]
@@ -38,6 +40,9 @@ pub enum ConfigFault {
         #[source]
         source: io::Error,
     },
+    /// A variable of the environment sets nothing.
+    #[error("{0}")]
+    Overlay(#[source] OverlayFault),
     /// The file is longer than any job.
     #[error("the file is longer than {limit_bytes} bytes")]
     TooLong {

@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use rustkernel_core::resilience::BackoffStrategy;
 use rustkernel_core::supervision::{AutoShutdown, ChildRules, Restart, Shutdown, Strategy, SupervisorConfig};
@@ -26,7 +26,7 @@ use super::{ConfigError, ConfigFault, Document, JobConfig, list, nearest, span};
 /// One supervisor of a job. Its settings are those of [`SupervisorConfig`], and its [`ChildRules`]: what it is to the supervisor above.
 // Written out, not flattened: serde reads flattened fields from a buffer that has lost their places in the text, so that an error would
 // have neither line nor field, and both types refuse the other's keys as unknown. The methods below name every field of both.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SupervisorSection {
     /// Who is restarted when one child fails. Default one_for_one. Dynamic makes no sense here: a job's kernels are known.
@@ -34,7 +34,7 @@ pub struct SupervisorSection {
     /// Restarts allowed within `period`; one more ends the supervisor, and the one above decides. Default 3.
     pub intensity: u32,
     /// The sliding window in which restarts are counted. Default 5 s.
-    #[serde(deserialize_with = "span::plain")]
+    #[serde(deserialize_with = "span::plain", serialize_with = "span::written")]
     pub period: Duration,
     /// Whether the end of a significant child ends the supervisor. Default never.
     pub auto_shutdown: AutoShutdown,
