@@ -116,7 +116,7 @@ fn set(table: &mut Table, name: &str, value: &str) -> Result<String, OverlayFaul
                 }
                 stage
             }
-            other => {
+            other @ (Item::None | Item::Value(_) | Item::Table(_)) => {
                 // What stands in one line is a section, too.
                 if let Item::Value(Value::InlineTable(inline)) = other {
                     *other = Item::Table(inline.clone().into_table());
