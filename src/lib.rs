@@ -62,3 +62,8 @@ struct WorkerGuide;
 #[cfg(all(doctest, feature = "cuda", feature = "worker"))]
 #[doc = include_str!("../docs/guide/cuda.md")]
 struct CudaGuide;
+
+/// The tutorial's service, compiled.
+#[cfg(all(doctest, feature = "http"))]
+#[doc = include_str!("../docs/guide/first-kernel.md")]
+struct FirstKernel;

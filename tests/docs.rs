@@ -125,3 +125,36 @@ fn the_configuration_reference_is_what_the_types_say() {
         "docs/guide/configuration.md is not what the types say: UPDATE=1 cargo test --test docs"
     );
 }
+
+/// Every link of a page to a file of this repository leads somewhere, and every page is in the book.
+#[test]
+fn every_page_is_in_the_book_and_every_link_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = vec![root.join("README.md"), root.join("CONTRIBUTING.md")];
+    let mut folders = vec![root.join("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                pages.push(path);
+            }
+        }
+    }
+    let summary = fs::read_to_string(root.join("docs/SUMMARY.md")).unwrap();
+    for page in &pages {
+        let text = fs::read_to_string(page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+            let is_file = !link.is_empty() && !link.contains("://") && !link.contains(' ');
+            assert!(!is_file || page.parent().unwrap().join(link).exists(), "{}: {link}", page.display());
+        }
+        let name = page.strip_prefix(root.join("docs")).map(|page| page.display().to_string());
+        let is_listed = name.as_ref().is_ok_and(|name| summary.contains(&format!("({name})")));
+        assert!(
+            is_listed || name.is_err() || page.ends_with("SUMMARY.md"),
+            "{} is not in the book",
+            page.display()
+        );
+    }
+}
