@@ -21,7 +21,6 @@
 mod access;
 mod action;
 mod api;
-mod connection;
 mod document;
 mod health;
 mod node;
@@ -36,11 +35,10 @@ use axum::Router;
 pub use access::{BURST, MIN_TOKEN_BYTES, PER_SECOND, Token, TokenError};
 pub use action::{Acted, Action};
 pub use api::{MAX_BODY_BYTES, MAX_WATCHERS, api_router};
-pub use connection::{MAX_CONNECTIONS, SILENCE};
 pub use document::{Component, HEALTH_SCHEMA, HealthDocument};
 pub use node::Node;
 pub use page::page_router;
-pub use server::HealthServer;
+pub use server::{HEAD_LIMIT, HealthServer, MAX_CONNECTIONS};
 pub use snapshot::{
     Child, DeadLetters, Failure, KernelView, Kind, LastFailure, LatencyView, Letter, MAX_REPORTS,
     NodeSnapshot, SNAPSHOT_SCHEMA, SupervisorView, Word,

@@ -3,15 +3,15 @@
 //! Two sources, and no cost on a request's way: [`count`] is a hook that counts what happens, and [`publish`] sets what the slots' own books
 //! say, when somebody looks. [`METRICS`] lists all of it; labels other than names come from closed sets.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+use metrics::{Counter, Unit, counter, describe_counter, describe_gauge, gauge};
 use rustkernel_actors::{Event, Fact, FailureClass};
 use rustkernel_core::resilience::BreakerMode;
 
@@ -120,7 +120,7 @@ async fn exported_now(State(exported): State<Arc<Exported>>) -> Response {
 
 /// Counts what happens: for [`RuntimeBuilder::hook`](rustkernel_actors::RuntimeBuilder::hook).
 pub fn count(event: &Event) {
-    let Some(child) = event.child.as_ref().map(ToString::to_string) else { return };
+    let Some(child) = event.child.as_ref().map(|child| label(child)) else { return };
     match &event.fact {
         Fact::Failed { cause, .. } | Fact::StopFailed { cause, .. } | Fact::StandbyFailed { cause, .. } => {
             counter!(FAILURES, "child" => child, "class" => FailureClass::from(cause).label()).increment(1);
@@ -149,6 +149,35 @@ pub fn count(event: &Event) {
         | Fact::GaveUp
         | _ => {}
     }
+}
+
+/// The name of a child as a label: of the first [`MOST_CHILDREN`], and `other` of the rest, because children that come and go may have a new
+/// name each time.
+fn label(child: &str) -> String {
+    static NAMES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if names.contains(child) {
+        return child.to_owned();
+    }
+    if names.len() >= MOST_CHILDREN {
+        return "other".to_owned();
+    }
+    names.insert(child.to_owned());
+    child.to_owned()
+}
+
+/// Children whose failures are counted by name.
+pub const MOST_CHILDREN: usize = 4096;
+
+/// What each counter of a child stood at when it was published last. A name that is used again begins at 0 again, and what is exported goes
+/// on.
+static LAST: Mutex<BTreeMap<(&'static str, String), u64>> = Mutex::new(BTreeMap::new());
+
+/// Takes the counter along to where the books stand.
+fn advance(counter: &Counter, what: &'static str, child: &str, value: u64) {
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = last.insert((what, child.to_owned()), value).unwrap_or(0);
+    counter.increment(if value >= before { value - before } else { value });
 }
 
 /// Sets what a node's books say.
@@ -180,19 +209,23 @@ pub fn publish(snapshot: &NodeSnapshot) {
 
 fn publish_child(child: &Child) {
     let name = || child.name.clone();
-    counter!(RESTARTS, "child" => name()).absolute(child.restarts);
+    if child.kind != Kind::Task {
+        // Of a task nobody counts them.
+        advance(&counter!(RESTARTS, "child" => name()), RESTARTS, &child.name, child.restarts);
+    }
     if let (Some(used), Some(most)) = (child.restarts_in_window, child.max_restarts) {
         let left = if most == 0 { 0.0 } else { 1.0 - (f64::from(used) / f64::from(most)).min(1.0) };
         gauge!(BUDGET, "child" => name()).set(left);
     }
     let Some(kernel) = &child.kernel else { return };
-    counter!(ACCEPTED, "kernel" => name()).absolute(kernel.accepted);
+    advance(&counter!(ACCEPTED, "kernel" => name()), ACCEPTED, &child.name, kernel.accepted);
     let outcomes = [("ok", kernel.answered), ("error", kernel.failed), ("rejected", kernel.rejected)];
     for (outcome, count) in outcomes {
-        counter!(REQUESTS, "kernel" => name(), "outcome" => outcome).absolute(count);
+        let counter = counter!(REQUESTS, "kernel" => name(), "outcome" => outcome);
+        advance(&counter, outcome, &child.name, count);
     }
-    counter!(RERUNS, "kernel" => name()).absolute(kernel.reruns);
-    counter!(LATE, "kernel" => name()).absolute(kernel.discarded);
+    advance(&counter!(RERUNS, "kernel" => name()), RERUNS, &child.name, kernel.reruns);
+    advance(&counter!(LATE, "kernel" => name()), LATE, &child.name, kernel.discarded);
     gauge!(PENDING, "kernel" => name()).set(float(kernel.waiting as u64));
     gauge!(PENDING_BYTES, "kernel" => name()).set(float(kernel.waiting_bytes as u64));
     for state in BREAKER_STATES {
@@ -204,9 +237,10 @@ fn publish_child(child: &Child) {
     }
     if let Some(latency) = kernel.latency {
         for (quantile, seconds) in [("0.5", latency.p50_s), ("0.9", latency.p90_s), ("0.99", latency.p99_s)] {
-            gauge!(DURATION, "kernel" => name(), "quantile" => quantile).set(seconds);
+            // Prometheus' word for what is not known.
+            gauge!(DURATION, "kernel" => name(), "quantile" => quantile).set(seconds.unwrap_or(f64::NAN));
         }
-        counter!(MEASURED, "kernel" => name()).absolute(latency.count);
+        advance(&counter!(MEASURED, "kernel" => name()), MEASURED, &child.name, latency.count);
         gauge!(BUSY, "kernel" => name()).set(latency.total_s);
     }
 }
@@ -219,8 +253,8 @@ fn publish_devices() {
         let device = watch.id().to_string();
         let state = match watch.state() {
             DeviceState::Healthy if watch.unfit().is_none() => "healthy",
-            DeviceState::Degraded(_) => "degraded",
-            DeviceState::Healthy | DeviceState::Unhealthy(_) => "unhealthy",
+            DeviceState::Degraded(_) if watch.unfit().is_none() => "degraded",
+            DeviceState::Healthy | DeviceState::Degraded(_) | DeviceState::Unhealthy(_) => "unhealthy",
         };
         for other in ["healthy", "degraded", "unhealthy"] {
             let is_it = if state == other { 1.0 } else { 0.0 };

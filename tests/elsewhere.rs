@@ -268,6 +268,10 @@ async fn while_the_breaker_of_its_place_is_open_nothing_new_comes_in_and_what_is
     assert_eq!(soon(queued).await.unwrap().0, 3);
     assert!(matches!(kind(soon(kernel.call(2, NONE)).await), KernelErrorKind::Rejected(_)));
     assert_eq!(breaker.rejected(), 2);
+    let now = status(&runtime, "a/b").await;
+    assert_eq!((now.refused_by, now.rejected), (Some(BreakerScope::Device), 2));
+    let health = runtime.health().kernels[0].clone();
+    assert_eq!(health.reason.unwrap(), "the breaker of its device is open");
     breaker.close();
     assert_eq!(soon(kernel.call(2, NONE)).await.unwrap().0, 3);
     kit_balanced(&kernel);

@@ -143,6 +143,8 @@ fn what_is_no_action_is_answered_by_its_status_and_the_node_goes_on() {
         let acted: Value = serde_json::from_str(&answer).unwrap();
         assert_eq!(acted["done"], false);
     }
+    let rebound = "GET /v1/snapshot HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+    assert_eq!(send(&node.address, rebound).0, 403, "a name of another site that leads here");
     for garbage in [
         "\0\u{1}\u{2}\r\n\r\n",
         "GET / HTTP/9.9\r\n\r\n",
@@ -152,11 +154,11 @@ fn what_is_no_action_is_answered_by_its_status_and_the_node_goes_on() {
         assert!(code == 400 || code == 0, "{garbage:?}: {code}");
     }
     assert_eq!(
-        send(&node.address, "GET /v1/nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").0,
+        send(&node.address, "GET /v1/nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").0,
         404
     );
     assert_eq!(
-        send(&node.address, "DELETE /v1/snapshot HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").0,
+        send(&node.address, "DELETE /v1/snapshot HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").0,
         405
     );
     assert_eq!(get(&node.address, "/health/ready").0, 200);
@@ -167,7 +169,7 @@ fn so_many_may_watch_and_no_more_and_one_that_leaves_makes_room() {
     let node = Serving::start(&[]);
     let watch = || {
         let mut stream = TcpStream::connect(&node.address).unwrap();
-        write!(stream, "GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        write!(stream, "GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         let mut head = [0_u8; 12];
         stream.read_exact(&mut head).unwrap();
         (stream, head.ends_with(b"200"))
@@ -188,7 +190,7 @@ fn so_many_connections_are_served_and_the_next_one_waits_for_its_turn() {
     node.result();
     let mut idle: Vec<_> = (0..MAX_CONNECTIONS).map(|_| TcpStream::connect(&node.address).unwrap()).collect();
     let mut waiting = TcpStream::connect(&node.address).unwrap();
-    write!(waiting, "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    write!(waiting, "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     drop(idle.pop());
     let mut answer = String::new();
     waiting.read_to_string(&mut answer).unwrap();

@@ -259,6 +259,10 @@ impl Mounted {
 async fn startup_comes_with_the_kernels_and_readiness_goes_with_the_drain() {
     let mounted = Mounted::new().await;
     assert_eq!(mounted.codes(), [200, 503, 503], "nothing is there yet");
+    let address = mounted.server.address().to_string();
+    for excluded in ["", "runtime", "nothing"] {
+        assert_eq!(get(&address, &format!("/readyz?exclude={excluded}")).0, 503, "{excluded}");
+    }
     mounted.runtime.spawn(fragile(RecoveryPolicy::default())).await.unwrap();
     assert_eq!(mounted.codes(), [200, 503, 503], "the node has not said that these are all");
     mounted.node.started();

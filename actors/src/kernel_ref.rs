@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustkernel_core::KernelId;
 use rustkernel_core::clock::Timestamp;
 use rustkernel_core::envelope::{Deadline, Header};
-use rustkernel_core::error::{DownReason, KernelError};
+use rustkernel_core::error::{BreakerScope, DownReason, KernelError};
 use rustkernel_core::resilience::{HealthCheckResult, HealthProbeConfig, HealthTarget, ambient_deadline};
 use rustkernel_core::traits::Payload;
 
@@ -153,7 +153,15 @@ pub(crate) fn health_of(slot: &dyn Supervised, now: Timestamp, patience: Duratio
             }
             (None, Mode::Open | Mode::Tripping) => HealthCheckResult::degraded("its breaker is open"),
             (None, Mode::Isolated) => HealthCheckResult::degraded("its breaker is held open"),
-            (None, Mode::Closed | Mode::HalfOpen | Mode::Disabled) => serving_health(&snapshot),
+            (None, Mode::Closed | Mode::HalfOpen | Mode::Disabled) => match snapshot.refused_by {
+                Some(BreakerScope::Device) => {
+                    HealthCheckResult::degraded("the breaker of its device is open")
+                }
+                Some(BreakerScope::Domain | BreakerScope::Kernel) => {
+                    HealthCheckResult::degraded("the breaker of its fault domain is open")
+                }
+                None => serving_health(&snapshot),
+            },
         },
         Life::Starting => HealthCheckResult::degraded("an incarnation is being made"),
         Life::Waiting(_) => HealthCheckResult::degraded("restarting after a failure"),

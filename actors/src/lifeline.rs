@@ -67,6 +67,13 @@ impl Lifeline {
         self.incarnation.number
     }
 
+    /// Whether the kernel has somewhere else to go: a standby, a degraded path or a backup. One that has not had better wait for a place that
+    /// will come back than fail to start in it.
+    #[must_use]
+    pub fn has_alternative(&self) -> bool {
+        self.kernel.upgrade().is_some_and(|kernel| kernel.has_alternative())
+    }
+
     /// Whether this life is over, here: it has been fenced.
     #[must_use]
     pub fn is_over(&self) -> bool {

@@ -255,6 +255,12 @@ impl Runtime {
         self.inner.probes.health(&self.inner.registry, self.state())
     }
 
+    /// Whether the runtime is [ready](RuntimeHealth::ready), were it without the kernels of these names.
+    #[must_use]
+    pub fn ready_without(&self, excluded: &[&str]) -> bool {
+        self.inner.probes.ready_without(&self.inner.registry, self.state(), excluded)
+    }
+
     /// A subscription to everything that happens from now on.
     #[must_use]
     pub fn events(&self) -> Events {

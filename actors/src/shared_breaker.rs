@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::time::Duration;
 
+use rustkernel_core::clock::{Clock, Timestamp};
 use rustkernel_core::error::{BreakerScope, Rejection, RejectionCause};
 
 /// A breaker that stands before every kernel whose present life has named it by [`Lifeline::behind`](crate::Lifeline::behind).
@@ -21,6 +22,9 @@ struct Shared {
     turns: AtomicU64,
     /// Nanoseconds; [`UNKNOWN`] where nobody knows.
     retry_after: AtomicU64,
+    /// When it closes by itself, in the clock's nanoseconds; [`UNKNOWN`] where somebody has to close it.
+    until: AtomicU64,
+    clock: Clock,
     rejected: AtomicU64,
 }
 
@@ -34,15 +38,38 @@ impl SharedBreaker {
             scope,
             turns: AtomicU64::new(0),
             retry_after: AtomicU64::new(UNKNOWN),
+            until: AtomicU64::new(UNKNOWN),
+            clock: Clock::system(),
             rejected: AtomicU64::new(0),
         }))
     }
 
     /// Refuses from now on. `retry_after`: how long at most, as callers are told; `None` where nobody knows.
     pub fn open(&self, retry_after: Option<Duration>) {
+        self.open_until(retry_after, UNKNOWN);
+    }
+
+    /// Refuses for so long, and lets through again by itself: whoever opened it may not be there any more.
+    pub fn open_for(&self, span: Duration) {
+        self.open_until(Some(span), (self.0.clock.now() + span).as_nanos());
+    }
+
+    fn open_until(&self, retry_after: Option<Duration>, until: u64) {
         let nanos = retry_after.map_or(UNKNOWN, |span| u64::try_from(span.as_nanos()).unwrap_or(UNKNOWN));
         self.0.retry_after.store(nanos, Release);
+        self.0.until.store(until, Release);
         self.turn(false);
+    }
+
+    /// Closes it if its time is over. Only an open one reads the clock.
+    #[cold]
+    fn is_over(&self) -> bool {
+        let until = self.0.until.load(Acquire);
+        let is_over = until != UNKNOWN && self.0.clock.now() >= Timestamp::from_nanos(until);
+        if is_over {
+            self.close();
+        }
+        is_over
     }
 
     /// Lets everything through again.
@@ -53,7 +80,7 @@ impl SharedBreaker {
     /// Whether it refuses.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.0.turns.load(Acquire) % 2 == 1
+        self.0.turns.load(Acquire) % 2 == 1 && !self.is_over()
     }
 
     /// What it stands in front of.
@@ -71,7 +98,7 @@ impl SharedBreaker {
     /// Counts a refusal and says what it knows, if it is open.
     pub(crate) fn refuses(&self) -> Option<Rejection> {
         let turns = self.0.turns.load(Acquire);
-        (turns % 2 == 1).then(|| self.explain(turns))
+        (turns % 2 == 1 && !self.is_over()).then(|| self.explain(turns))
     }
 
     #[cold]
@@ -115,5 +142,9 @@ mod tests {
         assert_eq!(breaker.refuses().unwrap().retry_after, Some(Duration::from_secs(1)));
         breaker.close();
         assert_eq!((breaker.refuses(), breaker.rejected()), (None, 2));
+        breaker.open_for(Duration::from_secs(3_600));
+        assert!(breaker.is_open());
+        breaker.open_for(Duration::ZERO);
+        assert!(!breaker.is_open() && breaker.refuses().is_none(), "its time is over");
     }
 }

@@ -30,7 +30,7 @@ pub(crate) use checkpoints::Kept;
 pub(crate) use control::{SlotSnapshot, Supervised};
 pub use incarnation::Variant;
 pub(crate) use incarnation::{Incarnation, Standing};
-pub use latency::Latency;
+pub use latency::{Latency, Quantiles};
 pub use ledger::Accounts;
 pub(crate) use ledger::{Bounds, Life, Watch};
 pub(crate) use rules::{Codec, Rules};
@@ -81,6 +81,8 @@ struct State<I, O> {
     checkpoints: Checkpoints,
     /// What its present life stands behind, or its last one.
     shared: Arc<[SharedBreaker]>,
+    /// Requests that these have refused here.
+    refused_by_shared: u64,
 }
 
 /// A request that the slot did not take, with everything its caller gave.
@@ -120,6 +122,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
             requests: 0,
             checkpoints: Checkpoints::default(),
             shared: Arc::default(),
+            refused_by_shared: 0,
         };
         Arc::new_cyclic(|me| Self {
             id,
@@ -171,7 +174,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         };
         let verdict = if remaining.is_zero() {
             Err(KernelErrorKind::DeadlineExceeded)
-        } else if let Some(rejection) = shut(&state, has_relief) {
+        } else if let Some(rejection) = shut(&mut state, has_relief) {
             Err(KernelErrorKind::Rejected(rejection))
         } else {
             state.ledger.may_accept(bytes, timing.begun, remaining, timing.now).map_err(KernelErrorKind::from)
@@ -353,10 +356,12 @@ fn arm<R: Clone>(ledger: &mut Ledger<R>, at: Timestamp) -> Option<Timestamp> {
 
 /// Why the slot is shut though its own gate is not: what its kernel lives in is out of order, and nobody else is about to answer. One that
 /// serves nobody has a better answer.
-fn shut<I, O>(state: &State<I, O>, has_relief: bool) -> Option<Rejection> {
+fn shut<I, O>(state: &mut State<I, O>, has_relief: bool) -> Option<Rejection> {
     let is_down = matches!(state.ledger.life, Life::Down(_));
     let mut shared = state.shared.iter().filter(|_| !has_relief && !is_down);
-    shared.find_map(SharedBreaker::refuses)
+    let rejection = shared.find_map(SharedBreaker::refuses)?;
+    state.refused_by_shared += 1;
+    Some(rejection)
 }
 
 impl From<Refusal> for KernelErrorKind {

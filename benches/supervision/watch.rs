@@ -137,7 +137,7 @@ impl Watcher {
         let scraper = thread::spawn(move || {
             loop {
                 let mut stream = TcpStream::connect(address).unwrap();
-                write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+                write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
                 let mut text = Vec::new();
                 stream.read_to_end(&mut text).unwrap();
                 match stopped.recv_timeout(Duration::from_secs(1)) {
@@ -147,7 +147,7 @@ impl Watcher {
             }
         });
         let mut events = TcpStream::connect(address).unwrap();
-        write!(events, "GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        write!(events, "GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         let closing = events.try_clone().unwrap();
         let page = thread::spawn(move || {
             let mut buffer = [0; 1 << 16];

@@ -110,9 +110,22 @@ pub(super) fn dead_letters(command: &LetterCommand) -> Exit {
 
 fn ask(address: SocketAddr, tell: impl FnOnce(&NodeSnapshot) -> Result<(String, Exit), RemoteError>) -> Exit {
     match remote::snapshot(address).and_then(|snapshot| tell(&snapshot)) {
-        Ok((text, exit)) => print(&text).exit(exit),
+        Ok((text, exit)) => print(&harmless(&text)).exit(exit),
         Err(error) => error.tell(),
     }
+}
+
+/// Names and messages come from kernels: what would move a terminal's cursor, or more, is shown as what it is.
+fn harmless(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() && character != '\n' {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
 }
 
 fn exit_of(snapshot: &NodeSnapshot) -> Exit {
@@ -137,8 +150,10 @@ fn find(snapshot: &NodeSnapshot, name: &str) -> Result<Child, RemoteError> {
         .ok_or_else(|| RemoteError::Unknown(format!("the node has no `{name}`; it has {}", known.join(", "))))
 }
 
+/// One that came to its end in peace is down, and no trouble.
 fn is_troubled(child: &Child) -> bool {
-    !["serving", "up"].contains(&&*child.state)
+    let is_over = child.state == "down" && child.last_failure.is_none();
+    !is_over && !["serving", "up"].contains(&&*child.state)
 }
 
 const HEAD: [&str; 8] =
@@ -217,7 +232,9 @@ fn details(child: &Child, failures: &[Failure]) -> String {
     if let Some(kernel) = &child.kernel {
         row("device", kernel.device.clone());
         row("incarnation", kernel.incarnation.to_string());
-        row("breaker", format!("{}, {} refused", kernel.breaker, kernel.rejected));
+        let place =
+            kernel.refused_by.map(|scope| format!(", that of its {} open", word(&scope))).unwrap_or_default();
+        row("breaker", format!("{}{place}, {} refused", kernel.breaker, kernel.rejected));
         row(
             "requests",
             format!(
@@ -228,7 +245,8 @@ fn details(child: &Child, failures: &[Failure]) -> String {
         row("queue", format!("{} waiting, {} bytes", kernel.waiting, kernel.waiting_bytes));
         row("running for", known(kernel.running_s.map(span)));
         let latency = kernel.latency.map(|latency| {
-            let [p50, p90, p99] = [latency.p50_s, latency.p90_s, latency.p99_s].map(span);
+            let [p50, p90, p99] =
+                [latency.p50_s, latency.p90_s, latency.p99_s].map(|seconds| known(seconds.map(span)));
             format!("p50 {p50}, p90 {p90}, p99 {p99}")
         });
         row("executions take", known(latency));
@@ -366,6 +384,11 @@ mod tests {
     fn spans_are_short_and_ordered() {
         let spans = [0.000_05, 0.25, 2.0, 75.0, 7_260.0, 200_000.0].map(span);
         assert_eq!(spans, ["50us", "250ms", "2.0s", "1m15s", "2h01m", "2.3d"]);
+    }
+
+    #[test]
+    fn what_a_kernel_says_moves_no_cursor() {
+        assert_eq!(harmless("a\u{1b}[2J\u{7}\nb\u{9b}c"), "a\\u{1b}[2J\\u{7}\nb\\u{9b}c");
     }
 
     #[test]

@@ -32,7 +32,7 @@ use crate::kernels::graph::{EdgeListSource, Ranking};
 use crate::metrics;
 use crate::webhook::{Webhook, WebhookConfig, WebhookError};
 
-/// What nobody has set for so long is no longer shown: a kernel that has gone, say.
+/// A gauge that nobody has set for so long is no longer shown: of a kernel that has gone, say. Counters stay: they would begin anew.
 const FORGOTTEN: Duration = Duration::from_secs(600);
 
 /// Why a job did not begin.
@@ -305,7 +305,7 @@ async fn follow(
 
 fn serve(address: SocketAddr, node: &Arc<Node>, token: Option<Token>) -> Result<HealthServer, RunError> {
     let exporter =
-        PrometheusBuilder::new().idle_timeout(MetricKindMask::ALL, Some(FORGOTTEN)).build_recorder();
+        PrometheusBuilder::new().idle_timeout(MetricKindMask::GAUGE, Some(FORGOTTEN)).build_recorder();
     let handle = exporter.handle();
     // An error means that somebody else counts, and this node's numbers are theirs.
     let _ = ::metrics::set_global_recorder(exporter);

@@ -26,7 +26,7 @@ pub(super) struct Block {
     pub(super) address: Address,
     bytes: usize,
     home: Arc<Line>,
-    /// Other streams that have used it.
+    /// Other streams that have used it since its own did last.
     guests: Mutex<Vec<Arc<Line>>>,
 }
 
@@ -64,13 +64,16 @@ impl<T> Buffer<T> {
 }
 
 impl Block {
-    /// `line` is about to use it.
+    /// `line` is about to use it: after everybody who has used it, and nobody knows whether they only read.
     pub(super) fn visit(&self, line: &Arc<Line>) -> Result<(), CudaError> {
+        let mut guests = self.guests.lock().unwrap_or_else(PoisonError::into_inner);
+        guests.iter().try_for_each(|guest| line.follow(guest))?;
         if Arc::ptr_eq(line, &self.home) {
+            // Whoever comes next follows its home, and so all of these.
+            guests.clear();
             return Ok(());
         }
         line.follow(&self.home)?;
-        let mut guests = self.guests.lock().unwrap_or_else(PoisonError::into_inner);
         if !guests.iter().any(|guest| Arc::ptr_eq(guest, line)) {
             guests.push(Arc::clone(line));
         }

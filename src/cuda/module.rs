@@ -82,10 +82,11 @@ impl Device {
                 self.load_text(&compile(source, self.info().capability.major, self.info().capability.minor)?)
             }
             Image::Ptx(ptx) => self.load_text(ptx),
-            Image::Cubin(bytes) if bytes.starts_with(ELF) => self.load_bytes(bytes.as_ptr().cast()),
-            Image::Cubin(_) => {
-                Err(CudaError::Image { fault: cuda::classify(INVALID_IMAGE), log: ": it is no cubin".into() })
-            }
+            Image::Cubin(bytes) if is_whole(bytes) => self.load_bytes(bytes.as_ptr().cast()),
+            Image::Cubin(_) => Err(CudaError::Image {
+                fault: cuda::classify(INVALID_IMAGE),
+                log: ": it is no whole cubin".into(),
+            }),
         }
     }
 
@@ -176,7 +177,40 @@ fn c_string(text: &str) -> Result<CString, CudaError> {
     CString::new(text).map_err(|_| CudaError::ZeroByte { text: excerpt(text, 40) })
 }
 
-const ELF: &[u8] = b"\x7fELF";
+/// Whether it is an ELF file of 64 bits that has everything its headers speak of: the driver is not told how long it is, and reads what
+/// they say.
+fn is_whole(bytes: &[u8]) -> bool {
+    let number = |at: usize, width: usize| {
+        let mut word = [0; 8];
+        word[..width].copy_from_slice(bytes.get(at..at.checked_add(width)?)?);
+        usize::try_from(u64::from_le_bytes(word)).ok()
+    };
+    let fits = |start: usize, length: usize| start.checked_add(length).filter(|end| *end <= bytes.len());
+    let table = |start: usize, width: usize, count: usize| {
+        let (start, width, count) = (number(start, 8)?, number(width, 2)?, number(count, 2)?);
+        fits(start, width.checked_mul(count)?).map(|_| (start, width, count))
+    };
+    let sections = || {
+        table(PROGRAM_HEADERS[0], PROGRAM_HEADERS[1], PROGRAM_HEADERS[2])?;
+        let (start, width, count) = table(SECTION_HEADERS[0], SECTION_HEADERS[1], SECTION_HEADERS[2])?;
+        for header in (0..count).map(|index| start + index * width) {
+            let (kind, offset, size) =
+                (number(header + 4, 4)?, number(header + 24, 8)?, number(header + 32, 8)?);
+            if kind != NO_BITS {
+                fits(offset, size)?;
+            }
+        }
+        Some(())
+    };
+    bytes.starts_with(ELF) && sections().is_some()
+}
+
+const ELF: &[u8] = b"\x7fELF\x02\x01";
+/// Where an ELF header says where a table is, how wide its entries are, and how many there are.
+const PROGRAM_HEADERS: [usize; 3] = [0x20, 0x36, 0x38];
+const SECTION_HEADERS: [usize; 3] = [0x28, 0x3a, 0x3c];
+/// `SHT_NOBITS`: a section of which nothing is in the file.
+const NO_BITS: usize = 8;
 const INVALID_IMAGE: c_int = 200;
 /// `CU_JIT_ERROR_LOG_BUFFER` and `CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES`.
 const JIT_ERROR_LOG: c_int = 5;
@@ -200,6 +234,19 @@ mod tests {
         assert!(explain(source, log).ends_with("line 2: int x = y;"));
         assert_eq!(explain(source, "default_program(99): error"), "default_program(99): error");
         assert_eq!(explain(source, "no line"), "no line");
+    }
+
+    /// This program is such a file, too.
+    #[test]
+    fn an_image_that_is_cut_anywhere_is_not_whole() {
+        let whole = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        assert!(is_whole(&whole));
+        for length in [0, 4, 6, 63, 64, whole.len() / 2, whole.len() - 1] {
+            assert!(!is_whole(&whole[..length]), "{length}");
+        }
+        let mut far = whole;
+        far[SECTION_HEADERS[0]..SECTION_HEADERS[0] + 8].fill(0xff);
+        assert!(!is_whole(&far));
     }
 
     #[test]

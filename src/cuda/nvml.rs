@@ -144,49 +144,58 @@ impl Device<'_> {
                     Some(XidError::Unknown) | None => {}
                 },
                 Err(NvmlError::Timeout) => return true,
-                Err(error) => {
-                    self.note(&error);
-                    return false;
-                }
+                // The look that follows says what is the matter.
+                Err(_) => return false,
             }
         }
         true
     }
 
     fn look(&self) {
-        let device = &self.device;
+        let (device, mut troubles) = (&self.device, Troubles::default());
         let fields = [FieldId(field_id::NVML_FI_DEV_GET_GPU_RECOVERY_ACTION), FieldId(REMAP_PENDING)];
         let mut numbers = [None; 2];
-        if let Some(values) = self.known(device.field_values_for(&fields)) {
+        if let Some(values) = troubles.known(device.field_values_for(&fields)) {
             for (number, value) in numbers.iter_mut().zip(values) {
                 *number = value.ok().and_then(|sample| number_of(&sample.value.ok()?));
             }
         }
         let [action, remap] = numbers;
-        let errors = device.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile);
+        let errors = troubles.known(device.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile));
+        let throttle = troubles.known(device.current_throttle_reasons()).map(throttle_of);
+        let memory = troubles.known(device.memory_info());
+        if troubles.is_lost {
+            return self.watch.on_gone();
+        }
+        let action = action.map(RecoveryAction::from).filter(|action| *action != RecoveryAction::None);
         let sample = DeviceSample {
-            uncorrected_ecc_count: self.known(errors),
-            recovery_action: action.map(RecoveryAction::from),
-            throttle: self.known(device.current_throttle_reasons()).map(throttle_of),
+            uncorrected_ecc_count: errors,
+            // What a call cannot do before a reset, the number may not know yet.
+            recovery_action: match (action, troubles.wants_reset, numbers[0]) {
+                (Some(action), _, _) => Some(action),
+                (None, true, _) => Some(RecoveryAction::GpuReset),
+                (None, false, known) => known.map(RecoveryAction::from),
+            },
+            throttle,
             remap_pending: remap.map(|pending| pending != 0),
         };
-        let memory = self.known(device.memory_info());
         let memory = memory.map(|memory| DeviceMemory { used: memory.used, total: memory.total });
         self.watch.on_sample(&sample, memory);
     }
+}
 
-    fn known<T>(&self, answer: Result<T, NvmlError>) -> Option<T> {
-        answer.inspect_err(|error| self.note(error)).ok()
-    }
+/// What the answers of one look say beside their numbers. That a device lacks something says nothing about it.
+#[derive(Default)]
+struct Troubles {
+    is_lost: bool,
+    wants_reset: bool,
+}
 
-    /// That a device lacks something says nothing about it; that it is lost does.
-    fn note(&self, error: &NvmlError) {
-        if matches!(error, NvmlError::GpuLost) {
-            self.watch.on_gone();
-        } else if matches!(error, NvmlError::ResetRequired) {
-            let action = Some(RecoveryAction::GpuReset);
-            self.watch.on_sample(&DeviceSample { recovery_action: action, ..DeviceSample::default() }, None);
-        }
+impl Troubles {
+    fn known<T>(&mut self, answer: Result<T, NvmlError>) -> Option<T> {
+        self.is_lost |= matches!(answer, Err(NvmlError::GpuLost));
+        self.wants_reset |= matches!(answer, Err(NvmlError::ResetRequired));
+        answer.ok()
     }
 }
 

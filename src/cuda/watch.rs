@@ -33,6 +33,11 @@ struct Watch {
 struct Known {
     health: DeviceHealth,
     signal: Signal,
+    /// When NVML last said something of it, or was asked to.
+    heard: Timestamp,
+    place: Option<String>,
+    /// Another device that goes by the same name in another process.
+    namesake: Option<String>,
     /// Processes that were killed, do not end, and hold the device.
     stuck: usize,
     tripped: Option<Timestamp>,
@@ -73,6 +78,9 @@ pub struct DeviceMemory {
     /// What there is.
     pub total: u64,
 }
+
+/// Without an answer of NVML for so long, what is known of a device is said to be old.
+const STALE: Duration = Duration::from_secs(15);
 
 /// How long a trip that leaves the device fit for use keeps its breaker open: for processes that were hit to end and be replaced.
 pub const TRIP_PAUSE: Duration = Duration::from_secs(5);
@@ -147,6 +155,15 @@ impl DeviceWatch {
         if let Some(why) = unfit(&known, now) {
             return HealthCheckResult::unhealthy(why);
         }
+        if let (Some(place), Some(other)) = (&known.place, &known.namesake) {
+            return HealthCheckResult::degraded(format!(
+                "two devices go by its name: {place} is watched, {other} is not"
+            ));
+        }
+        let silent = now.saturating_since(known.heard);
+        if matches!(known.signal, Signal::Nvml) && silent >= STALE {
+            return HealthCheckResult::degraded(format!("NVML has not answered for {} s", silent.as_secs()));
+        }
         match (known.health.state(now), &known.signal) {
             (state @ DeviceState::Degraded(_), _) => HealthCheckResult::degraded(state.to_string()),
             (_, Signal::None(why)) => HealthCheckResult {
@@ -168,10 +185,19 @@ impl DeviceWatch {
     /// Somebody has opened the device, which is on the bus at `place`, as NVML writes it: from now on it is watched.
     pub(crate) fn located(&self, place: &str) {
         let mut known = self.lock();
-        if matches!(known.signal, Signal::Unasked) {
-            known.signal = Signal::Nvml;
-            drop(known);
-            nvml::watch(self, place);
+        match &known.place {
+            None => {
+                known.place = Some(place.to_owned());
+                known.signal = Signal::Nvml;
+                known.heard = self.0.clock.now();
+                drop(known);
+                nvml::watch(self, place);
+            }
+            Some(first) if first != place && known.namesake.is_none() => {
+                tracing::error!(device = %self.id(), first, second = place, "two devices go by one name");
+                known.namesake = Some(place.to_owned());
+            }
+            Some(_) => {}
         }
     }
 
@@ -230,7 +256,11 @@ impl DeviceWatch {
     }
 
     pub(super) fn on_sample(&self, sample: &DeviceSample, memory: Option<DeviceMemory>) {
-        self.lock().memory = memory;
+        {
+            let mut known = self.lock();
+            known.memory = memory.or(known.memory);
+            known.heard = self.0.clock.now();
+        }
         self.judge(|health, now| health.on_sample(sample, now));
     }
 
@@ -260,7 +290,8 @@ impl DeviceWatch {
         known.tripped = known.tripped.filter(|at| now.saturating_since(*at) < TRIP_PAUSE);
         match (is_unfit, known.tripped) {
             (true, _) => self.0.breaker.open(None),
-            (false, Some(_)) => self.0.breaker.open(Some(TRIP_PAUSE)),
+            // It closes by itself, should nothing be heard of the device any more.
+            (false, Some(at)) => self.0.breaker.open_for((at + TRIP_PAUSE).saturating_since(now)),
             (false, None) => self.0.breaker.close(),
         };
         let told = if is_unfit { Told::Unfit } else { Told::Fit };
@@ -361,6 +392,23 @@ mod tests {
         watch.stuck(false);
         assert!(watch.unfit().is_none() && !watch.breaker().is_open());
         assert_eq!(turns.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn an_old_answer_is_not_taken_for_health_and_a_namesake_is_told() {
+        let (watch, time, _turns) = watched();
+        {
+            let mut known = watch.lock();
+            (known.signal, known.place) = (Signal::Nvml, Some("00000000:01:00.0".into()));
+        }
+        watch.on_sample(&DeviceSample::default(), None);
+        assert_eq!(watch.health().status, HealthStatus::Healthy);
+        time.advance(STALE);
+        assert_eq!(watch.health().reason.unwrap(), "NVML has not answered for 15 s");
+        watch.on_sample(&DeviceSample::default(), None);
+        assert_eq!(watch.health().status, HealthStatus::Healthy);
+        watch.located("00000000:02:00.0");
+        assert!(watch.health().reason.unwrap().contains("00000000:02:00.0 is not"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use rustkernel_core::clock::{Clock, Timestamp};
 use subtle::ConstantTimeEq;
 
@@ -54,8 +54,8 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Decides about actions: by the token, and not more than [`BURST`] at once and [`PER_SECOND`] a second, so that a token cannot be found by
-/// trying.
+/// Decides about actions by the token. Who does not have it may try [`BURST`] times at once and [`PER_SECOND`] times a second, so that it
+/// cannot be found by trying; who has it is never held up by that.
 #[derive(Debug)]
 pub(super) struct Access {
     token: Option<Token>,
@@ -69,9 +69,9 @@ struct Bucket {
     filled: Timestamp,
 }
 
-/// Actions that may come at once.
+/// Wrong tokens that may come at once.
 pub const BURST: u32 = 20;
-/// Actions a second that may come in the long run.
+/// Wrong tokens a second that may come in the long run.
 pub const PER_SECOND: u32 = 5;
 
 impl Access {
@@ -83,20 +83,33 @@ impl Access {
 
     /// Why whoever sends these headers may not act, if it may not.
     pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
-        if !self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(self.clock.now()) {
-            return Err((StatusCode::TOO_MANY_REQUESTS, "too many actions: try again in a second"));
+        if is_from_another_site(headers) {
+            return Err((StatusCode::FORBIDDEN, "an action does not come from the page of another site"));
         }
         let Some(token) = &self.token else {
             let why = "this node takes no actions: it was started without a token";
             return Err((StatusCode::FORBIDDEN, why));
         };
         let sent = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
-        match sent.and_then(|sent| sent.strip_prefix(b"Bearer ")) {
-            Some(sent) if token.is(sent) => Ok(()),
-            Some(_) => Err((StatusCode::UNAUTHORIZED, "the token is wrong")),
-            None => Err((StatusCode::UNAUTHORIZED, "an action needs a token")),
+        let sent = sent.and_then(|sent| sent.strip_prefix(b"Bearer "));
+        if sent.is_some_and(|sent| token.is(sent)) {
+            return Ok(());
         }
+        if !self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(self.clock.now()) {
+            return Err((StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens: try again in a second"));
+        }
+        let why = if sent.is_some() { "the token is wrong" } else { "an action needs a token" };
+        Err((StatusCode::UNAUTHORIZED, why))
     }
+}
+
+/// A browser says where a page is from that sends something; other programs do not.
+fn is_from_another_site(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default());
+    let site = text(HeaderName::from_static("sec-fetch-site"));
+    let origin = text(header::ORIGIN).map(|origin| origin.split_once("://").map_or(origin, |(_, host)| host));
+    site.is_some_and(|site| !["same-origin", "none"].contains(&site))
+        || origin.is_some_and(|origin| text(header::HOST) != Some(origin))
 }
 
 impl Bucket {
@@ -134,8 +147,30 @@ mod tests {
             assert_eq!(access.check(&sent(wrong)).unwrap_err().0, StatusCode::UNAUTHORIZED, "{wrong}");
         }
         assert_eq!(access.check(&HeaderMap::new()).unwrap_err().0, StatusCode::UNAUTHORIZED);
+        // Whoever guesses is slowed down, and whoever has the token is not.
+        let guesses = (0..3 * BURST).map(|_| access.check(&sent("Bearer guess")).unwrap_err().0);
+        assert!(guesses.filter(|code| *code == StatusCode::TOO_MANY_REQUESTS).count() > BURST as usize);
+        assert_eq!(access.check(&sent("Bearer 0123456789abcdef")), Ok(()));
         let closed = Access::new(None);
         assert_eq!(closed.check(&sent("Bearer 0123456789abcdef")).unwrap_err().0, StatusCode::FORBIDDEN);
+    }
+
+    #[test]
+    fn a_page_of_another_site_acts_not_even_with_the_token() {
+        let access = Access::new(Some(Token::new("0123456789abcdef").unwrap()));
+        let with = |name: &'static str, value: &str| {
+            let mut headers = sent("Bearer 0123456789abcdef");
+            headers.insert(header::HOST, "127.0.0.1:9470".parse().unwrap());
+            headers.insert(name, value.parse().unwrap());
+            access.check(&headers).map_err(|(code, _)| code)
+        };
+        assert_eq!(with("origin", "http://127.0.0.1:9470"), Ok(()));
+        assert_eq!(with("sec-fetch-site", "same-origin"), Ok(()));
+        for (name, value) in
+            [("origin", "http://evil.example"), ("origin", "null"), ("sec-fetch-site", "cross-site")]
+        {
+            assert_eq!(with(name, value), Err(StatusCode::FORBIDDEN), "{name}: {value}");
+        }
     }
 
     #[test]

@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::access::{Access, Token};
 use super::action::{Acted, Action, Refused, act};
@@ -50,10 +49,10 @@ impl Api {
 /// |---|---|
 /// | `GET /v1/snapshot` | a [`NodeSnapshot`](super::NodeSnapshot) |
 /// | `GET /v1/events` | one a second, as server-sent events; [`MAX_WATCHERS`] at most |
-/// | `POST /v1/actions` | an [`Action`]; needs `Authorization: Bearer TOKEN` |
+/// | `POST /v1/actions` | an [`Action`]; needs `Authorization: Bearer TOKEN`, and comes from no other site's page |
 ///
 /// An action is answered by an [`Acted`]: 200 done, 400 not an action, 401 no token or a wrong one, 403 the node has none, 404 no
-/// such kernel or letter, 409 not in a state for that, 413 longer than [`MAX_BODY_BYTES`], 429 too many.
+/// such kernel or letter, 408 too slow, 409 not in a state for that, 413 longer than [`MAX_BODY_BYTES`], 429 too many wrong tokens.
 pub fn api_router(node: Arc<Node>, token: Option<Token>) -> Router {
     let api = Api { node, access: Access::new(token), watchers: Arc::default(), last: Mutex::default() };
     Router::new()
@@ -67,6 +66,8 @@ pub fn api_router(node: Arc<Node>, token: Option<Token>) -> Router {
 pub const MAX_WATCHERS: usize = 16;
 /// The longest body of an action.
 pub const MAX_BODY_BYTES: usize = 4 << 10;
+/// How long the body of an action may take.
+const BODY_LIMIT: Duration = Duration::from_secs(10);
 /// How often a watcher hears.
 const TURN: Duration = Duration::from_secs(1);
 
@@ -105,15 +106,15 @@ impl Drop for Watcher {
     }
 }
 
-async fn action(
-    State(api): State<Arc<Api>>,
-    headers: HeaderMap,
-    action: Result<Json<Action>, JsonRejection>,
-) -> Response {
-    if let Err((status, message)) = api.access.check(&headers) {
+async fn action(State(api): State<Arc<Api>>, request: Request) -> Response {
+    // Before anything is read: what is sent without the token is no business of anybody's.
+    if let Err((status, message)) = api.access.check(request.headers()) {
         return answer(status, message.to_owned());
     }
-    let action = match action {
+    let Ok(read) = timeout(BODY_LIMIT, Json::<Action>::from_request(request, &())).await else {
+        return answer(StatusCode::REQUEST_TIMEOUT, "the action does not come to its end".to_owned());
+    };
+    let action = match read {
         Ok(Json(action)) => action,
         Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
             return answer(StatusCode::PAYLOAD_TOO_LARGE, rejection.body_text());

@@ -25,9 +25,6 @@ pub struct HealthDocument {
     pub components: Vec<Component>,
 }
 
-/// What the runtime's component says while the node drains.
-pub(super) const DRAINING: &str = "draining";
-
 /// One part of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Component {
@@ -59,11 +56,6 @@ struct Check<'a> {
 }
 
 impl HealthDocument {
-    /// Whether the node is about to end, as its first component says.
-    pub(super) fn is_draining(&self) -> bool {
-        self.components.first().is_some_and(|runtime| runtime.reason.as_deref() == Some(DRAINING))
-    }
-
     pub(super) fn verbose(&self, holds: bool) -> Verbose<'_> {
         let checks = self.components.iter().map(|part| {
             let status = word(part.status);

@@ -86,13 +86,9 @@ async fn worded(probe: Probe, State(node): State<Arc<Node>>, Query(asked): Query
     let document = node.document();
     let excluded: Vec<&str> = asked.exclude.iter().flat_map(|names| names.split(',')).collect();
     let is_asked = |part: &&Component| !excluded.contains(&part.name.as_str());
-    let is_in_the_way = |part: &Component| part.needed && is_asked(&part) && !is_well(part);
-    let holds = if probe == Probe::Ready && !excluded.is_empty() {
-        // What makes a node unready is one of its components, or where it is in its life.
-        let runs = document.live && document.started && !document.is_draining();
-        runs && !document.components.iter().any(is_in_the_way)
-    } else {
-        probe.holds(&document)
+    let holds = match probe {
+        Probe::Ready => node.ready_without(&excluded),
+        Probe::Live | Probe::Startup => probe.holds(&document),
     };
     if asked.verbose.is_none() {
         return word(probe, holds);
@@ -129,10 +125,10 @@ async fn bare(State(node): State<Arc<Node>>, Path(probe): Path<Probe>) -> Status
 
 /// `NAME/ready`, where names have slashes in them.
 async fn model(State(node): State<Arc<Node>>, Path(rest): Path<String>) -> StatusCode {
-    let document = node.document();
+    let health = node.runtime().health();
     let name = rest.strip_suffix("/ready");
-    let found = name.and_then(|name| document.components.iter().find(|part| part.name == name));
-    found.map_or(StatusCode::NOT_FOUND, |part| code(is_well(part)))
+    let found = name.and_then(|name| health.kernels.iter().find(|kernel| kernel.id.as_str() == name));
+    found.map_or(StatusCode::NOT_FOUND, |kernel| code(kernel.status.is_serving()))
 }
 
 fn is_well(part: &Component) -> bool {

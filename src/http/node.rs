@@ -8,7 +8,7 @@ use rustkernel_actors::{Runtime, RuntimeState};
 use rustkernel_core::clock::{Timestamp, unix_millis};
 use rustkernel_core::resilience::{HealthAggregation, HealthCheckResult, HealthStatus, aggregate};
 
-use super::document::{Component, DRAINING, HEALTH_SCHEMA, HealthDocument};
+use super::document::{Component, HEALTH_SCHEMA, HealthDocument};
 use super::snapshot::{
     self, Child, DeadLetters, Failure, Letter, MAX_REPORTS, NodeSnapshot, SNAPSHOT_SCHEMA,
 };
@@ -131,6 +131,19 @@ impl Node {
         watched.push(Watched { name: name.into(), ask: Box::new(ask), is_needed: true });
     }
 
+    /// Whether the node takes work, were it without these components. What the node itself is doing cannot be left out.
+    pub(super) fn ready_without(&self, excluded: &[&str]) -> bool {
+        let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let lacks = watched.iter().any(|part| {
+            part.is_needed
+                && !excluded.contains(&part.name.as_str())
+                && (part.ask)().status == HealthStatus::Unhealthy
+        });
+        drop(watched);
+        let takes = self.started.load(Ordering::Acquire) && !self.draining.load(Ordering::Acquire);
+        takes && !lacks && self.runtime.ready_without(excluded)
+    }
+
     /// How the node is now.
     #[must_use]
     pub fn document(&self) -> HealthDocument {
@@ -165,10 +178,10 @@ impl Node {
 
     fn runtime_component(&self, started: bool, draining: bool) -> Component {
         let (status, reason) = match self.runtime.state() {
-            RuntimeState::Running if draining => (HealthStatus::Degraded, Some(DRAINING)),
+            RuntimeState::Running if draining => (HealthStatus::Degraded, Some("draining")),
             RuntimeState::Running if !started => (HealthStatus::Unknown, Some("starting")),
             RuntimeState::Running => (HealthStatus::Healthy, None),
-            RuntimeState::Draining => (HealthStatus::Degraded, Some(DRAINING)),
+            RuntimeState::Draining => (HealthStatus::Degraded, Some("draining")),
             RuntimeState::Stopped => (HealthStatus::Unhealthy, Some("stopped")),
             RuntimeState::GaveUp => (HealthStatus::Unhealthy, Some("gave up: every kernel is down")),
         };

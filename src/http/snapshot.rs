@@ -10,7 +10,7 @@ use rustkernel_actors::{
     Branch, Cause, ChildPhase, ChildStatus, DeadLetter, FailureClass, FailureReport, KernelState,
     KernelStatus, Latency, ReportContext, RuntimeState, Tree,
 };
-use rustkernel_core::error::Phase;
+use rustkernel_core::error::{BreakerScope, Phase};
 use rustkernel_core::supervision::{ChildKind, Restart, Strategy};
 use serde::{Deserialize, Serialize};
 
@@ -126,7 +126,9 @@ pub struct KernelView {
     pub breaker: Word,
     /// Consecutive failures that its closed breaker has counted.
     pub breaker_failures: u32,
-    /// Requests that its breaker has refused.
+    /// What it lives in whose breaker is open: `domain` or `device`.
+    pub refused_by: Option<BreakerScope>,
+    /// Requests that its breaker has refused, or that of what it lives in.
     pub rejected: u64,
     /// Requests that entered the slot.
     pub accepted: u64,
@@ -163,12 +165,12 @@ pub struct LatencyView {
     pub count: u64,
     /// The time of all of these together.
     pub total_s: f64,
-    /// Half of the last minute's took no longer than this, within an eighth.
-    pub p50_s: f64,
+    /// Half of those of the last minute or two took no longer than this, within an eighth; `None` where there were none.
+    pub p50_s: Option<f64>,
     /// Nine in ten.
-    pub p90_s: f64,
+    pub p90_s: Option<f64>,
     /// Ninety-nine in a hundred.
-    pub p99_s: f64,
+    pub p99_s: Option<f64>,
 }
 
 /// One failure below a supervisor.
@@ -329,6 +331,7 @@ impl From<KernelStatus> for KernelView {
             standbys: kernel.standbys,
             breaker: kernel.breaker.into(),
             breaker_failures: kernel.breaker_failures,
+            refused_by: kernel.refused_by,
             rejected: kernel.rejected,
             accepted: kernel.accounts.accepted,
             answered: kernel.accounts.answered,
@@ -352,9 +355,9 @@ impl From<Latency> for LatencyView {
         Self {
             count: latency.count,
             total_s: latency.total.as_secs_f64(),
-            p50_s: latency.p50.as_secs_f64(),
-            p90_s: latency.p90.as_secs_f64(),
-            p99_s: latency.p99.as_secs_f64(),
+            p50_s: latency.recent.map(|recent| recent.p50.as_secs_f64()),
+            p90_s: latency.recent.map(|recent| recent.p90.as_secs_f64()),
+            p99_s: latency.recent.map(|recent| recent.p99.as_secs_f64()),
         }
     }
 }

@@ -225,7 +225,7 @@ impl Keeper {
                 Err(error) => {
                     let reason = format!("a worker could not be started: {error}");
                     if self.workers.is_empty() {
-                        self.note_death(&reason, now);
+                        self.note_death(&reason, Blame::Anybody, now);
                     } else {
                         tracing::warn!(domain = %self.name, "{reason}");
                     }
@@ -242,10 +242,18 @@ impl Keeper {
         }
     }
 
-    /// Answers everybody who wants to live here.
+    /// Answers those who want to live here. Who has nowhere else to go waits for a device that will be fit again: nobody's restarts are used
+    /// up by that.
     fn refuse_waiting(&mut self, Obstacle { reason, ends }: &Obstacle) {
         let error = format!("the domain {} has no worker: {reason}", self.name);
-        for attach in self.waiting.drain(..) {
+        for attach in std::mem::take(&mut self.waiting) {
+            if matches!(ends, Ends::Unknown)
+                && !attach.lifeline.has_alternative()
+                && !attach.attached.is_closed()
+            {
+                self.waiting.push_back(attach);
+                continue;
+            }
             let error = match ends {
                 Ends::ByHand => KernelError::permanent(error.clone()),
                 Ends::Unknown | Ends::At(_) => KernelError::transient(error.clone()),
@@ -280,41 +288,48 @@ impl Keeper {
 
     /// Reads what the workers say.
     fn hear(&mut self) {
-        let now = self.clock.now();
         let mut lost = false;
-        for worker in self.workers.iter_mut().filter(|worker| !worker.is_condemned()) {
-            loop {
-                match receive(&worker.process.control, &mut self.buffer, false) {
-                    Ok(Received::Nothing) => break,
-                    Ok(Received::Message(message, _)) => {
-                        match &message {
-                            FromWorker::Hello { device: Some(place), .. } => self.premises.located(place),
-                            FromWorker::DeviceLost { fault, .. } => {
-                                lost = true;
-                                self.premises.note_fault(*fault);
-                            }
-                            FromWorker::Hello { device: None, .. }
-                            | FromWorker::Unable { .. }
-                            | FromWorker::Gone { .. }
-                            | FromWorker::Ended { .. }
-                            | FromWorker::Pong(_) => {}
-                        }
-                        worker.hear(&message, now);
-                    }
-                    Ok(Received::Closed) => {
-                        worker.suspect(now, Blame::Anybody, || "it has closed its control socket".to_owned());
-                        break;
-                    }
-                    Err(error) => {
-                        worker.kill(now, format!("what it says is no message: {error}"), Blame::Anybody);
-                        break;
-                    }
-                }
-            }
+        for at in 0..self.workers.len() {
+            lost |= self.hear_one(at);
         }
         if lost && !self.has_proven() {
             self.breaker.open(None);
         }
+    }
+
+    /// Reads what one of them says. Gives back whether it has lost its device. One that is condemned says nothing more that counts.
+    fn hear_one(&mut self, at: usize) -> bool {
+        let (now, mut lost) = (self.clock.now(), false);
+        let worker = &mut self.workers[at];
+        while !worker.is_condemned() {
+            match receive(&worker.process.control, &mut self.buffer, false) {
+                Ok(Received::Nothing) => break,
+                Ok(Received::Message(message, _)) => {
+                    match &message {
+                        FromWorker::Hello { device: Some(place), .. } => self.premises.located(place),
+                        FromWorker::DeviceLost { fault, .. } => {
+                            lost = true;
+                            self.premises.note_fault(*fault);
+                        }
+                        FromWorker::Hello { device: None, .. }
+                        | FromWorker::Unable { .. }
+                        | FromWorker::Gone { .. }
+                        | FromWorker::Ended { .. }
+                        | FromWorker::Pong(_) => {}
+                    }
+                    worker.hear(&message, now);
+                }
+                Ok(Received::Closed) => {
+                    worker.suspect(now, Blame::Anybody, || "it has closed its control socket".to_owned());
+                    break;
+                }
+                Err(error) => {
+                    worker.kill(now, format!("what it says is no message: {error}"), Blame::Anybody);
+                    break;
+                }
+            }
+        }
+        lost
     }
 
     /// Takes leave of the workers that have ended.
@@ -332,7 +347,12 @@ impl Keeper {
             match self.workers[at].process.end() {
                 None => at += 1,
                 Some(end) => {
+                    // Its last words may have come since it was heard.
+                    let lost = self.hear_one(at);
                     let worker = self.workers.remove(at);
+                    if lost && !self.has_proven() {
+                        self.breaker.open(None);
+                    }
                     let fault = fault_of(end);
                     let how = format!("worker {} ended: {end} ({})", worker.process.pid(), fault.name);
                     self.bury(worker, &how);
@@ -374,7 +394,7 @@ impl Keeper {
                 ", before it was up; does the main of its program begin with rustkernel::worker::init?",
             );
         }
-        self.note_death(&reason, now);
+        self.note_death(&reason, blame, now);
         if let Some(unable) = unable.filter(|unable| unable.for_good && self.workers.is_empty()) {
             self.unable = Some(unable.reason);
         }
@@ -387,12 +407,14 @@ impl Keeper {
         process
     }
 
-    fn note_death(&mut self, reason: &str, now: Timestamp) {
+    fn note_death(&mut self, reason: &str, blame: Blame, now: Timestamp) {
         tracing::warn!(domain = %self.name, "{reason}");
         self.deaths += 1;
         self.last_death = Some(reason.to_owned());
         self.forget_old(now);
-        self.recent.push_back(now);
+        if blame != Blame::Nobody {
+            self.recent.push_back(now);
+        }
     }
 
     /// Gives those who wait their places, if the present worker is up.
@@ -489,11 +511,16 @@ impl Keeper {
                 let left = Timespec::try_from(until.saturating_since(self.clock.now())).ok();
                 let _ = poll(&mut fds, left.as_ref());
             }
+            if worker.process.end().is_none() {
+                self.premises.stuck(true);
+                self.undying.push(worker.process);
+            }
             let reason = format!("the domain {} was closed", self.name);
             for (lifeline, suspicion) in Worker::verdicts(worker.tenants, Blame::Nobody) {
                 lifeline.lost(Loss::Domain { reason: reason.clone(), suspicion });
             }
         }
+        outlive(std::mem::take(&mut self.undying), &self.premises);
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         *status = DomainStatus {
             state: DomainState::Closed,
@@ -506,5 +533,22 @@ impl Keeper {
             generation: status.generation,
             undying: status.undying,
         };
+    }
+}
+
+/// Waits for processes that do not end, when nobody keeps their domain any more: their device is suspect until they have.
+fn outlive(undying: Vec<Process>, premises: &Premises) {
+    for mut process in undying {
+        let premises = premises.clone();
+        let waits = move || {
+            while process.end().is_none() {
+                let mut fds = [PollFd::from_borrowed_fd(process.watch(), PollFlags::IN)];
+                // An interrupted wait is a short one.
+                let _ = poll(&mut fds, None);
+            }
+            premises.stuck(false);
+        };
+        // Without a thread the device stays suspect, which is the safe side.
+        let _ = std::thread::Builder::new().name("undying worker".to_owned()).spawn(waits);
     }
 }

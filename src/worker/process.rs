@@ -74,6 +74,8 @@ impl Process {
         let mut child = Command::new(&command.program)
             .args(&command.arguments)
             .envs(command.environment.iter().map(|(name, value)| (name, value)))
+            // A kernel's process has no business with it.
+            .env_remove("RUSTKERNEL_TOKEN")
             .env(WORKER_VARIABLE, device.map_or_else(String::new, |device| device.to_string()))
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::from(output))

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustkernel_actors::{Lifeline, Loss, Suspicion};
 use rustkernel_core::KernelId;
 use rustkernel_core::clock::Timestamp;
+use rustkernel_core::fault::FaultScope;
 
 use super::arena::Region;
 use super::config::DomainConfig;
@@ -185,7 +186,12 @@ impl Worker {
                 self.kill(now, reason.clone(), Blame::Anybody);
             }
             // It ends by itself, unless its driver holds it up.
-            FromWorker::DeviceLost { reason, .. } => self.kill(now, reason.clone(), Blame::Anybody),
+            FromWorker::DeviceLost { reason, fault } => {
+                // What the hardware does is no request's doing.
+                let is_hardware = fault.class.scope() == FaultScope::Device;
+                let blame = if is_hardware { Blame::Nobody } else { Blame::Anybody };
+                self.kill(now, reason.clone(), blame);
+            }
             FromWorker::Pong(_) => self.asked = None,
             FromWorker::Ended { kernel, request } => {
                 if let Some(resident) = self.tenants.get_mut(kernel) {

@@ -158,6 +158,23 @@ async fn innocent_neighbours_are_answered_and_the_poisonous_input_is_convicted_a
     assert_balanced(&innocent);
 }
 
+/// Two of them in a row were two convictions: a dead letter of an input that had done nothing.
+#[tokio::test]
+async fn an_error_of_the_hardware_convicts_nobody() {
+    let marker = tempfile("ecc");
+    let script = format!("kernel@4=214,first={marker}");
+    let domain = Domain::start("gpu", DomainConfig { spare: false, ..config(&script) }).unwrap();
+    let runtime = runtime().await;
+    let kernel = soon(runtime.spawn(rig(&domain, "a/b").idempotent().conviction_limit(1))).await.unwrap();
+    works(&kernel).await;
+    works(&kernel).await;
+    let told = soon(kernel.call(add(), NONE)).await.unwrap();
+    assert_eq!((told.values, told.suspect), (vec![11, 12, 13], true), "it ran again");
+    assert_eq!(runtime.dead_letters().0, 0);
+    assert!(domain.status().last_death.unwrap().contains("214"));
+    assert_balanced(&kernel);
+}
+
 #[tokio::test]
 async fn memory_that_runs_out_is_the_callers_and_costs_nobody_anything() {
     let domain = domain("oom=1000000");

@@ -197,6 +197,30 @@ async fn memory_of_another_size_is_given_back_where_there_is_too_little() {
     assert!(matches!(stream.alloc::<u8>(10_000_000), Err(CudaError::Call { .. })));
 }
 
+/// A third stream, and the buffer's own, came after its own stream only, and saw what had been there before.
+#[tokio::test]
+async fn what_one_guest_has_written_every_other_stream_reads() {
+    if !is_inside("what_one_guest_has_written_every_other_stream_reads", "") {
+        return;
+    }
+    let device = Device::open(0).unwrap();
+    let streams: Vec<_> = (0..4).map(|_| device.stream().unwrap()).collect();
+    let cx = Context::detached();
+    let held = streams[0].zeros::<u32>(1).unwrap();
+    let spin = 5_000_000_u64;
+    for round in 1..=5 {
+        for stream in &streams {
+            // So that the write is late, and whoever does not wait for it is early.
+            let out = stream.zeros::<u32>(1).unwrap();
+            launch(stream, "rk_spin", 1, &[&stream.stop_flag(), &spin, &out]).unwrap();
+            launch(stream, "rk_add", 1, &[&held, &1_u32, &1_u32]).unwrap();
+        }
+        for stream in streams.iter().rev() {
+            assert_eq!(stream.download(&held, &cx).await.unwrap(), [4 * round]);
+        }
+    }
+}
+
 /// It was kept for the stream that had it, and lost with one that was busy when it went.
 #[tokio::test]
 async fn memory_that_lies_around_in_one_stream_is_there_for_another() {

@@ -77,7 +77,8 @@ async fn a_device_that_the_driver_wants_reset_is_left_and_its_kernel_fails_over(
     let health = first.status().health();
     assert_eq!(health.status, HealthStatus::Unhealthy);
     assert!(health.reason.unwrap().contains("no worker may be started: cuda:0 is unhealthy"));
-    assert!(soon(stays.call(add(), NONE)).await.is_err(), "it has nowhere to go");
+    let refused = kind(soon(stays.call(add(), NONE)).await);
+    assert!(matches!(refused, KernelErrorKind::Rejected(_)), "it has nowhere to go: {refused}");
 
     nvml.say("action 1");
     found(|| watch.unfit().filter(|why| why.contains("gpu reset"))).await;
@@ -87,6 +88,9 @@ async fn a_device_that_the_driver_wants_reset_is_left_and_its_kernel_fails_over(
     soon(runtime.fail_back("a/moves")).await.unwrap();
     let home = soon(moves.call(add(), NONE)).await.unwrap().pid;
     assert_eq!(Some(home), first.status().pid);
+    // It has waited, and paid nothing.
+    soon(stays.call(add(), NONE)).await.unwrap();
+    assert_eq!(first.status().obstacle, None);
     assert_balanced(&moves);
     assert_balanced(&stays);
 }

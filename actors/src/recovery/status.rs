@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustkernel_core::clock::Timestamp;
-use rustkernel_core::error::DownReason;
+use rustkernel_core::error::{BreakerScope, DownReason};
 use rustkernel_core::supervision::{ChildKind, ChildState, Restart, Strategy};
 use rustkernel_core::{DeviceId, KernelId};
 use serde::Serialize;
@@ -65,7 +65,9 @@ pub struct KernelStatus {
     pub breaker: &'static str,
     /// Consecutive failures counted by its closed breaker.
     pub breaker_failures: u32,
-    /// Requests its breaker refused.
+    /// What it lives in whose breaker is open, too.
+    pub refused_by: Option<BreakerScope>,
+    /// Requests that its breaker refused, or that of what it lives in.
     pub rejected: u64,
     /// Outcomes that came too late for their breaker generation.
     pub stale_outcomes: u64,
@@ -200,7 +202,8 @@ impl KernelChild {
             last_failure,
             breaker: gate.state_name(),
             breaker_failures: gate.failures(),
-            rejected: gate.rejected(),
+            refused_by: snapshot.refused_by,
+            rejected: gate.rejected() + snapshot.refused_by_shared,
             stale_outcomes: gate.stale(),
             accounts: snapshot.accounts,
             waiting: snapshot.waiting,

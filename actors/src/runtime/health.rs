@@ -131,6 +131,16 @@ impl ProbeLoop {
         }
     }
 
+    /// Whether the node takes traffic, were it without the kernels of these names. One without any kernel does not.
+    pub(crate) fn ready_without(&self, registry: &Registry, state: RuntimeState, excluded: &[&str]) -> bool {
+        let health = self.health(registry, state);
+        let mut left =
+            health.kernels.iter().filter(|kernel| !excluded.contains(&kernel.id.as_str())).peekable();
+        let serves = left.peek().is_none()
+            || aggregate(left.map(|kernel| kernel.status), self.config.aggregation).is_serving();
+        state == RuntimeState::Running && !health.kernels.is_empty() && serves
+    }
+
     /// What is certain now goes before what the loop saw last.
     fn kernel_health(&self, named: &Named, now: Timestamp) -> KernelHealth {
         let id = named.kernel.id().clone();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustkernel_core::KernelId;
 use rustkernel_core::clock::Timestamp;
 use rustkernel_core::envelope::{Deadline, Header};
-use rustkernel_core::error::{DownReason, KernelError, KernelErrorKind, Phase};
+use rustkernel_core::error::{BreakerScope, DownReason, KernelError, KernelErrorKind, Phase};
 use rustkernel_core::resilience::Outcome;
 use rustkernel_core::traits::Payload;
 
@@ -19,6 +19,7 @@ use crate::gate::Gate;
 use crate::lifeline::Suspicion;
 use crate::recovery::RecoveryMsg;
 use crate::replay::{Replaying, replay_in};
+use crate::shared_breaker::SharedBreaker;
 
 /// A slot without its types, as the actors see it.
 pub(crate) trait Supervised: Send + Sync {
@@ -67,6 +68,7 @@ pub(crate) trait Supervised: Send + Sync {
     fn lose(&self, incarnation: &Incarnation, cause: Cause, suspicion: Suspicion);
     /// The incarnation ends after its current request; what waits stays, to be answered by [`close`](Self::close).
     fn stop(&self);
+    fn has_alternative(&self) -> bool;
     fn snapshot(&self) -> SlotSnapshot;
     /// Runs a dead letter of this kernel again.
     fn replay(self: Arc<Self>, letter: DeadLetter, replay: Replay, deadline: Deadline) -> Replaying;
@@ -92,6 +94,9 @@ pub(crate) struct SlotSnapshot {
     pub(crate) incarnation: u64,
     /// What is wrong with the checkpoints.
     pub(crate) checkpoint_trouble: Option<String>,
+    /// What its kernel lives in whose breaker is open.
+    pub(crate) refused_by: Option<BreakerScope>,
+    pub(crate) refused_by_shared: u64,
     pub(crate) latency: Option<Latency>,
 }
 
@@ -289,6 +294,10 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
         wake(sleeper);
     }
 
+    fn has_alternative(&self) -> bool {
+        self.rules.has_alternative
+    }
+
     fn snapshot(&self) -> SlotSnapshot {
         let state = self.lock();
         let running = state.ledger.running.as_ref();
@@ -309,7 +318,9 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
             standbys: state.standbys.len(),
             incarnation: state.incarnations,
             checkpoint_trouble: state.checkpoints.trouble().map(str::to_owned),
-            latency: state.ledger.latencies.summary(),
+            refused_by: state.shared.iter().find(|shared| shared.is_open()).map(SharedBreaker::scope),
+            refused_by_shared: state.refused_by_shared,
+            latency: state.ledger.latencies.summary(self.clock().now()),
         }
     }
 

@@ -15,7 +15,14 @@ pub struct Latency {
     pub count: u64,
     /// The time of all of these together.
     pub total: Duration,
-    /// Half of the last minute's took no longer than this; within an eighth, as all of these.
+    /// Of the last minute or two; `None` where there were none.
+    pub recent: Option<Quantiles>,
+}
+
+/// What so many executions took at most; within an eighth, from half a microsecond on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Quantiles {
+    /// Half of them.
     pub p50: Duration,
     /// Nine in ten.
     pub p90: Duration,
@@ -55,10 +62,17 @@ impl Latencies {
     }
 
     /// `None` while nothing was measured.
-    pub(crate) fn summary(&self) -> Option<Latency> {
+    pub(crate) fn summary(&self, now: Timestamp) -> Option<Latency> {
         let windows = self.0.as_ref()?;
-        let [now, before] = &windows.minutes;
-        let counts: Vec<u64> = now.iter().zip(before).map(|(a, b)| u64::from(*a) + u64::from(*b)).collect();
+        let age = now.saturating_since(windows.began);
+        // What nobody has turned since may be over.
+        let counts: Vec<u64> = (0..BUCKETS)
+            .map(|bucket| match windows.minutes {
+                [present, before] if age < WINDOW => u64::from(present[bucket]) + u64::from(before[bucket]),
+                [present, _] if age < 2 * WINDOW => u64::from(present[bucket]),
+                _ => 0,
+            })
+            .collect();
         let recent: u64 = counts.iter().sum();
         let at = |percent: u64| {
             let rank = (recent * percent).div_ceil(100).max(1);
@@ -72,9 +86,7 @@ impl Latencies {
         Some(Latency {
             count: windows.count,
             total: Duration::from_nanos(windows.nanos),
-            p50: at(50),
-            p90: at(90),
-            p99: at(99),
+            recent: (recent > 0).then(|| Quantiles { p50: at(50), p90: at(90), p99: at(99) }),
         })
     }
 }
@@ -126,14 +138,15 @@ mod tests {
     #[test]
     fn quantiles_are_within_an_eighth() {
         let mut latencies = Latencies::default();
-        assert_eq!(latencies.summary(), None);
+        assert_eq!(latencies.summary(secs(1)), None);
         for micros in 1..=1_000 {
             latencies.record(Duration::from_micros(micros), secs(1));
         }
-        let summary = latencies.summary().unwrap();
+        let summary = latencies.summary(secs(2)).unwrap();
         assert_eq!(summary.count, 1_000);
         assert_eq!(summary.total, Duration::from_micros(500_500));
-        for (found, expected) in [(summary.p50, 500.0), (summary.p90, 900.0), (summary.p99, 990.0)] {
+        let recent = summary.recent.unwrap();
+        for (found, expected) in [(recent.p50, 500.0), (recent.p90, 900.0), (recent.p99, 990.0)] {
             let micros = found.as_secs_f64() * 1e6;
             assert!((micros - expected).abs() <= expected / 8.0, "{micros} for {expected}");
         }
@@ -144,10 +157,13 @@ mod tests {
         let mut latencies = Latencies::default();
         latencies.record(Duration::from_secs(1), secs(0));
         latencies.record(Duration::from_millis(1), secs(70));
-        assert!(latencies.summary().unwrap().p99 > Duration::from_millis(800));
+        let p99 =
+            |latencies: &Latencies, at| latencies.summary(secs(at)).unwrap().recent.map(|recent| recent.p99);
+        assert!(p99(&latencies, 71).unwrap() > Duration::from_millis(800));
         latencies.record(Duration::from_millis(1), secs(200));
-        let summary = latencies.summary().unwrap();
-        assert!(summary.p99 < Duration::from_millis(2));
-        assert_eq!(summary.count, 3);
+        assert!(p99(&latencies, 201).unwrap() < Duration::from_millis(2));
+        assert!(p99(&latencies, 319).is_some());
+        assert_eq!(p99(&latencies, 320), None, "an idle kernel shows no spike of an hour ago");
+        assert_eq!(latencies.summary(secs(320)).unwrap().count, 3);
     }
 }

@@ -444,6 +444,10 @@ impl<R: Clone> Ledger<R> {
         // One that was answered by somebody else has been woken to be dropped: only if it blocks is it hung.
         let stays = !running.settled || blocked_since.is_some();
         if (overdue && blocks_too_long) || (past_limit && stays) {
+            if !running.settled {
+                // It took at least that long: the slow ones are not left out.
+                self.latencies.record(now - running.started, now);
+            }
             return (None, true);
         }
         running.check_at = match blocked_since {
@@ -459,6 +463,7 @@ impl<R: Clone> Ledger<R> {
         running.settled = true;
         let (header, request, bytes) =
             (running.entry.header, running.entry.request.clone(), running.entry.bytes);
+        self.latencies.record(now - running.started, now);
         self.settle(bytes, false);
         (Some((header, request)), false)
     }

@@ -42,6 +42,8 @@ pub(crate) struct Rules<I> {
     pub(crate) replicas_follow: bool,
     /// Whether a degraded path can answer while no incarnation is there.
     pub(crate) has_degraded: bool,
+    /// Whether it has somewhere else to go: a standby, a degraded path, a backup.
+    pub(crate) has_alternative: bool,
     pub(crate) codec: Option<Codec<I>>,
 }
 

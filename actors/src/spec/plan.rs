@@ -104,6 +104,7 @@ impl<K: LocalKernel> KernelSpec<K> {
             checkpoint_after: self.checkpoint_after,
             replicas_follow: self.replicas_follow,
             has_degraded: targets.degraded,
+            has_alternative: targets.degraded || targets.replica || targets.backup,
             codec: self.codec,
         };
         let spec = ChildSpec { name: self.id.into(), kind: ChildKind::Kernel, rules: self.rules };
