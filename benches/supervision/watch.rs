@@ -137,7 +137,8 @@ impl Watcher {
         let scraper = thread::spawn(move || {
             loop {
                 let mut stream = TcpStream::connect(address).unwrap();
-                write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+                write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                    .unwrap();
                 let mut text = Vec::new();
                 stream.read_to_end(&mut text).unwrap();
                 match stopped.recv_timeout(Duration::from_secs(1)) {
