@@ -31,8 +31,8 @@ use rustkernel_core::{DeviceId, KernelId};
 pub use document::Document;
 pub(crate) use document::{list, nearest, quoted};
 pub use domain::DomainSection;
-pub use error::{ConfigError, ConfigFault, Place};
-pub use overlay::{Overlay, OverlayFault};
+pub use error::{ConfigError, ConfigFault, OverlayFault, Place};
+pub use overlay::Overlay;
 pub use supervisor::SupervisorSection;
 
 /// A job: settings of the whole, and its stages in the order of the data.

@@ -5,7 +5,6 @@ use std::ops::Range;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, ConfigFault, Place};
-use super::overlay::Override;
 
 /// The text of a configuration, for errors that name a line.
 #[derive(Clone, Debug)]
@@ -14,6 +13,13 @@ pub struct Document {
     text: String,
     /// Fields that the environment has set; they stand in the text, too.
     overrides: Vec<Override>,
+}
+
+/// A field that was set, and by which variable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Override {
+    pub(super) field: String,
+    pub(super) variable: String,
 }
 
 impl Document {

@@ -5,8 +5,6 @@ use std::io;
 
 use rustkernel_core::id::InvalidKernelId;
 
-use super::overlay::OverlayFault;
-
 /// Why a job's configuration is refused, and where. Nothing has been started.
 #[derive(Debug, thiserror::Error)]
 #[error("{place}{fault}")]
@@ -181,4 +179,21 @@ fn hint(nearest: Option<&str>, known: &str) -> String {
         Some(nearest) => format!("; did you mean `{nearest}`? Known are {known}"),
         None => format!("; known are {known}"),
     }
+}
+
+/// Why a variable sets nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OverlayFault {
+    /// It names no field.
+    #[error("it names no field, as RUSTKERNEL__JOB__DEADLINE does")]
+    Name,
+    /// There is no such stage.
+    #[error("there is no `{0}`: stages are counted from 0, and a variable adds none")]
+    Index(String),
+    /// Something on the way has no fields.
+    #[error("`{0}` is a value, and has no fields")]
+    Value(String),
+    /// Its text is no text.
+    #[error("its value is not UTF-8")]
+    Text,
 }

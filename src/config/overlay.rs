@@ -8,7 +8,8 @@ use std::ffi::OsString;
 
 use toml_edit::{DocumentMut, Item, Table, Value};
 
-use super::document::quoted;
+use super::document::{Override, quoted};
+use super::error::OverlayFault;
 
 /// What the environment sets.
 #[derive(Clone, Debug, Default)]
@@ -18,30 +19,6 @@ pub struct Overlay(Vec<Setting>);
 struct Setting {
     variable: String,
     value: String,
-}
-
-/// A field that was set, and by which variable.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Override {
-    pub(super) field: String,
-    pub(super) variable: String,
-}
-
-/// Why a variable sets nothing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OverlayFault {
-    /// It names no field.
-    #[error("it names no field, as RUSTKERNEL__JOB__DEADLINE does")]
-    Name,
-    /// There is no such stage.
-    #[error("there is no `{0}`: stages are counted from 0, and a variable adds none")]
-    Index(String),
-    /// Something on the way has no fields.
-    #[error("`{0}` is a value, and has no fields")]
-    Value(String),
-    /// Its text is no text.
-    #[error("its value is not UTF-8")]
-    Text,
 }
 
 const PREFIX: &str = "RUSTKERNEL__";
