@@ -41,7 +41,7 @@ pub use page::page_router;
 pub use server::{HEAD_LIMIT, HealthServer, MAX_CONNECTIONS};
 pub use snapshot::{
     Child, DeadLetters, Failure, KernelView, Kind, LastFailure, LatencyView, Letter, MAX_REPORTS,
-    NodeSnapshot, SNAPSHOT_SCHEMA, SupervisorView, Word,
+    NodeSnapshot, PipelineView, SNAPSHOT_SCHEMA, StageView, SupervisorView, Word,
 };
 
 pub use health::health_router;

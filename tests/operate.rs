@@ -52,6 +52,13 @@ fn the_commands_show_a_node_and_act_on_it() {
     assert_eq!(kernels[1]["state"], "serving");
     assert!(kernels[1]["kernel"]["answered"].as_u64().unwrap() > 60);
 
+    let run = &json(&ask(&address, &["status"], &["--format", "json"]))["pipelines"][0];
+    assert_eq!(
+        (&run["name"], &run["stages"][1]["kernel"]),
+        (&"debian-pagerank".into(), &"graph/pagerank".into())
+    );
+    assert!(run["error"].is_null() && run["stages"][1]["calls"].as_u64().unwrap() > 60);
+
     assert_eq!(
         act(&address, &["restart", "graph/top_k"]),
         (Some(0), "graph/top_k is restarted\n".to_owned())

@@ -174,6 +174,7 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
     let exit = match follow(&job, &args, &tally, (state.as_ref(), &runtime), &mut signals).await {
         Ending::Finished(result, stages) => {
             node.report(JOB, health_of(&result));
+            node.ran(&name, &stages, result.as_ref().err());
             let exit = result.as_ref().map_or_else(Exit::of, |_| Exit::Done);
             let resumed = state.as_ref().and_then(JobState::resumed);
             let names = match &result {

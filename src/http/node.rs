@@ -4,13 +4,15 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustkernel_actors::pipeline::PipelineReport;
 use rustkernel_actors::{Runtime, RuntimeState};
+use rustkernel_core::KernelError;
 use rustkernel_core::clock::{Timestamp, unix_millis};
 use rustkernel_core::resilience::{HealthAggregation, HealthCheckResult, HealthStatus, aggregate};
 
 use super::document::{Component, HEALTH_SCHEMA, HealthDocument};
 use super::snapshot::{
-    self, Child, DeadLetters, Failure, Letter, MAX_REPORTS, NodeSnapshot, SNAPSHOT_SCHEMA,
+    self, Child, DeadLetters, Failure, Letter, MAX_REPORTS, NodeSnapshot, PipelineView, SNAPSHOT_SCHEMA,
 };
 use tokio::sync::Notify;
 
@@ -24,7 +26,12 @@ pub struct Node {
     reported: Mutex<Vec<Component>>,
     /// Asked whenever somebody asks for the node's health.
     watched: Mutex<Vec<Watched>>,
+    /// The last run of each pipeline.
+    ran: Mutex<Vec<PipelineView>>,
 }
+
+/// Pipelines whose last run is kept; the one that has not run for longest goes.
+const PIPELINES: usize = 64;
 
 struct Watched {
     name: String,
@@ -47,6 +54,7 @@ impl Node {
             draining: AtomicBool::new(false),
             reported: Mutex::default(),
             watched: Mutex::default(),
+            ran: Mutex::default(),
         })
     }
 
@@ -59,6 +67,17 @@ impl Node {
     /// is finished.
     pub fn draining(&self) {
         self.draining.store(true, Ordering::Release);
+    }
+
+    /// A run of the pipeline that people call `name` has ended, as [`Pipeline::run_reported`](rustkernel_actors::Pipeline::run_reported) and a job tell
+    /// it: it is shown until the next one.
+    pub fn ran(&self, name: &str, report: &PipelineReport, error: Option<&KernelError>) {
+        let mut ran = self.ran.lock().unwrap_or_else(PoisonError::into_inner);
+        ran.retain(|run| run.name != name);
+        if ran.len() >= PIPELINES {
+            ran.remove(0);
+        }
+        ran.push(PipelineView::new(name, report, error));
     }
 
     /// Waits until somebody wants the node drained, by an action over HTTP. Whoever owns the node then [drains](Self::draining) it.
@@ -98,6 +117,7 @@ impl Node {
             tree,
             failures: failures.map(Failure::from).collect(),
             dead_letters: DeadLetters { total, letters: letters.map(Letter::from).collect() },
+            pipelines: self.ran.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             abandoned_threads: self.runtime.abandoned_threads(),
         }
     }

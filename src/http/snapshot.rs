@@ -6,11 +6,13 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use rustkernel_actors::pipeline::{PipelineReport, StageReport};
 use rustkernel_actors::{
     Branch, Cause, ChildPhase, ChildStatus, DeadLetter, FailureClass, FailureReport, KernelState,
     KernelStatus, Latency, ReportContext, RuntimeState, Tree,
 };
-use rustkernel_core::error::{BreakerScope, Phase};
+use rustkernel_core::clock::unix_millis;
+use rustkernel_core::error::{BreakerScope, KernelError, KernelErrorKind, Phase};
 use rustkernel_core::supervision::{ChildKind, Restart, Strategy};
 use serde::{Deserialize, Serialize};
 
@@ -40,8 +42,72 @@ pub struct NodeSnapshot {
     pub failures: Vec<Failure>,
     /// Requests that were given up for good.
     pub dead_letters: DeadLetters,
+    /// The last run of each pipeline that the node was told of.
+    #[serde(default)]
+    pub pipelines: Vec<PipelineView>,
     /// Threads that were left behind and still block.
     pub abandoned_threads: usize,
+}
+
+/// The last run of a pipeline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PipelineView {
+    /// What people call it.
+    pub name: String,
+    /// When it ended.
+    pub unix_millis: u64,
+    /// Why it failed, if it did.
+    pub error: Option<String>,
+    /// The kernel that had the request when its deadline passed, if it did.
+    pub deadline_lost_at: Option<String>,
+    /// The kernels on its way, in the order of their first answers.
+    pub stages: Vec<StageView>,
+}
+
+/// What one kernel took of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StageView {
+    /// Which kernel.
+    pub kernel: String,
+    /// Requests it got.
+    pub calls: u64,
+    /// Those that ended in an error.
+    pub failures: u64,
+    /// Runs again of those requests.
+    pub reruns: u64,
+    /// Those that its degraded path answered.
+    pub degraded: u64,
+    /// Time from handing over to the answer, queue and runs again included, over all calls.
+    pub total_s: f64,
+    /// The longest call.
+    pub slowest_s: f64,
+}
+
+impl PipelineView {
+    pub(super) fn new(name: &str, report: &PipelineReport, error: Option<&KernelError>) -> Self {
+        let lost = error.filter(|error| *error.kind() == KernelErrorKind::DeadlineExceeded);
+        Self {
+            name: name.to_owned(),
+            unix_millis: unix_millis(),
+            error: error.map(ToString::to_string),
+            deadline_lost_at: lost.and_then(KernelError::kernel_id).map(ToString::to_string),
+            stages: report.stages.iter().map(StageView::from).collect(),
+        }
+    }
+}
+
+impl From<&StageReport> for StageView {
+    fn from(stage: &StageReport) -> Self {
+        Self {
+            kernel: stage.kernel.to_string(),
+            calls: stage.calls,
+            failures: stage.failures,
+            reruns: stage.reruns,
+            degraded: stage.degraded,
+            total_s: stage.total.as_secs_f64(),
+            slowest_s: stage.slowest.as_secs_f64(),
+        }
+    }
 }
 
 /// The most failures, and the most dead letters, in a snapshot.

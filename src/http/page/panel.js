@@ -1,6 +1,6 @@
 // The panel below the tree: details of the selected row, failures, dead letters, health.
 
-const TABS = ["details", "failures", "letters", "health"];
+const TABS = ["details", "failures", "letters", "pipelines", "health"];
 
 function openTab(id, focus) {
   for (const tab of TABS) {
@@ -27,6 +27,7 @@ function renderPanel() {
   const counted = (tab, value, tone) => write($(`tab-${tab}`).lastChild, value ? String(value) : "", { tone });
   counted("failures", failures.length, "");
   counted("letters", dead.letters.length, "bad");
+  counted("pipelines", shot.pipelines.filter(({ error }) => error).length, "bad");
   counted("health", health.components.filter(({ status }) => status !== "healthy").length, "bad");
   if (!$("details").hidden) renderDetails();
   if (!$("failures").hidden) {
@@ -43,6 +44,12 @@ function renderPanel() {
       ({ letter, attempts, error }) => [today(), letter, attempts, error].join("\n"),
       letterRecord,
     );
+  }
+  if (!$("pipelines").hidden) {
+    // A run is a heading and its stages, each with its share of the run's time.
+    const lines = shot.pipelines.flatMap((run) => [{ run }, ...run.stages.map((stage) => ({ run, stage }))]);
+    const some = lines.filter(({ run, stage }) => holds(run.name, part) || (stage && holds(stage.kernel, part)));
+    records("pipelines", some, lines.length, "No pipeline has come to its end.", runKey, runRecord);
   }
   if (!$("health").hidden) {
     const some = health.components.filter(({ name }) => holds(name, part));
@@ -97,6 +104,33 @@ function letterRecord(letter) {
     make("div", {}, words(letter.phase), make("small", {}, `attempt ${letter.attempts} was the last`)),
     make("div", { class: "why" }, letter.error, make("small", {}, input)),
     make("div", { class: "actions" }, replay, make("button", { type: "button", onclick: () => ask("drop", letter) }, "Drop")),
+  );
+}
+
+const runKey = ({ run, stage }) => [today(), run.name, run.unix_millis, stage ? stage.kernel : ""].join("\n");
+
+function runRecord({ run, stage }) {
+  if (!stage) {
+    const how = make("span", { class: `mark ${run.error ? "bad" : "good"}` }, run.error ? "failed" : "done");
+    return make("li", {}, moment(run.unix_millis), make("div", { class: "mono" }, run.name), how, make("div", { class: "why" }, run.error || ""));
+  }
+  const whole = run.stages.reduce((sum, { total_s }) => sum + total_s, 0);
+  const share = make("progress", { max: "1", value: String(whole ? stage.total_s / whole : 0) });
+  share.title = `${exact(stage.total_s)} of ${exact(whole)}`;
+  const counts = [
+    `${stage.calls} calls`,
+    stage.failures ? `${stage.failures} failed` : "",
+    stage.reruns ? `${stage.reruns} run again` : "",
+    stage.degraded ? `${stage.degraded} degraded` : "",
+  ];
+  const lost = run.deadline_lost_at === stage.kernel ? "the deadline was lost here" : "";
+  return make(
+    "li",
+    {},
+    make("div", {}, exact(stage.total_s), make("small", {}, `slowest ${exact(stage.slowest_s)}`)),
+    make("div", {}, jump(stage.kernel), make("small", {}, counts.filter(Boolean).join(", "))),
+    share,
+    make("div", { class: "why bad" }, lost),
   );
 }
 
