@@ -118,7 +118,7 @@ function runRecord({ run, stage }) {
   const share = make("progress", { max: "1", value: String(whole ? stage.total_s / whole : 0) });
   share.title = `${exact(stage.total_s)} of ${exact(whole)}`;
   const counts = [
-    `${stage.calls} calls`,
+    stage.calls === 1 ? "1 call" : `${stage.calls} calls, the slowest ${exact(stage.slowest_s)}`,
     stage.failures ? `${stage.failures} failed` : "",
     stage.reruns ? `${stage.reruns} run again` : "",
     stage.degraded ? `${stage.degraded} degraded` : "",
@@ -127,7 +127,7 @@ function runRecord({ run, stage }) {
   return make(
     "li",
     {},
-    make("div", {}, exact(stage.total_s), make("small", {}, `slowest ${exact(stage.slowest_s)}`)),
+    make("div", {}, exact(stage.total_s)),
     make("div", {}, jump(stage.kernel), make("small", {}, counts.filter(Boolean).join(", "))),
     share,
     make("div", { class: "why bad" }, lost),
