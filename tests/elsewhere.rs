@@ -272,6 +272,7 @@ async fn while_the_breaker_of_its_place_is_open_nothing_new_comes_in_and_what_is
     assert_eq!((now.refused_by, now.rejected), (Some(BreakerScope::Device), 2));
     let health = runtime.health().kernels[0].clone();
     assert_eq!(health.reason.unwrap(), "the breaker of its device is open");
+    assert!(!runtime.health().ready);
     breaker.close();
     assert_eq!(soon(kernel.call(2, NONE)).await.unwrap().0, 3);
     kit_balanced(&kernel);

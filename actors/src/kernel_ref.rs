@@ -146,6 +146,11 @@ pub(crate) fn health_of(slot: &dyn Supervised, now: Timestamp, patience: Duratio
     let snapshot = slot.snapshot();
     let unwatched = snapshot.blocked_since.filter(|since| !snapshot.watched && since.as_nanos() > 1);
     let blocked = unwatched.map(|since| now - since).filter(|blocked| *blocked >= patience);
+    let takes = matches!(snapshot.life, Life::Serving | Life::Starting | Life::Waiting(_));
+    if let Some(scope) = snapshot.refused_by.filter(|_| takes) {
+        let place = if scope == BreakerScope::Device { "device" } else { "fault domain" };
+        return HealthCheckResult::unhealthy(format!("the breaker of its {place} is open"));
+    }
     match snapshot.life {
         Life::Serving => match (blocked, slot.gate().mode()) {
             (Some(blocked), _) => {
@@ -153,15 +158,7 @@ pub(crate) fn health_of(slot: &dyn Supervised, now: Timestamp, patience: Duratio
             }
             (None, Mode::Open | Mode::Tripping) => HealthCheckResult::degraded("its breaker is open"),
             (None, Mode::Isolated) => HealthCheckResult::degraded("its breaker is held open"),
-            (None, Mode::Closed | Mode::HalfOpen | Mode::Disabled) => match snapshot.refused_by {
-                Some(BreakerScope::Device) => {
-                    HealthCheckResult::degraded("the breaker of its device is open")
-                }
-                Some(BreakerScope::Domain | BreakerScope::Kernel) => {
-                    HealthCheckResult::degraded("the breaker of its fault domain is open")
-                }
-                None => serving_health(&snapshot),
-            },
+            (None, Mode::Closed | Mode::HalfOpen | Mode::Disabled) => serving_health(&snapshot),
         },
         Life::Starting => HealthCheckResult::degraded("an incarnation is being made"),
         Life::Waiting(_) => HealthCheckResult::degraded("restarting after a failure"),

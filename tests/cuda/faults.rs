@@ -101,8 +101,10 @@ async fn without_a_spare_a_cold_process_answers() {
     let error = soon(kernel.call(add(), NONE)).await.unwrap_err();
     let KernelErrorKind::Rejected(rejection) = error.kind() else { panic!("{error}") };
     assert_eq!(rejection.scope, BreakerScope::Domain);
+    assert!(!runtime.health().ready, "nobody is told that it is well");
     assert_eq!(soon(waiting).await.unwrap().values, [11, 12, 13]);
     works(&kernel).await;
+    assert!(runtime.health().ready);
     assert_eq!((cold.status().deaths, cold.status().generation), (1, 2));
     let faults = DeviceWatch::of(DeviceId::cuda(0)).faults();
     assert!(faults.iter().any(|(fault, _)| fault.code == FaultCode::Cuda(719)), "{faults:?}");

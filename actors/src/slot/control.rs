@@ -318,7 +318,7 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
             standbys: state.standbys.len(),
             incarnation: state.incarnations,
             checkpoint_trouble: state.checkpoints.trouble().map(str::to_owned),
-            refused_by: state.shared.iter().find(|shared| shared.is_open()).map(SharedBreaker::scope),
+            refused_by: self.refused_by(&state),
             refused_by_shared: state.refused_by_shared,
             latency: state.ledger.latencies.summary(self.clock().now()),
         }
@@ -330,6 +330,15 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
 }
 
 impl<I: Payload, O: Payload> Slot<I, O> {
+    /// What its kernel lives in that refuses its requests, and nobody else is about to answer them.
+    fn refused_by(&self, state: &State<I, O>) -> Option<BreakerScope> {
+        let is_coming = matches!(state.ledger.life, Life::Waiting(_) | Life::Starting);
+        if is_coming && (self.rules.has_degraded || !state.standbys.is_empty()) {
+            return None;
+        }
+        state.shared.iter().find(|shared| shared.is_open()).map(SharedBreaker::scope)
+    }
+
     /// The incarnation is made and proven: what it is to do.
     pub(crate) fn made(&self, incarnation: &Incarnation) -> Standing {
         let mut state = self.lock();
