@@ -4,6 +4,7 @@
 //! say, when somebody looks. [`METRICS`] lists all of it; labels other than names come from closed sets.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
@@ -12,10 +13,10 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use metrics::{Counter, Unit, counter, describe_counter, describe_gauge, gauge};
-use rustkernel_actors::{Event, Fact, FailureClass};
+use rustkernel_actors::{Event, Fact, FailureClass, LATENCY_BOUNDS};
 use rustkernel_core::resilience::BreakerMode;
 
-use crate::http::{Child, Kind, Node, NodeSnapshot, Word};
+use crate::http::{Child, Kind, LatencyView, Node, NodeSnapshot, Word};
 
 /// One metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,9 @@ pub enum MetricKind {
     Counter,
     /// It goes up and down.
     Gauge,
+    /// How many were no larger than each of several bounds. The slots fill it, and [`metrics_router`] writes it: a recorder's histogram would
+    /// cost every request.
+    Histogram,
 }
 
 macro_rules! metrics {
@@ -73,8 +77,7 @@ metrics! {
     BREAKER = Gauge "rustkernel_breaker_state" ["kernel", "state"] "1 for the state that the kernel's breaker is in";
     TRANSITIONS = Counter "rustkernel_breaker_transitions_total" ["kernel", "to"] "Changes of the breaker's state";
     DURATION = Gauge "rustkernel_kernel_duration_seconds" ["kernel", "quantile"] "How long executions of the last minute took, where that is measured";
-    MEASURED = Counter "rustkernel_kernel_measured_total" ["kernel"] "Executions that were measured";
-    BUSY = Gauge "rustkernel_kernel_busy_seconds" ["kernel"] "The time of all executions that were measured; it only grows";
+    EXECUTION = Histogram "rustkernel_kernel_execution_seconds" ["kernel"] "How long executions took, where that is measured";
     CHECKPOINT_BYTES = Gauge "rustkernel_checkpoint_bytes" ["kernel"] "The size of the newest checkpoint";
     DEAD_LETTERS = Counter "rustkernel_dead_letters_total" [] "Requests that were given up for good";
     ABANDONED = Gauge "rustkernel_abandoned_threads" [] "Threads that were left behind and still block";
@@ -96,6 +99,7 @@ pub fn describe() {
         match kind {
             MetricKind::Counter => describe_counter!(*name, unit, *help),
             MetricKind::Gauge => describe_gauge!(*name, unit, *help),
+            MetricKind::Histogram => {}
         }
     }
 }
@@ -113,9 +117,39 @@ struct Exported {
 }
 
 async fn exported_now(State(exported): State<Arc<Exported>>) -> Response {
-    publish(&exported.node.snapshot().await);
+    let snapshot = exported.node.snapshot().await;
+    publish(&snapshot);
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (kind, (exported.render)()).into_response()
+    (kind, (exported.render)() + &histograms(&snapshot)).into_response()
+}
+
+/// The histogram of every kernel that has any execution measured, in Prometheus' text format.
+fn histograms(snapshot: &NodeSnapshot) -> String {
+    let mut text = String::new();
+    if let Some(root) = &snapshot.tree {
+        root.walk(&mut |child, _| {
+            if let Some(latency) = child.kernel.as_ref().and_then(|kernel| kernel.latency) {
+                write_histogram(&mut text, &child.name, &latency);
+            }
+        });
+    }
+    if text.is_empty() {
+        return text;
+    }
+    let help = METRICS.iter().find(|metric| metric.name == EXECUTION).map_or("", |metric| metric.help);
+    format!("# HELP {EXECUTION} {help}\n# TYPE {EXECUTION} histogram\n{text}")
+}
+
+fn write_histogram(text: &mut String, kernel: &str, latency: &LatencyView) {
+    // A kernel's name has neither quotes nor backslashes. Writing to a string does not fail.
+    for (bound, count) in LATENCY_BOUNDS.iter().zip(latency.within) {
+        let bound = bound.as_secs_f64();
+        let _ = writeln!(text, "{EXECUTION}_bucket{{kernel=\"{kernel}\",le=\"{bound}\"}} {count}");
+    }
+    let (count, sum) = (latency.count, latency.total_s);
+    let _ = writeln!(text, "{EXECUTION}_bucket{{kernel=\"{kernel}\",le=\"+Inf\"}} {count}");
+    let _ = writeln!(text, "{EXECUTION}_sum{{kernel=\"{kernel}\"}} {sum}");
+    let _ = writeln!(text, "{EXECUTION}_count{{kernel=\"{kernel}\"}} {count}");
 }
 
 /// Counts what happens: for [`RuntimeBuilder::hook`](rustkernel_actors::RuntimeBuilder::hook).
@@ -240,8 +274,6 @@ fn publish_child(child: &Child) {
             // Prometheus' word for what is not known.
             gauge!(DURATION, "kernel" => name(), "quantile" => quantile).set(seconds.unwrap_or(f64::NAN));
         }
-        advance(&counter!(MEASURED, "kernel" => name()), MEASURED, &child.name, latency.count);
-        gauge!(BUSY, "kernel" => name()).set(latency.total_s);
     }
 }
 

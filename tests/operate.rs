@@ -52,6 +52,16 @@ fn the_commands_show_a_node_and_act_on_it() {
     assert_eq!(kernels[1]["state"], "serving");
     assert!(kernels[1]["kernel"]["answered"].as_u64().unwrap() > 60);
 
+    let (_, _, scraped) = get(&address, "/metrics");
+    let count = "rustkernel_kernel_execution_seconds_count{kernel=\"graph/pagerank\"} ";
+    let all = "rustkernel_kernel_execution_seconds_bucket{kernel=\"graph/pagerank\",le=\"+Inf\"} ";
+    let value =
+        |line: &str| scraped.lines().find_map(|found| found.strip_prefix(line)?.parse::<u64>().ok()).unwrap();
+    assert!(value(count) > 60 && value(count) == value(all), "{scraped}");
+    let bounds = scraped.lines().filter(|line| line.contains("_bucket{kernel=\"graph/pagerank\""));
+    let counts: Vec<u64> = bounds.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
+    assert!(counts.is_sorted() && counts.len() == 15, "{counts:?}");
+
     let run = &json(&ask(&address, &["status"], &["--format", "json"]))["pipelines"][0];
     assert_eq!(
         (&run["name"], &run["stages"][1]["kernel"]),

@@ -30,7 +30,7 @@ pub(crate) use checkpoints::Kept;
 pub(crate) use control::{SlotSnapshot, Supervised};
 pub use incarnation::Variant;
 pub(crate) use incarnation::{Incarnation, Standing};
-pub use latency::{Latency, Quantiles};
+pub use latency::{LATENCY_BOUNDS, Latency, Quantiles};
 pub use ledger::Accounts;
 pub(crate) use ledger::{Bounds, Life, Watch};
 pub(crate) use rules::{Codec, Rules};

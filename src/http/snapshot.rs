@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustkernel_actors::pipeline::{PipelineReport, StageReport};
 use rustkernel_actors::{
     Branch, Cause, ChildPhase, ChildStatus, DeadLetter, FailureClass, FailureReport, KernelState,
-    KernelStatus, Latency, ReportContext, RuntimeState, Tree,
+    KernelStatus, LATENCY_BOUNDS, Latency, ReportContext, RuntimeState, Tree,
 };
 use rustkernel_core::clock::unix_millis;
 use rustkernel_core::error::{BreakerScope, KernelError, KernelErrorKind, Phase};
@@ -231,6 +231,9 @@ pub struct LatencyView {
     pub count: u64,
     /// The time of all of these together.
     pub total_s: f64,
+    /// How many of them took no longer than each of [`LATENCY_BOUNDS`]: for metrics, and not sent.
+    #[serde(skip)]
+    pub within: [u64; LATENCY_BOUNDS.len()],
     /// Half of those of the last minute or two took no longer than this, within an eighth; `None` where there were none.
     pub p50_s: Option<f64>,
     /// Nine in ten.
@@ -421,6 +424,7 @@ impl From<Latency> for LatencyView {
         Self {
             count: latency.count,
             total_s: latency.total.as_secs_f64(),
+            within: latency.within,
             p50_s: latency.recent.map(|recent| recent.p50.as_secs_f64()),
             p90_s: latency.recent.map(|recent| recent.p90.as_secs_f64()),
             p99_s: latency.recent.map(|recent| recent.p99.as_secs_f64()),

@@ -15,6 +15,8 @@ pub struct Latency {
     pub count: u64,
     /// The time of all of these together.
     pub total: Duration,
+    /// How many of them took no longer than each of [`LATENCY_BOUNDS`].
+    pub within: [u64; LATENCY_BOUNDS.len()],
     /// Of the last minute or two; `None` where there were none.
     pub recent: Option<Quantiles>,
 }
@@ -30,6 +32,17 @@ pub struct Quantiles {
     pub p99: Duration,
 }
 
+/// From a microsecond to a minute, each four times the one before.
+pub const LATENCY_BOUNDS: [Duration; 14] = {
+    let mut bounds = [Duration::from_micros(1); 14];
+    let mut at = 1;
+    while at < bounds.len() {
+        bounds[at] = Duration::from_micros(1 << (2 * at));
+        at += 1;
+    }
+    bounds
+};
+
 /// The buckets of one kernel; nothing is allocated before the first execution.
 #[derive(Debug, Default)]
 pub(crate) struct Latencies(Option<Box<Windows>>);
@@ -38,6 +51,8 @@ pub(crate) struct Latencies(Option<Box<Windows>>);
 struct Windows {
     count: u64,
     nanos: u64,
+    /// By the first of the bounds that holds it; what is longer is in none.
+    ever: [u64; LATENCY_BOUNDS.len()],
     began: Timestamp,
     /// The present minute, and the one before it.
     minutes: [[u32; BUCKETS]; 2],
@@ -51,12 +66,21 @@ const LEAST_SHIFT: u32 = 7;
 impl Latencies {
     pub(crate) fn record(&mut self, took: Duration, now: Timestamp) {
         let windows = self.0.get_or_insert_with(|| {
-            Box::new(Windows { count: 0, nanos: 0, began: now, minutes: [[0; BUCKETS]; 2] })
+            Box::new(Windows {
+                count: 0,
+                nanos: 0,
+                ever: [0; LATENCY_BOUNDS.len()],
+                began: now,
+                minutes: [[0; BUCKETS]; 2],
+            })
         });
         windows.turn(now);
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         windows.count += 1;
         windows.nanos = windows.nanos.saturating_add(nanos);
+        if let Some(bound) = LATENCY_BOUNDS.iter().position(|bound| took <= *bound) {
+            windows.ever[bound] += 1;
+        }
         let bucket = &mut windows.minutes[0][bucket_of(nanos)];
         *bucket = bucket.saturating_add(1);
     }
@@ -86,6 +110,13 @@ impl Latencies {
         Some(Latency {
             count: windows.count,
             total: Duration::from_nanos(windows.nanos),
+            within: {
+                let mut sum = 0;
+                windows.ever.map(|count| {
+                    sum += count;
+                    sum
+                })
+            },
             recent: (recent > 0).then(|| Quantiles { p50: at(50), p90: at(90), p99: at(99) }),
         })
     }
@@ -145,6 +176,12 @@ mod tests {
         let summary = latencies.summary(secs(2)).unwrap();
         assert_eq!(summary.count, 1_000);
         assert_eq!(summary.total, Duration::from_micros(500_500));
+        assert_eq!(
+            summary.within[..6],
+            [1, 4, 16, 64, 256, 1_000],
+            "no longer than 1, 4, 16, 64, 256, 1024 us"
+        );
+        assert_eq!((LATENCY_BOUNDS[13], summary.within[13]), (Duration::from_micros(67_108_864), 1_000));
         let recent = summary.recent.unwrap();
         for (found, expected) in [(recent.p50, 500.0), (recent.p90, 900.0), (recent.p99, 990.0)] {
             let micros = found.as_secs_f64() * 1e6;
