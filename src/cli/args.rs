@@ -87,7 +87,7 @@ pub(super) enum NodeCommand {
 #[derive(Debug, Args)]
 pub(super) struct AskArgs {
     /// Where the node serves.
-    #[arg(long, value_name = "ADDR", default_value = ADDRESS, value_parser = address)]
+    #[arg(long, env = "RUSTKERNEL_ADDR", value_name = "ADDR", default_value = ADDRESS, value_parser = address)]
     pub(super) addr: SocketAddr,
     /// How to print it.
     #[arg(long, value_enum, default_value_t = Format::Human)]
@@ -107,7 +107,7 @@ pub(super) struct NamedArgs {
 #[derive(Debug, Args)]
 pub(super) struct ActArgs {
     /// Where the node serves.
-    #[arg(long, value_name = "ADDR", default_value = ADDRESS, value_parser = address)]
+    #[arg(long, env = "RUSTKERNEL_ADDR", value_name = "ADDR", default_value = ADDRESS, value_parser = address)]
     pub(super) addr: SocketAddr,
     /// How to print what came of it.
     #[arg(long, value_enum, default_value_t = Format::Human)]
@@ -206,7 +206,7 @@ pub(super) struct DoctorArgs {
 #[derive(Debug, Args)]
 pub(super) struct HealthArgs {
     /// Where the node serves its health endpoints.
-    #[arg(long, value_name = "ADDR", default_value = ADDRESS, value_parser = address)]
+    #[arg(long, env = "RUSTKERNEL_ADDR", value_name = "ADDR", default_value = ADDRESS, value_parser = address)]
     pub(super) addr: SocketAddr,
     /// How to print it.
     #[arg(long, value_enum, default_value_t = Format::Human)]
