@@ -19,6 +19,7 @@ mod config;
 mod control;
 mod device;
 mod domain;
+mod eager;
 mod host;
 mod keeper;
 mod kernels;

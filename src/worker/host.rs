@@ -21,6 +21,7 @@ use tokio::signal::unix::{self, Signal as UnixSignal, SignalKind};
 use super::arena::{Parcel, Region, SHARED_FROM_BYTES};
 use super::control::{Received, receive, send};
 use super::device;
+use super::eager::{Eager, Eagerness};
 use super::kernels::{Kernels, Resident};
 use super::wire::{
     Body, Failure, FromKernel, FromWorker, Inbox, PROTOCOL, Run, ToKernel, ToWorker, WireError,
@@ -210,8 +211,12 @@ impl Tenant<'_> {
     }
 
     fn serve(&self, kernel: &mut dyn Resident, socket: &mut UnixStream) -> Result<(), WireError> {
-        let mut inbox = Inbox::default();
-        while let Some(((message, body), inline)) = read::<(ToKernel, Body)>(socket, &mut inbox)? {
+        let (mut inbox, mut eagerness) = (Inbox::default(), Eagerness::new());
+        loop {
+            let mut eager = Eager { socket, eagerness: &mut eagerness };
+            let Some(((message, body), inline)) = read::<(ToKernel, Body)>(&mut eager, &mut inbox)? else {
+                return Ok(());
+            };
             let parcel = Parcel::new(body, inline, &self.regions[0])?;
             match message {
                 ToKernel::Run(run) => {
@@ -239,7 +244,6 @@ impl Tenant<'_> {
                 }
             }
         }
-        Ok(())
     }
 
     fn answer(&self, socket: &mut UnixStream, request: u64, output: &[u8]) -> Result<(), WireError> {

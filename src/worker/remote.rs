@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 
 use super::arena::{Parcel, SHARED_FROM_BYTES, pack};
 use super::domain::Domain;
+use super::eager::Eagerness;
 use super::mailbox::{Attached, Mail};
 use super::wire::{self, Body, FromKernel, Inbox, MAX_BODY_BYTES, Run, ToKernel, WireError};
 
@@ -32,6 +33,7 @@ struct Link {
     place: Attached,
     stream: UnixStream,
     inbox: Inbox,
+    eagerness: Eagerness,
     /// The number of the last execution.
     request: u64,
     /// An execution whose answer was given up and has not come yet. One at a time is in the worker.
@@ -56,7 +58,9 @@ impl<I, O> Remote<I, O> {
         let socket = place.socket.take().ok_or_else(|| KernelError::permanent("a place without a socket"))?;
         let stream = UnixStream::from_std(socket)?;
         let inbox = Inbox::default();
-        let mut link = Link { lifeline, place, stream, inbox, request: 0, owed: None, has_panicked: false };
+        let eagerness = Eagerness::new();
+        let mut link =
+            Link { lifeline, place, stream, inbox, eagerness, request: 0, owed: None, has_panicked: false };
         let made = link.receive().await.0;
         link.place.tenant.set_made();
         match made {
@@ -155,14 +159,28 @@ impl Link {
 
     /// The next frame. What cannot come any more is awaited for ever: the keeper is told, and this life is fenced.
     async fn receive(&mut self) -> (FromKernel, Vec<u8>) {
+        let mut look = self.eagerness.begin();
         loop {
             match self.inbox.next() {
-                Ok(Some(frame)) => return frame,
+                Ok(Some(frame)) => {
+                    if look.is_some() {
+                        self.eagerness.note(true);
+                    }
+                    return frame;
+                }
                 Ok(None) => {}
                 Err(error) => return self.broken(&error).await,
             }
             let filled = match self.inbox.fill(&mut Now(&self.stream)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if look.is_some_and(|until| self.eagerness.goes_on(until)) {
+                        // The runtime asks its sockets, and lets others run.
+                        tokio::task::yield_now().await;
+                        continue;
+                    }
+                    if look.take().is_some() {
+                        self.eagerness.note(false);
+                    }
                     match self.stream.readable().await {
                         Ok(()) => continue,
                         Err(error) => Err(error),
