@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use rustkernel::actors::{KernelRef, KernelSpec};
 use rustkernel::core::resilience::{RecoveryPolicy, RecoveryStrategy};
-use rustkernel::worker::{Domain, DomainConfig, DomainState, Remote, WorkerCommand};
+use rustkernel::worker::{Domain, DomainConfig, DomainState, DomainStatus, Remote, WorkerCommand};
 
 use device::{Order, Rig, Told};
 
@@ -94,9 +94,12 @@ async fn spare(domain: &Domain) -> u32 {
     found(|| domain.status().spare).await
 }
 
-/// Waits until the domain has a worker that has asked its device: without one it takes nothing new.
-async fn back(domain: &Domain) {
-    found(|| (domain.status().state == DomainState::Ready).then_some(())).await;
+/// Waits until so many of the domain's workers have died, and one that has asked its device is there: without one it takes nothing new.
+///
+/// A caller can have its fault's answer before the domain has heard of the fault.
+async fn back(domain: &Domain, deaths: u64) {
+    let is_back = |status: DomainStatus| status.deaths >= deaths && status.state == DomainState::Ready;
+    found(|| is_back(domain.status()).then_some(())).await;
 }
 
 async fn found<T>(find: impl Fn() -> Option<T>) -> T {

@@ -153,7 +153,7 @@ async fn innocent_neighbours_are_answered_and_the_poisonous_input_is_convicted_a
     assert_eq!(*error.kind(), KernelErrorKind::Crashed);
     assert_eq!(soon(beside).await.unwrap().values, [2], "it ran to its own limit");
     assert_eq!(runtime.dead_letters().1.len(), 1);
-    back(&domain).await;
+    back(&domain, 2).await;
     works(&guilty).await;
     works(&innocent).await;
     assert_balanced(&guilty);
@@ -197,13 +197,13 @@ async fn a_healthy_device_loses_nothing_while_its_neighbour_dies_again_and_again
     let runtime = runtime().await;
     let well = soon(runtime.spawn(rig(&healthy, "a/well"))).await.unwrap();
     let ill = soon(runtime.spawn(rig(&dying, "a/ill"))).await.unwrap();
-    for _ in 0..10 {
+    for deaths in 1..=10 {
         let fault = ill.try_call(Order::Fault("rk_fault_trap".into()), NONE).unwrap();
         for _ in 0..20 {
             works(&well).await;
         }
         soon(fault).await.unwrap_err();
-        back(&dying).await;
+        back(&dying, deaths).await;
     }
     assert_eq!(healthy.status().deaths, 0);
     assert_eq!(dying.status().deaths, 10);
