@@ -13,11 +13,9 @@ use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::sync::Arc;
 
-use kit::{NONE, at_once, soon};
+use kit::{Fragile, NONE, at_once, soon};
 use rustkernel::actors::{KernelSpec, Runtime, register};
-use rustkernel::core::KernelError;
 use rustkernel::core::resilience::RecoveryPolicy;
-use rustkernel::core::traits::{Context, Kernel};
 use rustkernel::http::{
     HealthServer, MAX_BODY_BYTES, MAX_CONNECTIONS, MAX_WATCHERS, Node, Token, node_router,
 };
@@ -241,18 +239,6 @@ fn a_service_manager_is_told_of_the_start_the_watchdog_and_the_stop() {
     assert!(Command::new("sh").args(["-c", &order]).status().unwrap().success());
     while !told().contains("STOPPING=1") {}
     assert_eq!(child.wait().unwrap().code(), Some(1), "its job was cut short");
-}
-
-struct Fragile;
-
-impl Kernel for Fragile {
-    type Input = u64;
-    type Output = u64;
-
-    async fn execute(&mut self, input: &u64, _: &mut Context<'_>) -> Result<u64, KernelError> {
-        assert!(*input > 0, "zero");
-        Ok(*input)
-    }
 }
 
 #[tokio::test]

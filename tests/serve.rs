@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
 
+#[path = "support/kit.rs"]
+mod kit;
 #[path = "support/serving.rs"]
 mod serving;
 
@@ -10,6 +12,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
+use kit::Fragile;
 use rustkernel::actors::{Fact, KernelSpec, Runtime};
 use rustkernel::core::KernelError;
 use rustkernel::core::resilience::{HealthCheckResult, RecoveryPolicy};
@@ -201,18 +204,6 @@ fn an_address_that_is_taken_is_a_failure_before_anything_runs() {
     assert!(output.stdout.is_empty());
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains(&format!("nothing can be served on {address}")), "{said}");
-}
-
-struct Fragile;
-
-impl Kernel for Fragile {
-    type Input = u64;
-    type Output = u64;
-
-    async fn execute(&mut self, input: &u64, _: &mut Context<'_>) -> Result<u64, KernelError> {
-        assert!(*input > 0, "zero");
-        Ok(*input)
-    }
 }
 
 /// Answers when it is let.

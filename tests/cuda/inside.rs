@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustkernel::actors::{KernelSpec, Pipeline, Runtime};
-use rustkernel::core::error::{KernelError, KernelErrorKind};
+use rustkernel::core::error::KernelErrorKind;
 use rustkernel::core::resilience::{ErrorKind, HealthStatus};
-use rustkernel::core::traits::{Context, LocalKernel};
-use rustkernel::cuda::{Argument, Buffer, CudaError, Device, Function, Grid, Image, Stream};
+use rustkernel::core::traits::Context;
+use rustkernel::cuda::{Argument, Buffer, CudaError, Device, Grid, Stream};
 
-use crate::device::{FAULTS, Order, Rig};
+use crate::device::{Order, Rig};
 use crate::kit::{NONE, assert_balanced, kind, ms, soon};
+use crate::stages::{Double, Download, Upload, function};
 use crate::standin;
 
 /// Whether this is the process that the test is for, with a driver that does what `script` says.
@@ -21,13 +22,9 @@ fn is_inside(test: &str, script: &str) -> bool {
     crate::is_inside(&format!("inside::{test}"), &environment)
 }
 
-fn function(device: &Device, name: &str) -> Function {
-    device.load(Image::Ptx(FAULTS)).unwrap().function(name).unwrap()
-}
-
 #[allow(unsafe_code, reason = "a launch has arguments that no compiler has checked")]
 fn launch(stream: &Stream, name: &str, len: u32, arguments: &[&dyn Argument]) -> Result<(), CudaError> {
-    let function = function(stream.device(), name);
+    let function = function(stream.device(), name).unwrap();
     // SAFETY: as faults.cu declares them.
     unsafe { stream.launch(&function, Grid::over(len, 64), arguments) }
 }
@@ -54,68 +51,17 @@ async fn memory_that_another_stream_still_reads_is_not_used_again_before() {
     }
 }
 
-/// `2 * input`, which stays on the device.
-struct Double(Stream);
-
-impl LocalKernel for Double {
-    type Input = Buffer<f32>;
-    type Output = Buffer<f32>;
-
-    async fn execute_local(
-        &mut self,
-        input: &Buffer<f32>,
-        _: &mut Context<'_>,
-    ) -> Result<Buffer<f32>, KernelError> {
-        let (output, len) = (self.0.zeros::<f32>(input.len())?, u32::try_from(input.len()).unwrap());
-        launch(&self.0, "rk_saxpy", len, &[&2.0_f32, input, &output, &len])?;
-        // Nobody waits: the next stage's stream comes after this one's.
-        Ok(output)
-    }
-}
-
-struct Upload(Stream);
-
-impl LocalKernel for Upload {
-    type Input = Vec<f32>;
-    type Output = Buffer<f32>;
-
-    async fn execute_local(
-        &mut self,
-        input: &Vec<f32>,
-        _: &mut Context<'_>,
-    ) -> Result<Buffer<f32>, KernelError> {
-        Ok(self.0.upload(input)?)
-    }
-}
-
-struct Download(Stream);
-
-impl LocalKernel for Download {
-    type Input = Buffer<f32>;
-    type Output = Vec<f32>;
-
-    async fn execute_local(
-        &mut self,
-        input: &Buffer<f32>,
-        cx: &mut Context<'_>,
-    ) -> Result<Vec<f32>, KernelError> {
-        Ok(self.0.download(input, cx).await?)
-    }
-}
-
 #[tokio::test]
 async fn what_a_pipeline_hands_on_stays_on_the_device() {
     if !is_inside("what_a_pipeline_hands_on_stays_on_the_device", "") {
         return;
     }
     let runtime = Runtime::builder().build().await.unwrap();
-    let stream = || Ok::<_, KernelError>(Device::open(0)?.stream()?);
-    let upload =
-        runtime.spawn(KernelSpec::fallible("a/upload", move || Ok(Upload(stream()?)))).await.unwrap();
-    let double = |id: &str| KernelSpec::fallible(id, move || Ok(Double(stream()?)));
+    let double = |id: &str| KernelSpec::fallible(id, Double::new);
+    let upload = runtime.spawn(KernelSpec::fallible("a/upload", Upload::new)).await.unwrap();
     let (two, four) =
         (runtime.spawn(double("a/two")).await.unwrap(), runtime.spawn(double("a/four")).await.unwrap());
-    let down = runtime.spawn(KernelSpec::fallible("a/down", move || Ok(Download(stream()?)))).await.unwrap();
+    let down = runtime.spawn(KernelSpec::fallible("a/down", Download::new)).await.unwrap();
     let chain = Pipeline::from(upload).then(two).then(four).then(down);
     for len in [1, 100, 5_000] {
         let input: Vec<f32> = (0_u16..len).map(f32::from).collect();

@@ -7,10 +7,10 @@ use rustkernel::core::envelope::Deadline;
 
 use crate::context::{Context, Raw, Value};
 use crate::figures::{Side, compare, timed};
-use crate::kernels::{Double, Download, Upload};
 use crate::raw::{Address, Handle};
 use crate::row::{Bench, Found, Halt, Outcome, ensure};
 use crate::scene;
+use crate::stages::{Double, Download, Upload};
 
 const THREADS: u32 = 256;
 

@@ -4,13 +4,14 @@
 
 use rustkernel::core::error::KernelError;
 use rustkernel::core::traits::{Context, LocalKernel};
-use rustkernel::cuda::{Buffer, Device, Function, Grid, Image, Stream};
+use rustkernel::cuda::{Device, Function, Grid, Stream};
 use rustkernel::kernels::graph::PageRankConfig;
 use rustkernel::kernels::graph::pagerank::CudaPageRank;
 use rustkernel::kernels::linalg::CudaMatMul;
 use rustkernel::worker::Kernels;
 
-use crate::device::{self, FAULTS};
+use crate::device;
+use crate::stages::function;
 
 /// What a worker of this program can make; each on the device of the ordinal that it is given.
 pub(crate) fn register(kernels: &mut Kernels) {
@@ -22,10 +23,6 @@ pub(crate) fn register(kernels: &mut Kernels) {
     kernels.register_checkpointed("pagerank", |ordinal: u16| {
         CudaPageRank::new(&Device::open(ordinal)?, PageRankConfig::default(), None)
     });
-}
-
-fn function(device: &Device, name: &str) -> Result<Function, KernelError> {
-    Ok(device.load(Image::Ptx(FAULTS))?.function(name)?)
 }
 
 const ONE: Grid = Grid { blocks: [1; 3], threads: [1; 3], shared_bytes: 0 };
@@ -92,79 +89,5 @@ impl LocalKernel for Free {
 
     async fn execute_local(&mut self, _: &u64, _: &mut Context<'_>) -> Result<u64, KernelError> {
         Ok(self.0.memory()?.0)
-    }
-}
-
-/// Brings values to the device.
-pub(crate) struct Upload(pub(crate) Stream);
-
-impl Upload {
-    pub(crate) fn new() -> Result<Self, KernelError> {
-        Ok(Self(Device::open(0)?.stream()?))
-    }
-}
-
-impl LocalKernel for Upload {
-    type Input = Vec<f32>;
-    type Output = Buffer<f32>;
-
-    async fn execute_local(
-        &mut self,
-        values: &Vec<f32>,
-        _: &mut Context<'_>,
-    ) -> Result<Buffer<f32>, KernelError> {
-        Ok(self.0.upload(values)?)
-    }
-}
-
-/// Twice the input, which stays on the device.
-pub(crate) struct Double {
-    saxpy: Function,
-    stream: Stream,
-}
-
-impl Double {
-    pub(crate) fn new() -> Result<Self, KernelError> {
-        let device = Device::open(0)?;
-        Ok(Self { saxpy: function(&device, "rk_saxpy")?, stream: device.stream()? })
-    }
-}
-
-impl LocalKernel for Double {
-    type Input = Buffer<f32>;
-    type Output = Buffer<f32>;
-
-    async fn execute_local(
-        &mut self,
-        input: &Buffer<f32>,
-        _: &mut Context<'_>,
-    ) -> Result<Buffer<f32>, KernelError> {
-        let output = self.stream.zeros::<f32>(input.len())?;
-        let len = u32::try_from(input.len()).map_err(KernelError::permanent)?;
-        // SAFETY: as faults.cu declares it; both buffers are as long as it is told.
-        unsafe { self.stream.launch(&self.saxpy, Grid::over(len, 256), &[&2.0_f32, input, &output, &len])? };
-        Ok(output)
-    }
-}
-
-/// Brings values back.
-pub(crate) struct Download(Stream);
-
-impl Download {
-    pub(crate) fn new() -> Result<Self, KernelError> {
-        Ok(Self(Device::open(0)?.stream()?))
-    }
-}
-
-impl LocalKernel for Download {
-    type Input = Buffer<f32>;
-    type Output = Vec<f32>;
-
-    async fn execute_local(
-        &mut self,
-        input: &Buffer<f32>,
-        cx: &mut Context<'_>,
-    ) -> Result<Vec<f32>, KernelError> {
-        Ok(self.0.download(input, cx).await?)
     }
 }

@@ -13,6 +13,8 @@
 
 #[path = "../support/device.rs"]
 mod device;
+#[path = "../support/stages.rs"]
+mod stages;
 
 mod act;
 mod chain;

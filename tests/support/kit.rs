@@ -194,3 +194,16 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
         }
     }
 }
+
+/// Gives its input back; 0 is a bug in it.
+pub(crate) struct Fragile;
+
+impl Kernel for Fragile {
+    type Input = u64;
+    type Output = u64;
+
+    async fn execute(&mut self, input: &u64, _: &mut Context<'_>) -> Result<u64> {
+        assert!(*input > 0, "zero");
+        Ok(*input)
+    }
+}
