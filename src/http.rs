@@ -36,7 +36,9 @@ pub use access::{BURST, MIN_TOKEN_BYTES, PER_SECOND, Token, TokenError};
 pub use action::{Acted, Action};
 pub use api::{MAX_BODY_BYTES, MAX_WATCHERS, api_router};
 pub use document::{Component, HEALTH_SCHEMA, HealthDocument};
-pub use node::Node;
+#[cfg(feature = "metrics")]
+pub(crate) use node::snapshot_in_time;
+pub use node::{Node, SNAPSHOT_LIMIT};
 pub use page::page_router;
 pub use server::{HEAD_LIMIT, HealthServer, MAX_CONNECTIONS};
 pub use snapshot::{

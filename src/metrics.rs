@@ -1,11 +1,11 @@
 //! What a node counts, for the [`metrics`] facade: whoever installs a recorder has it.
 //!
-//! Two sources, and no cost on a request's way: [`count`] is a hook that counts what happens, and [`publish`] sets what the slots' own books
-//! say, when somebody looks. [`METRICS`] lists all of it; labels other than names come from closed sets.
+//! Two sources, and no cost on a request's way: [`count`] is a hook that counts what happens, and a [`Publisher`] sets what the slots' own
+//! books say, when somebody looks. [`METRICS`] lists all of it; labels other than names come from closed sets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use axum::Router;
 use axum::extract::State;
@@ -16,7 +16,9 @@ use metrics::{Counter, Unit, counter, describe_counter, describe_gauge, gauge};
 use rustkernel_actors::{Event, Fact, FailureClass, LATENCY_BOUNDS};
 use rustkernel_core::resilience::BreakerMode;
 
-use crate::http::{Child, Kind, LatencyView, Node, NodeSnapshot, Word};
+use tokio::sync::Mutex;
+
+use crate::http::{Child, KernelView, Kind, LatencyView, Node, NodeSnapshot, Word, snapshot_in_time};
 
 /// One metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,21 +106,29 @@ pub fn describe() {
     }
 }
 
-/// `GET /metrics`: has the node's books [published](publish), and answers with what `render` makes of the recorder, as the handle of a
-/// Prometheus exporter does.
+/// `GET /metrics`: has the node's books [published](Publisher), and answers with what `render` makes of the recorder, as the handle of a
+/// Prometheus exporter does. 503 where the supervisors do not answer in time.
 pub fn metrics_router(node: Arc<Node>, render: impl Fn() -> String + Send + Sync + 'static) -> Router {
-    let exported = Exported { node, render: Box::new(render) };
+    let exported = Exported { node, publisher: Mutex::default(), render: Box::new(render) };
     Router::new().route("/metrics", get(exported_now)).with_state(Arc::new(exported))
 }
 
 struct Exported {
     node: Arc<Node>,
+    /// Held from the question to what is made of the answer: an older snapshot that came after a newer one would look like a name that is
+    /// used again.
+    publisher: Mutex<Publisher>,
     render: Box<dyn Fn() -> String + Send + Sync>,
 }
 
 async fn exported_now(State(exported): State<Arc<Exported>>) -> Response {
-    let snapshot = exported.node.snapshot().await;
-    publish(&snapshot);
+    let mut publisher = exported.publisher.lock().await;
+    let snapshot = match snapshot_in_time(&exported.node).await {
+        Ok(snapshot) => snapshot,
+        Err(late) => return late.into_response(),
+    };
+    publisher.publish(&snapshot);
+    drop(publisher);
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (kind, (exported.render)() + &histograms(&snapshot)).into_response()
 }
@@ -185,81 +195,100 @@ pub fn count(event: &Event) {
     }
 }
 
-/// The name of a child as a label: of the first [`MOST_CHILDREN`], and `other` of the rest, because children that come and go may have a new
-/// name each time.
+/// The name of a child as a label: of the first [`MOST_CHILDREN`] that something happened to, and `other` of the rest.
 fn label(child: &str) -> String {
-    static NAMES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
-    if names.contains(child) {
-        return child.to_owned();
-    }
-    if names.len() >= MOST_CHILDREN {
-        return "other".to_owned();
-    }
-    names.insert(child.to_owned());
-    child.to_owned()
+    static NAMES: StdMutex<Names> = StdMutex::new(Names(BTreeSet::new()));
+    let is_named = NAMES.lock().unwrap_or_else(PoisonError::into_inner).admit(child);
+    if is_named { child.to_owned() } else { "other".to_owned() }
 }
 
-/// Children whose failures are counted by name.
+/// The first [`MOST_CHILDREN`] names: children that come and go may have a new one each time, and no recorder forgets one.
+#[derive(Debug, Default)]
+struct Names(BTreeSet<String>);
+
+impl Names {
+    /// Whether it is one of them.
+    fn admit(&mut self, name: &str) -> bool {
+        self.0.contains(name) || self.0.len() < MOST_CHILDREN && self.0.insert(name.to_owned())
+    }
+}
+
+/// Children that have metrics of their own. What happens to others is counted for `other`, and their books are not published.
 pub const MOST_CHILDREN: usize = 4096;
 
-/// What each counter of a child stood at when it was published last. A name that is used again begins at 0 again, and what is exported goes
-/// on.
-static LAST: Mutex<BTreeMap<(&'static str, String), u64>> = Mutex::new(BTreeMap::new());
-
-/// Takes the counter along to where the books stand.
-fn advance(counter: &Counter, what: &'static str, child: &str, value: u64) {
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    let before = last.insert((what, child.to_owned()), value).unwrap_or(0);
-    counter.increment(if value >= before { value - before } else { value });
+/// Sets what a node's books say, one snapshot after another.
+#[derive(Debug, Default)]
+pub struct Publisher {
+    names: Names,
+    /// What each counter of a child stood at last. A name that is used again begins at 0 again, and what is exported goes on.
+    last: BTreeMap<(&'static str, String), u64>,
 }
 
-/// Sets what a node's books say.
-pub fn publish(snapshot: &NodeSnapshot) {
-    let truth = |holds: bool| if holds { 1.0 } else { 0.0 };
-    gauge!(UP).set(1.0);
-    gauge!(BUILD_INFO, "version" => snapshot.version.clone()).set(1.0);
-    gauge!(READY).set(truth(snapshot.health.ready));
-    gauge!(LIVE).set(truth(snapshot.health.live));
-    gauge!(UPTIME).set(snapshot.uptime_s);
-    counter!(DEAD_LETTERS).absolute(snapshot.dead_letters.total);
-    gauge!(ABANDONED).set(float(snapshot.abandoned_threads as u64));
-    let mut states = BTreeMap::<(&'static str, Word), u64>::new();
-    if let Some(root) = &snapshot.tree {
-        root.walk(&mut |child, _| {
-            *states.entry((kind(child.kind), child.state.clone())).or_default() += 1;
-            publish_child(child);
-        });
-    }
-    for kind in KINDS {
-        for state in STATES {
-            // What is nobody's state any more is 0, and not what it was.
-            let count = states.get(&(kind, Word::Borrowed(state))).copied().unwrap_or(0);
-            gauge!(CHILDREN, "kind" => kind, "state" => state).set(float(count));
+impl Publisher {
+    /// Sets what `snapshot` says. Each is of the same node, and newer than the one before.
+    pub fn publish(&mut self, snapshot: &NodeSnapshot) {
+        let truth = |holds: bool| if holds { 1.0 } else { 0.0 };
+        gauge!(UP).set(1.0);
+        gauge!(BUILD_INFO, "version" => snapshot.version.clone()).set(1.0);
+        gauge!(READY).set(truth(snapshot.health.ready));
+        gauge!(LIVE).set(truth(snapshot.health.live));
+        gauge!(UPTIME).set(snapshot.uptime_s);
+        counter!(DEAD_LETTERS).absolute(snapshot.dead_letters.total);
+        gauge!(ABANDONED).set(float(snapshot.abandoned_threads as u64));
+        let mut states = BTreeMap::<(&'static str, Word), u64>::new();
+        if let Some(root) = &snapshot.tree {
+            root.walk(&mut |child, _| {
+                *states.entry((kind(child.kind), child.state.clone())).or_default() += 1;
+                if self.names.admit(&child.name) {
+                    self.publish_child(child);
+                }
+            });
         }
+        for kind in KINDS {
+            for state in STATES {
+                // What is nobody's state any more is 0, and not what it was.
+                let count = states.get(&(kind, Word::Borrowed(state))).copied().unwrap_or(0);
+                gauge!(CHILDREN, "kind" => kind, "state" => state).set(float(count));
+            }
+        }
+        publish_devices();
     }
-    publish_devices();
+
+    fn publish_child(&mut self, child: &Child) {
+        let name = || child.name.clone();
+        if child.kind != Kind::Task {
+            // Of a task nobody counts them.
+            self.advance(&counter!(RESTARTS, "child" => name()), RESTARTS, child, child.restarts);
+        }
+        if let (Some(used), Some(most)) = (child.restarts_in_window, child.max_restarts) {
+            let left = if most == 0 { 0.0 } else { 1.0 - (f64::from(used) / f64::from(most)).min(1.0) };
+            gauge!(BUDGET, "child" => name()).set(left);
+        }
+        let Some(kernel) = &child.kernel else { return };
+        self.advance(&counter!(ACCEPTED, "kernel" => name()), ACCEPTED, child, kernel.accepted);
+        let outcomes = [("ok", kernel.answered), ("error", kernel.failed), ("rejected", kernel.rejected)];
+        for (outcome, count) in outcomes {
+            self.advance(
+                &counter!(REQUESTS, "kernel" => name(), "outcome" => outcome),
+                outcome,
+                child,
+                count,
+            );
+        }
+        self.advance(&counter!(RERUNS, "kernel" => name()), RERUNS, child, kernel.reruns);
+        self.advance(&counter!(LATE, "kernel" => name()), LATE, child, kernel.discarded);
+        publish_gauges(&child.name, kernel);
+    }
+
+    /// Takes a counter along to where the books stand.
+    fn advance(&mut self, counter: &Counter, what: &'static str, child: &Child, value: u64) {
+        let before = self.last.insert((what, child.name.clone()), value).unwrap_or(0);
+        counter.increment(if value >= before { value - before } else { value });
+    }
 }
 
-fn publish_child(child: &Child) {
-    let name = || child.name.clone();
-    if child.kind != Kind::Task {
-        // Of a task nobody counts them.
-        advance(&counter!(RESTARTS, "child" => name()), RESTARTS, &child.name, child.restarts);
-    }
-    if let (Some(used), Some(most)) = (child.restarts_in_window, child.max_restarts) {
-        let left = if most == 0 { 0.0 } else { 1.0 - (f64::from(used) / f64::from(most)).min(1.0) };
-        gauge!(BUDGET, "child" => name()).set(left);
-    }
-    let Some(kernel) = &child.kernel else { return };
-    advance(&counter!(ACCEPTED, "kernel" => name()), ACCEPTED, &child.name, kernel.accepted);
-    let outcomes = [("ok", kernel.answered), ("error", kernel.failed), ("rejected", kernel.rejected)];
-    for (outcome, count) in outcomes {
-        let counter = counter!(REQUESTS, "kernel" => name(), "outcome" => outcome);
-        advance(&counter, outcome, &child.name, count);
-    }
-    advance(&counter!(RERUNS, "kernel" => name()), RERUNS, &child.name, kernel.reruns);
-    advance(&counter!(LATE, "kernel" => name()), LATE, &child.name, kernel.discarded);
+fn publish_gauges(name: &str, kernel: &KernelView) {
+    let name = || name.to_owned();
     gauge!(PENDING, "kernel" => name()).set(float(kernel.waiting as u64));
     gauge!(PENDING_BYTES, "kernel" => name()).set(float(kernel.waiting_bytes as u64));
     for state in BREAKER_STATES {

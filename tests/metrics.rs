@@ -9,14 +9,19 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kit::{NONE, at_once, ms, soon};
+use axum::body::Body;
+use axum::http::Request;
+use kit::{Fragile, NONE, at_once, ms, soon};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use rustkernel::actors::{BreakerCommand, KernelSpec, MemoryStore, Runtime, register};
 use rustkernel::core::KernelError;
 use rustkernel::core::resilience::{RecoveryPolicy, RecoveryStrategy};
 use rustkernel::core::traits::{CheckpointableKernel, Context, Kernel};
 use rustkernel::http::Node;
-use rustkernel::metrics::{METRICS, Metric, MetricKind, count, describe, publish};
+use rustkernel::metrics::{
+    METRICS, MOST_CHILDREN, Metric, MetricKind, Publisher, count, describe, metrics_router,
+};
+use tower::ServiceExt;
 
 fn recorder() -> PrometheusHandle {
     let recorder = PrometheusBuilder::new().build_recorder();
@@ -93,9 +98,10 @@ async fn every_metric_is_set_by_what_it_is_about() {
 
     let node = Node::new(runtime.clone());
     node.started();
+    let mut publisher = Publisher::default();
     let text = soon(async {
         loop {
-            publish(&node.snapshot().await);
+            publisher.publish(&node.snapshot().await);
             let text = handle.render();
             let sized = total(&text, "rustkernel_checkpoint_bytes") > 0.0;
             if sized && total(&text, "rustkernel_late_results_total") > 0.0 {
@@ -126,8 +132,68 @@ async fn every_metric_is_set_by_what_it_is_about() {
     for input in 2..5_000 {
         soon(moody_kernel.call(input, ms(10_000))).await.unwrap();
     }
-    publish(&node.snapshot().await);
+    publisher.publish(&node.snapshot().await);
     assert!(handle.render().lines().count() <= lines + 4);
+}
+
+/// Of two that scrape at once, the one with the older snapshot came last, and what it lacked was counted twice.
+#[tokio::test]
+async fn scrapes_that_overlap_count_nothing_twice() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let runtime = Runtime::builder().build().await.unwrap();
+    let kernel = runtime.spawn(KernelSpec::new("a/twice", || Fragile)).await.unwrap();
+    let node = Node::new(runtime);
+    let rendered = handle.clone();
+    let router = metrics_router(Arc::clone(&node), move || rendered.render());
+    let scrape = || {
+        let (router, request) = (router.clone(), Request::builder().uri("/metrics").body(Body::empty()));
+        async move { assert!(router.oneshot(request.unwrap()).await.unwrap().status().is_success()) }
+    };
+    for _ in 0..50 {
+        let calls = async {
+            for input in 1..20 {
+                kernel.call(input, NONE).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        };
+        let late = async {
+            tokio::task::yield_now().await;
+            scrape().await;
+        };
+        tokio::join!(scrape(), late, scrape(), calls);
+    }
+    scrape().await;
+    let answered = kernel.accounts().answered;
+    let said = format!("rustkernel_requests_total{{kernel=\"a/twice\",outcome=\"ok\"}} {answered}\n");
+    assert!(handle.render().contains(&said), "{said}{}", handle.render());
+}
+
+/// Every kernel that ever lived had its lines for ever.
+#[tokio::test]
+async fn kernels_that_come_and_go_add_lines_up_to_a_limit() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let runtime = Runtime::builder().build().await.unwrap();
+    let node = Node::new(runtime.clone());
+    let mut publisher = Publisher::default();
+    let mut turn = async |first: usize| {
+        let names = (first..first + 3_000).map(|number| format!("job/{number}"));
+        let kernels: Vec<_> = names.map(|name| KernelSpec::new(&name, || Fragile)).collect();
+        for kernel in kernels {
+            runtime.spawn(kernel).await.unwrap();
+        }
+        publisher.publish(&node.snapshot().await);
+        for number in first..first + 3_000 {
+            runtime.stop(&format!("job/{number}"), false).await;
+        }
+        handle.render().matches("rustkernel_pending_requests{").count()
+    };
+    assert_eq!(turn(0).await, 3_000);
+    let most = turn(3_000).await;
+    assert!(most <= MOST_CHILDREN, "{most}");
 }
 
 /// None that is not listed.

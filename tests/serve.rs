@@ -12,14 +12,15 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kit::Fragile;
+use kit::{Do, Fragile, Latch, NONE, Puppet};
 use rustkernel::actors::{Fact, KernelSpec, Runtime};
 use rustkernel::core::KernelError;
 use rustkernel::core::resilience::{HealthCheckResult, RecoveryPolicy};
 use rustkernel::core::traits::{Context, Kernel};
-use rustkernel::http::{HealthServer, Node, health_router};
+use rustkernel::http::{HealthServer, Node, Token, health_router, node_router};
+use rustkernel::metrics::metrics_router;
 use serde_json::Value;
-use serving::{Serving, ask, get, json};
+use serving::{Serving, ask, get, json, post};
 
 fn health(address: &str, args: &[&str]) -> Output {
     ask(address, &["health"], args)
@@ -289,6 +290,40 @@ async fn a_runtime_that_drains_is_live_and_not_ready() {
     let (report, answer) = tokio::join!(shutdown, reply);
     assert_eq!(answer.unwrap(), 1, "what was accepted is finished");
     assert_eq!(report.unwrap().killed, 0);
+}
+
+/// Whoever asked for more than health waited for ever.
+#[test]
+fn a_node_whose_workers_are_blocked_tells_its_health_and_503_of_the_rest() {
+    let workers = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let gate = Latch::new();
+    let (runtime, kernel) = workers.block_on(async {
+        let runtime = Runtime::builder().build().await.unwrap();
+        let kernel = runtime.spawn(KernelSpec::new("demo/blocks", || Puppet).inline()).await.unwrap();
+        (runtime, kernel)
+    });
+    let node = Node::new(runtime);
+    node.started();
+    let token = "a-secret-of-24-letters--";
+    let router = node_router(node.clone(), Token::new(token).ok()).merge(metrics_router(node, String::new));
+    let server = HealthServer::start("127.0.0.1:0".parse().unwrap(), router).unwrap();
+    let address = server.address().to_string();
+    let blocked = kernel.try_call(Do::Block(gate.clone()), NONE).unwrap();
+    while gate.arrivals() == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(get(&address, "/livez").0, 200);
+    let address = &address;
+    std::thread::scope(|scope| {
+        for path in ["/v1/snapshot", "/metrics"] {
+            scope.spawn(move || assert_eq!(get(address, path).0, 503, "{path}"));
+        }
+        let restart = r#"{"action":"restart","name":"demo/blocks"}"#;
+        scope.spawn(move || assert_eq!(post(address, token, restart).0, 503));
+    });
+    gate.open();
+    workers.block_on(blocked).unwrap();
+    assert_eq!(get(address, "/v1/snapshot").0, 200);
 }
 
 #[tokio::test]

@@ -2,12 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use rustkernel::actors::{KernelRef, Runtime, Supervisor};
 use rustkernel::core::clock::Clock;
 use rustkernel::core::envelope::Deadline;
@@ -71,12 +71,16 @@ fn watched(report: &mut Report, flavour: Flavour, runtime: &tokio::runtime::Runt
     let (supervisor, kernel) = runtime.block_on(grow(supervisors));
     let node = Node::new(supervisor.clone());
     node.started();
-    let recorder = PrometheusBuilder::new().build_recorder();
-    let handle = recorder.handle();
-    // Of two flavours the first one's recorder counts for both.
-    let _ = metrics::set_global_recorder(recorder);
-    let router = node_router(Arc::clone(&node), None)
-        .merge(metrics_router(Arc::clone(&node), move || handle.render()));
+    // A process has one recorder, which both flavours share.
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    let handle = HANDLE.get_or_init(|| {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        metrics::set_global_recorder(recorder).unwrap();
+        handle
+    });
+    let router =
+        node_router(Arc::clone(&node), None).merge(metrics_router(Arc::clone(&node), || handle.render()));
     let server = HealthServer::start("127.0.0.1:0".parse().unwrap(), router).unwrap();
     let calls = || {
         let kernel = kernel.clone();

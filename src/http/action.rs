@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use rustkernel_actors::{BreakerCommand, KernelState, Runtime};
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
-use super::node::Node;
+use super::node::{Node, SNAPSHOT_LIMIT};
 
 /// Something that a node is told to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +58,8 @@ pub(super) enum Refused {
     Unknown(String),
     /// It is not in a state for that.
     Conflict(String),
+    /// The supervisors do not answer.
+    Late,
 }
 
 /// How long a replayed request may take.
@@ -135,7 +138,8 @@ async fn start(runtime: &Runtime, name: &str) -> bool {
 
 /// What the kernel is doing, and the state of its breaker.
 async fn known(runtime: &Runtime, name: &str) -> Result<(KernelState, &'static str), Refused> {
-    let kernels = runtime.status().await;
+    let asked = timeout(SNAPSHOT_LIMIT, runtime.status()).await;
+    let kernels = asked.map_err(|_| Refused::Late)?;
     let found = kernels.iter().find(|kernel| kernel.id.as_str() == name);
     found.map(|kernel| (kernel.state, kernel.breaker)).ok_or_else(|| {
         let names: Vec<&str> = kernels.iter().take(20).map(|kernel| kernel.id.as_str()).collect();

@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::access::{Access, Token};
 use super::action::{Acted, Action, Refused, act};
-use super::node::Node;
+use super::node::{Late, Node, snapshot_in_time};
 
 struct Api {
     node: Arc<Node>,
@@ -27,17 +27,17 @@ struct Api {
 }
 
 impl Api {
-    /// A snapshot of the present turn.
+    /// A snapshot that is no older than half a turn.
     #[allow(clippy::disallowed_methods, reason = "a server's own time, which no test turns")]
-    async fn heard(&self) -> Arc<str> {
+    async fn heard(&self) -> Result<Arc<str>, Late> {
         let mut last = self.last.lock().await;
         match &*last {
-            Some((made, text)) if made.elapsed() < TURN / 2 => Arc::clone(text),
+            Some((made, text)) if made.elapsed() < TURN / 2 => Ok(Arc::clone(text)),
             Some(_) | None => {
-                let text: Arc<str> =
-                    serde_json::to_string(&self.node.snapshot().await).unwrap_or_default().into();
+                let snapshot = snapshot_in_time(&self.node).await?;
+                let text: Arc<str> = serde_json::to_string(&snapshot).unwrap_or_default().into();
                 *last = Some((Instant::now(), Arc::clone(&text)));
-                text
+                Ok(text)
             }
         }
     }
@@ -52,7 +52,8 @@ impl Api {
 /// | `POST /v1/actions` | an [`Action`]; needs `Authorization: Bearer TOKEN`, and comes from no other site's page |
 ///
 /// An action is answered by an [`Acted`]: 200 done, 400 not an action, 401 no token or a wrong one, 403 the node has none, 404 no
-/// such kernel or letter, 408 too slow, 409 not in a state for that, 413 longer than [`MAX_BODY_BYTES`], 429 too many wrong tokens.
+/// such kernel or letter, 408 too slow, 409 not in a state for that, 413 longer than [`MAX_BODY_BYTES`], 429 too many wrong tokens,
+/// 503 the supervisors do not answer.
 pub fn api_router(node: Arc<Node>, token: Option<Token>) -> Router {
     let api = Api { node, access: Access::new(token), watchers: Arc::default(), last: Mutex::default() };
     Router::new()
@@ -72,7 +73,7 @@ const BODY_LIMIT: Duration = Duration::from_secs(10);
 const TURN: Duration = Duration::from_secs(1);
 
 async fn snapshot(State(api): State<Arc<Api>>) -> Response {
-    Json(api.node.snapshot().await).into_response()
+    snapshot_in_time(&api.node).await.map(Json).into_response()
 }
 
 async fn events(State(api): State<Arc<Api>>) -> Response {
@@ -83,7 +84,10 @@ async fn events(State(api): State<Arc<Api>>) -> Response {
     turns.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let stream = futures_util::stream::unfold((api, turns, watcher), |(api, mut turns, watcher)| async {
         turns.tick().await;
-        let event = Event::default().data(api.heard().await);
+        let event = match api.heard().await {
+            Ok(text) => Event::default().data(text),
+            Err(late) => Event::default().comment(late.to_string()),
+        };
         Some((Ok::<_, Infallible>(event), (api, turns, watcher)))
     });
     Sse::new(stream).keep_alive(KeepAlive::default()).into_response()
@@ -125,6 +129,7 @@ async fn action(State(api): State<Arc<Api>>, request: Request) -> Response {
         Ok(message) => answer(StatusCode::OK, message),
         Err(Refused::Unknown(message)) => answer(StatusCode::NOT_FOUND, message),
         Err(Refused::Conflict(message)) => answer(StatusCode::CONFLICT, message),
+        Err(Refused::Late) => answer(StatusCode::SERVICE_UNAVAILABLE, Late.to_string()),
     }
 }
 

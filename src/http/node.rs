@@ -3,18 +3,22 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use rustkernel_actors::pipeline::PipelineReport;
 use rustkernel_actors::{Runtime, RuntimeState};
 use rustkernel_core::KernelError;
 use rustkernel_core::clock::{Timestamp, unix_millis};
 use rustkernel_core::resilience::{HealthAggregation, HealthCheckResult, HealthStatus, aggregate};
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::document::{Component, HEALTH_SCHEMA, HealthDocument};
 use super::snapshot::{
     self, Child, DeadLetters, Failure, Letter, MAX_REPORTS, NodeSnapshot, PipelineView, SNAPSHOT_SCHEMA,
 };
-use tokio::sync::Notify;
 
 /// A node: its runtime, how far it has started, whether it drains, and what it reports besides.
 pub struct Node {
@@ -206,6 +210,25 @@ impl Node {
             RuntimeState::GaveUp => (HealthStatus::Unhealthy, Some("gave up: every kernel is down")),
         };
         Component { name: "runtime".to_owned(), status, reason: reason.map(str::to_owned), needed: true }
+    }
+}
+
+/// The supervisors have not answered within [`SNAPSHOT_LIMIT`]: whatever runs them is blocked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the supervisors do not answer")]
+pub(crate) struct Late;
+
+/// [`Node::snapshot`] for whoever cannot wait for ever.
+pub(crate) async fn snapshot_in_time(node: &Node) -> Result<NodeSnapshot, Late> {
+    timeout(SNAPSHOT_LIMIT, node.snapshot()).await.map_err(|_| Late)
+}
+
+/// How long supervisors may take to say how their children are; a tree of 10,000 kernels takes 20 ms.
+pub const SNAPSHOT_LIMIT: Duration = Duration::from_secs(5);
+
+impl IntoResponse for Late {
+    fn into_response(self) -> Response {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("{self}\n")).into_response()
     }
 }
 
