@@ -49,6 +49,8 @@ pub use module::{Image, Module};
 pub use nvml::nvml_driver;
 pub use stream::{StopFlag, Stream};
 pub use watch::{DeviceMemory, DeviceWatch, TRIP_PAUSE};
+#[cfg(all(feature = "worker", target_os = "linux"))]
+pub(crate) use watch::{Listener, Suspect};
 
 /// What the driver is, and what it drives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -28,6 +28,7 @@ mod premises;
 mod process;
 mod remote;
 mod tenant;
+mod undying;
 mod ward;
 mod wire;
 

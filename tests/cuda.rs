@@ -6,6 +6,8 @@
 mod device;
 #[path = "support/kit.rs"]
 mod kit;
+#[path = "support/serving.rs"]
+mod serving;
 #[path = "support/stages.rs"]
 mod stages;
 #[path = "support/standin.rs"]

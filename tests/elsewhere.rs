@@ -55,7 +55,7 @@ impl Place {
 
     fn move_in(
         self: &Arc<Self>,
-    ) -> impl Fn(Lifeline) -> std::future::Ready<Result<Proxy>> + Send + Sync + use<> {
+    ) -> impl Fn(Lifeline) -> std::future::Ready<Result<Proxy>> + Clone + Send + Sync + use<> {
         let place = Arc::clone(self);
         move |lifeline| {
             place.lives.lock().unwrap().push(lifeline);
@@ -233,6 +233,46 @@ async fn a_request_that_waits_for_its_turn_elsewhere_is_not_hung() {
     assert_eq!(kind(soon(in_hand).await), KernelErrorKind::Hung);
 }
 
+/// Each start that was late was a failure, and a device that took its time cost its kernels their budgets.
+#[tokio::test]
+async fn a_life_that_waits_for_its_place_is_not_late_but_the_first_one_is() {
+    let (place, came) = (Arc::new(Place::default()), Latch::new());
+    let (move_in, gate) = (place.move_in(), Arc::clone(&came));
+    let waits = move |lifeline: Lifeline| {
+        let (ready, gate) = (move_in(lifeline.clone()), Arc::clone(&gate));
+        async move {
+            if lifeline.incarnation() > 1 || lifeline.kernel().unwrap().as_str() == "a/first" {
+                lifeline.set_waits(true);
+                gate.pass().await;
+                lifeline.set_waits(false);
+            }
+            ready.await
+        }
+    };
+    let spec = |name| KernelSpec::elsewhere(name, waits.clone()).start_limit(ms(500)).recovery(at_once(1));
+    let (runtime, hand) = Runtime::builder().build_with_manual_clock().await.unwrap();
+    let kernel = soon(runtime.spawn(spec("a/b"))).await.unwrap();
+    place.ends(Suspicion::None);
+    came.arrived(1).await;
+    for _ in 0..10 {
+        hand.advance(ms(500));
+        soon(runtime.status()).await;
+    }
+    assert!(runtime.failures().iter().all(|report| report.class == FailureClass::Domain));
+    let first = soon(async {
+        let spawned = runtime.spawn(spec("a/first"));
+        let late = async {
+            came.arrived(2).await;
+            hand.advance(ms(500));
+        };
+        tokio::join!(spawned, late).0
+    });
+    assert!(first.await.unwrap_err().to_string().contains("not ready after 500ms"));
+    came.open();
+    assert_eq!(soon(kernel.call(1, NONE)).await.unwrap().0, 2);
+    assert_eq!(status(&runtime, "a/b").await.restarts, 0);
+}
+
 /// Lives there stand behind the place's breaker, too.
 fn behind(
     place: &Arc<Place>,
@@ -267,7 +307,6 @@ async fn while_the_breaker_of_its_place_is_open_nothing_new_comes_in_and_what_is
     assert_eq!(soon(in_hand).await.unwrap().0, 3);
     assert_eq!(soon(queued).await.unwrap().0, 3);
     assert!(matches!(kind(soon(kernel.call(2, NONE)).await), KernelErrorKind::Rejected(_)));
-    assert_eq!(breaker.rejected(), 2);
     let now = status(&runtime, "a/b").await;
     assert_eq!((now.refused_by, now.rejected), (Some(BreakerScope::Device), 2));
     let health = runtime.health().kernels[0].clone();

@@ -80,7 +80,8 @@ impl Lifeline {
         self.incarnation.fence.is_raised()
     }
 
-    /// Whether the request in hand still waits for its turn there. While it does it does not count as hung, however long that takes.
+    /// Whether there is still something to be waited for: for a life that starts, a place there; for one that serves, its request's turn. While
+    /// there is, a request does not count as hung, nor the start of any life but the first as late, however long that takes.
     pub fn set_waits(&self, waits: bool) {
         self.incarnation.set_waits(waits);
     }

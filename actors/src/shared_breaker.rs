@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use std::time::Duration;
 
 use rustkernel_core::clock::{Clock, Timestamp};
@@ -25,7 +25,6 @@ struct Shared {
     /// When it closes by itself, in the clock's nanoseconds; [`UNKNOWN`] where somebody has to close it.
     until: AtomicU64,
     clock: Clock,
-    rejected: AtomicU64,
 }
 
 const UNKNOWN: u64 = u64::MAX;
@@ -40,7 +39,6 @@ impl SharedBreaker {
             retry_after: AtomicU64::new(UNKNOWN),
             until: AtomicU64::new(UNKNOWN),
             clock: Clock::system(),
-            rejected: AtomicU64::new(0),
         }))
     }
 
@@ -56,20 +54,21 @@ impl SharedBreaker {
 
     fn open_until(&self, retry_after: Option<Duration>, until: u64) {
         let nanos = retry_after.map_or(UNKNOWN, |span| u64::try_from(span.as_nanos()).unwrap_or(UNKNOWN));
+        if self.is_over() {
+            // It has closed by itself; nobody has noted it yet.
+            self.close();
+        }
         self.0.retry_after.store(nanos, Release);
         self.0.until.store(until, Release);
         self.turn(false);
     }
 
-    /// Closes it if its time is over. Only an open one reads the clock.
+    /// Whether the time is over for which it was to be open. Only an open one reads the clock. Nothing is changed: whoever asks may be later
+    /// than whoever opens it anew.
     #[cold]
     fn is_over(&self) -> bool {
         let until = self.0.until.load(Acquire);
-        let is_over = until != UNKNOWN && self.0.clock.now() >= Timestamp::from_nanos(until);
-        if is_over {
-            self.close();
-        }
-        is_over
+        until != UNKNOWN && self.0.clock.now() >= Timestamp::from_nanos(until)
     }
 
     /// Lets everything through again.
@@ -89,13 +88,7 @@ impl SharedBreaker {
         self.0.scope
     }
 
-    /// Requests that it has refused.
-    #[must_use]
-    pub fn rejected(&self) -> u64 {
-        self.0.rejected.load(Relaxed)
-    }
-
-    /// Counts a refusal and says what it knows, if it is open.
+    /// Why it refuses, if it is open.
     pub(crate) fn refuses(&self) -> Option<Rejection> {
         let turns = self.0.turns.load(Acquire);
         (turns % 2 == 1 && !self.is_over()).then(|| self.explain(turns))
@@ -103,7 +96,6 @@ impl SharedBreaker {
 
     #[cold]
     fn explain(&self, generation: u64) -> Rejection {
-        self.0.rejected.fetch_add(1, Relaxed);
         let nanos = self.0.retry_after.load(Acquire);
         let retry_after = (nanos != UNKNOWN).then(|| Duration::from_nanos(nanos));
         Rejection { scope: self.0.scope, cause: RejectionCause::Failures, generation, retry_after }
@@ -141,10 +133,14 @@ mod tests {
         breaker.open(Some(Duration::from_secs(1)));
         assert_eq!(breaker.refuses().unwrap().retry_after, Some(Duration::from_secs(1)));
         breaker.close();
-        assert_eq!((breaker.refuses(), breaker.rejected()), (None, 2));
+        assert_eq!(breaker.refuses(), None);
         breaker.open_for(Duration::from_secs(3_600));
-        assert!(breaker.is_open());
+        assert_eq!(breaker.refuses().unwrap().generation, 3);
         breaker.open_for(Duration::ZERO);
         assert!(!breaker.is_open() && breaker.refuses().is_none(), "its time is over");
+        breaker.open(None);
+        assert_eq!(breaker.refuses().unwrap().generation, 5, "it was closed in between");
+        breaker.close();
+        assert!(!breaker.is_open());
     }
 }

@@ -165,13 +165,8 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         // Made before the lock is taken; a refusal takes it apart again.
         let request = Arc::new(Request { input, permit, budget: timing.budget, way });
         let mut state = self.lock();
-        let has_relief = matches!(state.ledger.life, Life::Waiting(_) | Life::Starting) && {
-            let somebody = self.rules.has_degraded || !state.standbys.is_empty();
-            // Without a supervisor nobody calls them.
-            let has_relief = somebody && self.home.is_occupied();
-            state.ledger.set_relief(has_relief);
-            has_relief
-        };
+        let has_relief = self.has_relief(&state);
+        state.ledger.set_relief(has_relief);
         let verdict = if remaining.is_zero() {
             Err(KernelErrorKind::DeadlineExceeded)
         } else if let Some(rejection) = shut(&mut state, has_relief) {

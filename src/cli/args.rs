@@ -72,7 +72,8 @@ pub(super) enum NodeCommand {
     Failures(NamedArgs),
     /// End a kernel's present life: the next one begins by its recovery policy, and no request is lost. Starts one that is down.
     Restart(KernelArgs),
-    /// Give an isolated kernel a new life and a full restart budget; close its breaker if that is isolated.
+    /// Give an isolated kernel a new life and a full restart budget; close its breaker if that is isolated. Or use a device again, as cuda:0,
+    /// that has been reset.
     Resume(KernelArgs),
     /// Hold a kernel's breaker open until it is resumed.
     Isolate(KernelArgs),

@@ -43,8 +43,8 @@ impl Poller {
         Arc::new(Self { state: Mutex::default(), bell: Condvar::new() })
     }
 
-    /// Wakes `waker` once `line` has got to `mark`, and at the next tick.
-    pub(super) fn wake(self: &Arc<Self>, line: &Arc<Line>, mark: u32, waker: &Waker) {
+    /// Wakes `waker` once `line` has got to `mark`, and at the next tick. `begins`: it is likely to be soon.
+    pub(super) fn wake(self: &Arc<Self>, line: &Arc<Line>, mark: u32, waker: &Waker, begins: bool) {
         let mut state = self.state();
         let known = state
             .sleepers
@@ -54,7 +54,7 @@ impl Poller {
             Some(sleeper) => sleeper.waker.clone_from(waker),
             None => state.sleepers.push(Sleeper { line: Arc::clone(line), mark, waker: waker.clone() }),
         }
-        state.is_alarmed = true;
+        state.is_alarmed |= begins;
         if !state.is_running {
             state.is_running = true;
             let poller = Arc::downgrade(self);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytemuck::Pod;
 use cudarc::driver::CudaStream;
-use rustkernel_core::clock::Clock;
+use rustkernel_core::clock::{Clock, Timestamp};
 use rustkernel_core::traits::Context;
 
 use super::CudaError;
@@ -167,7 +167,7 @@ impl Stream {
     /// waiting: the device is busy until it says otherwise.
     pub async fn done(&self, cx: &Context<'_>) -> Result<(), CudaError> {
         let mark = self.line.mark()?;
-        Done { line: &self.line, mark, cx, is_over: false }.await
+        Done { line: &self.line, mark, cx, sleeps: false, is_over: false }.await
     }
 
     /// The values of a buffer, once everything before has been done.
@@ -238,6 +238,8 @@ struct Done<'a, 'c> {
     line: &'a Arc<Line>,
     mark: u32,
     cx: &'a Context<'c>,
+    /// It has asked to be woken before: it takes its time.
+    sleeps: bool,
     is_over: bool,
 }
 
@@ -246,7 +248,7 @@ impl Future for Done<'_, '_> {
 
     fn poll(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let clock = Clock::system();
-        let until = clock.now() + LOOK_FOR;
+        let until = if self.sleeps { Timestamp::ZERO } else { clock.now() + LOOK_FOR };
         loop {
             match self.line.has_reached(self.mark) {
                 Ok(false) => {}
@@ -267,7 +269,8 @@ impl Future for Done<'_, '_> {
         if self.cx.is_cancelled() {
             self.line.stop();
         }
-        self.line.device().poller().wake(self.line, self.mark, task.waker());
+        self.line.device().poller().wake(self.line, self.mark, task.waker(), !self.sleeps);
+        self.sleeps = true;
         Poll::Pending
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use rustkernel_actors::SharedBreaker;
@@ -10,6 +10,7 @@ use rustkernel_core::DeviceId;
 use rustkernel_core::clock::{Clock, Timestamp};
 use rustkernel_core::error::BreakerScope;
 use rustkernel_core::fault::{DeviceHealth, DeviceSample, DeviceState, Fault, Verdict};
+use rustkernel_core::log_limit::{LogDecision, LogLimit};
 use rustkernel_core::resilience::HealthCheckResult;
 
 use super::nvml;
@@ -38,19 +39,19 @@ struct Known {
     place: Option<String>,
     /// Another device that goes by the same name in another process.
     namesake: Option<String>,
-    /// Processes that were killed, do not end, and hold the device.
-    stuck: usize,
     tripped: Option<Timestamp>,
     memory: Option<DeviceMemory>,
     /// How often each has been met, by the processes that this one watches over, and by the driver's word.
     faults: HashMap<Fault, u64>,
     /// The last that the listeners were told.
     was_fit: Told,
-    listeners: Vec<Listener>,
+    listeners: Vec<Weak<dyn Fn() + Send + Sync>>,
+    /// Of Xids, which come in storms.
+    log: LogLimit,
 }
 
-/// Called when the device becomes unfit or fit again; `false`: never again.
-type Listener = Arc<dyn Fn() -> bool + Send + Sync>;
+/// Called when the device becomes unfit or fit again, as long as whoever listens keeps it.
+pub(crate) type Listener = Arc<dyn Fn() + Send + Sync>;
 
 /// Where the knowledge comes from.
 #[derive(Clone, Default)]
@@ -176,9 +177,9 @@ impl DeviceWatch {
 
     /// An operator has reset or replaced the device: what was known against it counts no more.
     pub fn on_reset(&self) {
-        self.hear(|known, _| {
-            known.health.on_reset();
+        self.judge(|known, now| {
             known.tripped = None;
+            known.health.on_reset(now)
         });
     }
 
@@ -207,7 +208,7 @@ impl DeviceWatch {
         expect(dead_code, reason = "only worker processes are killed for a device")
     )]
     pub(crate) fn note_kill(&self) {
-        self.hear(|known, now| known.health.on_kill(now));
+        self.lock().health.on_kill(self.0.clock.now());
     }
 
     /// Somebody has met a fault of it.
@@ -215,24 +216,25 @@ impl DeviceWatch {
         *self.lock().faults.entry(fault).or_default() += 1;
     }
 
-    /// A process that holds the device was killed and does not end; or it has, after all.
+    /// A process that holds the device was killed and does not end: until what this gives is dropped.
     #[cfg_attr(
         not(all(feature = "worker", target_os = "linux")),
         expect(dead_code, reason = "only worker processes are killed for a device")
     )]
-    pub(crate) fn stuck(&self, is_stuck: bool) {
-        self.hear(|known, _| {
-            known.stuck = if is_stuck { known.stuck + 1 } else { known.stuck.saturating_sub(1) };
-        });
+    pub(crate) fn suspect(&self) -> Suspect {
+        self.judge(|known, now| known.health.on_stuck(true, now));
+        Suspect(self.clone())
     }
 
-    /// Has `listener` called, on any thread, when the device becomes unfit, or fit again, until it says `false`.
+    /// Has `listener` called, on any thread, when the device becomes unfit, or fit again, until nobody has it any more.
     #[cfg_attr(
         not(all(feature = "worker", target_os = "linux")),
         expect(dead_code, reason = "only worker processes are killed for a device")
     )]
-    pub(crate) fn on_turn(&self, listener: impl Fn() -> bool + Send + Sync + 'static) {
-        self.lock().listeners.push(Arc::new(listener));
+    pub(crate) fn on_turn(&self, listener: &Listener) {
+        let mut known = self.lock();
+        known.listeners.retain(|listener| listener.strong_count() > 0);
+        known.listeners.push(Arc::downgrade(listener));
     }
 
     /// There is no signal, for this reason.
@@ -242,47 +244,47 @@ impl DeviceWatch {
     }
 
     pub(super) fn on_xid(&self, number: u32) {
-        tracing::warn!(device = %self.id(), xid = number, "the driver tells of an Xid");
-        self.hear(|known, now| {
+        self.judge(|known, now| {
+            if let LogDecision::Log { suppressed } = known.log.allow(now) {
+                tracing::warn!(device = %self.id(), xid = number, suppressed, "the driver tells of an Xid");
+            }
             if let Some(fault) = known.health.fault_of(number, now) {
                 *known.faults.entry(fault).or_default() += 1;
             }
+            known.health.on_xid(number, now)
         });
-        self.judge(|health, now| health.on_xid(number, now));
     }
 
     pub(super) fn on_gone(&self) {
-        self.judge(DeviceHealth::on_gone);
-    }
-
-    pub(super) fn on_sample(&self, sample: &DeviceSample, memory: Option<DeviceMemory>) {
-        {
-            let mut known = self.lock();
-            known.memory = memory.or(known.memory);
-            known.heard = self.0.clock.now();
-        }
-        self.judge(|health, now| health.on_sample(sample, now));
-    }
-
-    fn judge(&self, input: impl FnOnce(&mut DeviceHealth, Timestamp) -> Verdict) {
-        let id = self.id();
-        self.hear(|known, now| {
-            let Verdict { state, trips, alerts_operator } = input(&mut known.health, now);
-            if trips {
-                known.tripped = Some(now);
-            }
-            if alerts_operator {
-                tracing::error!(device = %id, "an operator has to look at it: {state}");
-            }
+        self.judge(|known, now| {
+            known.heard = now;
+            known.health.on_gone(now)
         });
     }
 
-    /// Takes something in; the breaker follows, and whoever listens is told if that makes a difference.
-    fn hear(&self, input: impl FnOnce(&mut Known, Timestamp)) {
+    pub(super) fn on_sample(&self, sample: &DeviceSample, memory: Option<DeviceMemory>) {
+        self.judge(|known, now| {
+            known.memory = memory.or(known.memory);
+            // Where every question is answered by an error, nothing is heard.
+            if memory.is_some() || *sample != DeviceSample::default() {
+                known.heard = now;
+            }
+            known.health.on_sample(sample, now)
+        });
+    }
+
+    /// Takes something in; the breaker follows, an operator hears of what needs one, and whoever listens is told if the device has turned.
+    fn judge(&self, input: impl FnOnce(&mut Known, Timestamp) -> Verdict) {
         let mut known = self.lock();
         let now = self.0.clock.now();
-        input(&mut known, now);
-        let is_unfit = unfit(&known, now).is_some();
+        let Verdict { state, trips, alerts_operator } = input(&mut known, now);
+        if alerts_operator {
+            tracing::error!(device = %self.id(), "an operator has to look at it: {state}");
+        }
+        if trips {
+            known.tripped = Some(now);
+        }
+        let is_unfit = matches!(state, DeviceState::Unhealthy(_));
         if !is_unfit && known.was_fit == Told::Unfit {
             // Who says so knows more than the pause.
             known.tripped = None;
@@ -299,13 +301,10 @@ impl DeviceWatch {
             return;
         }
         known.was_fit = told;
-        let listeners = known.listeners.clone();
+        let listeners: Vec<Listener> = known.listeners.iter().filter_map(Weak::upgrade).collect();
         drop(known);
         // Without the lock: they may ask.
-        let deaf: Vec<Listener> = listeners.into_iter().filter(|listener| !listener()).collect();
-        if !deaf.is_empty() {
-            self.lock().listeners.retain(|known| !deaf.iter().any(|deaf| Arc::ptr_eq(deaf, known)));
-        }
+        listeners.iter().for_each(|listener| listener());
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -316,8 +315,17 @@ impl DeviceWatch {
 fn unfit(known: &Known, now: Timestamp) -> Option<String> {
     match known.health.state(now) {
         state @ DeviceState::Unhealthy(_) => Some(state.to_string()),
-        DeviceState::Healthy | DeviceState::Degraded(_) => (known.stuck > 0)
-            .then(|| format!("suspect: processes that hold it, were killed and do not end: {}", known.stuck)),
+        DeviceState::Healthy | DeviceState::Degraded(_) => None,
+    }
+}
+
+/// A process that was killed holds the device.
+#[derive(Debug)]
+pub(crate) struct Suspect(DeviceWatch);
+
+impl Drop for Suspect {
+    fn drop(&mut self) {
+        self.0.judge(|known, now| known.health.on_stuck(false, now));
     }
 }
 
@@ -337,16 +345,16 @@ mod tests {
 
     use super::*;
 
-    fn watched() -> (DeviceWatch, ManualClock, Arc<AtomicUsize>) {
+    fn watched() -> (DeviceWatch, ManualClock, Arc<AtomicUsize>, Listener) {
         let (clock, time) = Clock::manual();
         let watch = DeviceWatch::new(DeviceId::cuda(7), clock);
         let turns = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&turns);
-        watch.on_turn(move || {
+        let listener: Listener = Arc::new(move || {
             counted.fetch_add(1, Ordering::Relaxed);
-            true
         });
-        (watch, time, turns)
+        watch.on_turn(&listener);
+        (watch, time, turns, listener)
     }
 
     fn asks_for(action: RecoveryAction) -> DeviceSample {
@@ -355,7 +363,7 @@ mod tests {
 
     #[test]
     fn an_unfit_device_is_refused_until_the_driver_takes_it_back() {
-        let (watch, _time, turns) = watched();
+        let (watch, _time, turns, _listener) = watched();
         watch.on_xid(79);
         assert!(watch.breaker().is_open());
         assert_eq!(watch.health().status, HealthStatus::Unhealthy);
@@ -368,7 +376,7 @@ mod tests {
 
     #[test]
     fn errors_that_leave_a_device_fit_open_its_breaker_for_a_while() {
-        let (watch, time, turns) = watched();
+        let (watch, time, turns, _listener) = watched();
         let errors = |count| DeviceSample { uncorrected_ecc_count: Some(count), ..DeviceSample::default() };
         watch.on_sample(&errors(3), None);
         assert!(!watch.breaker().is_open(), "the first count is where counting begins");
@@ -383,29 +391,31 @@ mod tests {
 
     #[test]
     fn a_process_that_does_not_end_makes_its_device_suspect_for_as_long() {
-        let (watch, _time, turns) = watched();
+        let (watch, _time, turns, _listener) = watched();
         watch.note_kill();
         watch.on_xid(45);
         assert!(watch.unfit().is_none(), "the echo of the kill");
-        watch.stuck(true);
+        let suspect = watch.suspect();
         assert!(watch.unfit().unwrap().contains("suspect") && watch.breaker().is_open());
-        watch.stuck(false);
+        drop(suspect);
         assert!(watch.unfit().is_none() && !watch.breaker().is_open());
         assert_eq!(turns.load(Ordering::Relaxed), 2);
     }
 
     #[test]
     fn an_old_answer_is_not_taken_for_health_and_a_namesake_is_told() {
-        let (watch, time, _turns) = watched();
+        let (watch, time, _turns, _listener) = watched();
         {
             let mut known = watch.lock();
             (known.signal, known.place) = (Signal::Nvml, Some("00000000:01:00.0".into()));
         }
-        watch.on_sample(&DeviceSample::default(), None);
+        watch.on_sample(&asks_for(RecoveryAction::None), None);
         assert_eq!(watch.health().status, HealthStatus::Healthy);
         time.advance(STALE);
         assert_eq!(watch.health().reason.unwrap(), "NVML has not answered for 15 s");
         watch.on_sample(&DeviceSample::default(), None);
+        assert_eq!(watch.health().status, HealthStatus::Degraded, "errors are no answers");
+        watch.on_sample(&asks_for(RecoveryAction::None), None);
         assert_eq!(watch.health().status, HealthStatus::Healthy);
         watch.located("00000000:02:00.0");
         assert!(watch.health().reason.unwrap().contains("00000000:02:00.0 is not"));
@@ -413,7 +423,7 @@ mod tests {
 
     #[test]
     fn no_signal_is_said_and_is_no_trouble() {
-        let (watch, _time, _turns) = watched();
+        let (watch, _time, _turns, _listener) = watched();
         watch.deaf("there is no such library");
         let health = watch.health();
         assert_eq!(health.status, HealthStatus::Healthy);

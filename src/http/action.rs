@@ -18,9 +18,10 @@ pub enum Action {
         /// The kernel.
         name: String,
     },
-    /// Give an isolated kernel a new life and a full budget; close its breaker if that was isolated; do not wait for a delay.
+    /// Give an isolated kernel a new life and a full budget; close its breaker if that was isolated; do not wait for a delay. Of a device: it
+    /// has been reset or replaced, and what was known against it counts no more.
     Resume {
-        /// The kernel.
+        /// The kernel, or the device as `cuda:0`.
         name: String,
     },
     /// Hold the kernel's breaker open until it is resumed.
@@ -71,6 +72,7 @@ pub(super) async fn act(node: &Node, action: Action) -> Result<String, Refused> 
     tracing::warn!(?action, "an operator acts");
     match action {
         Action::Restart { name } => restart(runtime, &name).await,
+        Action::Resume { name } if is_reset(&name) => Ok(format!("nothing is held against {name} any more")),
         Action::Resume { name } => {
             let state = known(runtime, &name).await?;
             let resumed = runtime.resume(&name).await;
@@ -108,6 +110,19 @@ pub(super) async fn act(node: &Node, action: Action) -> Result<String, Refused> 
             }
         }
     }
+}
+
+/// Whether it is a device that is watched, which then has been reset.
+#[cfg(feature = "cuda")]
+fn is_reset(name: &str) -> bool {
+    let watch = crate::cuda::DeviceWatch::all().into_iter().find(|watch| watch.id().to_string() == name);
+    watch.as_ref().map(crate::cuda::DeviceWatch::on_reset).is_some()
+}
+
+/// There are no devices.
+#[cfg(not(feature = "cuda"))]
+fn is_reset(_: &str) -> bool {
+    false
 }
 
 async fn restart(runtime: &Runtime, name: &str) -> Result<String, Refused> {

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | a worker has ended | the next one is the present one, then all its kernels are told that they are lost |
 //! | a cancelled request does not end, a heartbeat is not answered, a start takes too long, garbage | kills the worker; its end follows |
-//! | a killed worker does not end | its kernels are lost all the same, it is counted, and the device that it holds is suspect |
+//! | a killed worker does not end | its kernels are lost all the same, it is counted, and after a while the device that it holds is suspect |
 //! | the device is unfit | kills the workers, on nobody's account; starts none, and attaches no kernel, until it is fit again |
 //! | too many deaths | no worker is started, and no kernel attached, until one of them is old enough |
 
@@ -21,6 +21,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustkernel_actors::{Loss, SharedBreaker};
 use rustkernel_core::clock::{Clock, Timestamp};
 use rustkernel_core::error::{BreakerScope, KernelError};
+use rustkernel_core::log_limit::{LogDecision, LogLimit};
 
 use super::config::{DomainConfig, DomainState, DomainStatus};
 use super::control::{Received, receive};
@@ -28,6 +29,7 @@ use super::mailbox::{Attach, Mail, Mailbox};
 use super::premises::Premises;
 use super::process::{Process, fault_of};
 use super::tenant::Tenant;
+use super::undying::Undying;
 use super::ward::{AttachError, Blame, Charge, DROP_LIMIT, PATIENCE, Worker};
 use super::wire::{FromWorker, WireError};
 
@@ -39,7 +41,7 @@ pub(super) struct Keeper {
     /// The present worker first, then the spare one.
     workers: Vec<Worker>,
     /// Killed, and not gone in time. Nobody counts on them.
-    undying: Vec<Process>,
+    undying: Vec<Undying>,
     waiting: VecDeque<Attach>,
     /// When the workers of the last `period` died.
     recent: VecDeque<Timestamp>,
@@ -57,6 +59,8 @@ pub(super) struct Keeper {
     /// When a worker that had no room for a kernel is asked again.
     retry_due: Option<Timestamp>,
     tenants: u64,
+    /// Of deaths.
+    log: LogLimit,
     buffer: Vec<u8>,
     clock: Clock,
 }
@@ -108,6 +112,7 @@ impl Keeper {
             failed_starts: 0,
             retry_due: None,
             tenants: 0,
+            log: LogLimit::default(),
             buffer: Vec::new(),
             clock: Clock::system(),
         }
@@ -140,6 +145,9 @@ impl Keeper {
         // A little late rather than a little early: early would be in vain.
         let timeout = due.and_then(|due| Timespec::try_from(due + Duration::from_micros(50)).ok());
         let mut fds = vec![PollFd::from_borrowed_fd(self.mailbox.bell(), PollFlags::IN)];
+        fds.extend(
+            self.undying.iter().map(|undying| PollFd::from_borrowed_fd(undying.watch(), PollFlags::IN)),
+        );
         for worker in &self.workers {
             fds.push(PollFd::from_borrowed_fd(worker.process.watch(), PollFlags::IN));
             if !worker.is_condemned() {
@@ -157,7 +165,7 @@ impl Keeper {
         let allowed = oldest.filter(|_| !allows && self.wants_start(now));
         let lacks_any = self.workers.is_empty() || self.lacks_spare();
         let start = (allows && lacks_any).then_some(self.start_due);
-        let stuck = (!self.undying.is_empty()).then(|| now + PATIENCE);
+        let stuck = self.undying.iter().filter_map(Undying::next_due).min();
         workers.chain(allowed).chain(start).chain(stuck).chain(self.retry_due).min()
     }
 
@@ -251,6 +259,7 @@ impl Keeper {
                 && !attach.lifeline.has_alternative()
                 && !attach.attached.is_closed()
             {
+                attach.lifeline.set_waits(true);
                 self.waiting.push_back(attach);
                 continue;
             }
@@ -334,14 +343,8 @@ impl Keeper {
 
     /// Takes leave of the workers that have ended.
     fn see_ends(&mut self) {
-        let premises = &self.premises;
-        self.undying.retain_mut(|process| {
-            let is_stuck = process.end().is_none();
-            if !is_stuck {
-                premises.stuck(false);
-            }
-            is_stuck
-        });
+        let now = self.clock.now();
+        self.undying.retain_mut(|undying| !undying.has_ended(now));
         let mut at = 0;
         while at < self.workers.len() {
             match self.workers[at].process.end() {
@@ -366,17 +369,16 @@ impl Keeper {
         let mut stuck = Vec::new();
         for (at, worker) in self.workers.iter_mut().enumerate() {
             match &worker.killed {
-                Some(killed) if now.saturating_since(killed.at) >= PATIENCE => stuck.push(at),
+                Some(killed) if now.saturating_since(killed.at) >= PATIENCE => stuck.push((at, killed.at)),
                 Some(_) => {}
                 None => worker.watch(&self.config, now),
             }
         }
-        for at in stuck.into_iter().rev() {
+        for (at, killed) in stuck.into_iter().rev() {
             let worker = self.workers.remove(at);
             let how = format!("worker {} does not end though it was killed", worker.process.pid());
             let process = self.bury(worker, &how);
-            self.undying.push(process);
-            self.premises.stuck(true);
+            self.undying.push(Undying::new(process, killed, self.premises.clone()));
         }
     }
 
@@ -408,7 +410,9 @@ impl Keeper {
     }
 
     fn note_death(&mut self, reason: &str, blame: Blame, now: Timestamp) {
-        tracing::warn!(domain = %self.name, "{reason}");
+        if let LogDecision::Log { suppressed } = self.log.allow(now) {
+            tracing::warn!(domain = %self.name, suppressed, "{reason}");
+        }
         self.deaths += 1;
         self.last_death = Some(reason.to_owned());
         self.forget_old(now);
@@ -435,6 +439,7 @@ impl Keeper {
                 self.waiting.push_back(attach);
                 continue;
             }
+            attach.lifeline.set_waits(false);
             attach.lifeline.behind(&breakers);
             self.tenants += 1;
             let tenant = Tenant::new(self.tenants, Arc::clone(&self.mailbox));
@@ -504,7 +509,8 @@ impl Keeper {
         for worker in &mut self.workers {
             worker.kill(self.clock.now(), format!("the domain {} was closed", self.name), Blame::Nobody);
         }
-        let until = self.clock.now() + PATIENCE;
+        let killed = self.clock.now();
+        let until = killed + PATIENCE;
         while let Some(mut worker) = self.workers.pop() {
             while worker.process.end().is_none() && self.clock.now() < until {
                 let mut fds = [PollFd::from_borrowed_fd(worker.process.watch(), PollFlags::IN)];
@@ -512,15 +518,15 @@ impl Keeper {
                 let _ = poll(&mut fds, left.as_ref());
             }
             if worker.process.end().is_none() {
-                self.premises.stuck(true);
-                self.undying.push(worker.process);
+                self.undying.push(Undying::new(worker.process, killed, self.premises.clone()));
             }
             let reason = format!("the domain {} was closed", self.name);
             for (lifeline, suspicion) in Worker::verdicts(worker.tenants, Blame::Nobody) {
                 lifeline.lost(Loss::Domain { reason: reason.clone(), suspicion });
             }
         }
-        outlive(std::mem::take(&mut self.undying), &self.premises);
+        let undying = self.undying.len();
+        self.undying.into_iter().for_each(|process| process.outlive(self.clock.clone()));
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         *status = DomainStatus {
             state: DomainState::Closed,
@@ -531,24 +537,7 @@ impl Keeper {
             last_death: self.last_death.clone(),
             obstacle: None,
             generation: status.generation,
-            undying: status.undying,
+            undying,
         };
-    }
-}
-
-/// Waits for processes that do not end, when nobody keeps their domain any more: their device is suspect until they have.
-fn outlive(undying: Vec<Process>, premises: &Premises) {
-    for mut process in undying {
-        let premises = premises.clone();
-        let waits = move || {
-            while process.end().is_none() {
-                let mut fds = [PollFd::from_borrowed_fd(process.watch(), PollFlags::IN)];
-                // An interrupted wait is a short one.
-                let _ = poll(&mut fds, None);
-            }
-            premises.stuck(false);
-        };
-        // Without a thread the device stays suspect, which is the safe side.
-        let _ = std::thread::Builder::new().name("undying worker".to_owned()).spawn(waits);
     }
 }

@@ -38,15 +38,20 @@ impl Premises {
         self.0.note_fault(fault);
     }
 
-    /// A killed worker does not end; or it has, after all.
-    pub(super) fn stuck(&self, is_stuck: bool) {
-        self.0.stuck(is_stuck);
+    /// A killed worker does not end: until what this gives is dropped.
+    pub(super) fn suspect(&self) -> Suspicion {
+        Suspicion { _device: self.0.suspect() }
     }
 
     /// The device's own breaker.
     pub(super) fn breaker(&self) -> Option<SharedBreaker> {
         self.0.breaker()
     }
+}
+
+/// The device is suspect for as long as this is there.
+pub(super) struct Suspicion {
+    _device: imp::Suspect,
 }
 
 #[cfg(feature = "cuda")]
@@ -59,46 +64,51 @@ mod imp {
     use rustkernel_core::fault::Fault;
 
     use super::super::mailbox::{Mail, Mailbox};
-    use crate::cuda::DeviceWatch;
+    use crate::cuda::{DeviceWatch, Listener};
 
     #[derive(Clone)]
-    pub(super) struct Watch(Option<DeviceWatch>);
+    pub(super) struct Watch(Option<(DeviceWatch, Listener)>);
+
+    pub(super) type Suspect = Option<crate::cuda::Suspect>;
 
     impl Watch {
         pub(super) fn of(device: Option<DeviceId>, mailbox: &Arc<Mailbox>) -> Self {
-            let watch = device.filter(|device| device.kind() == DeviceKind::Cuda).map(DeviceWatch::of);
-            if let Some(watch) = &watch {
-                let mailbox = Arc::downgrade(mailbox);
-                watch.on_turn(move || {
-                    mailbox.upgrade().map(|mailbox| mailbox.post(Mail::DeviceTurned)).is_some()
-                });
-            }
-            Self(watch)
+            Self(device.filter(|device| device.kind() == DeviceKind::Cuda).map(|device| {
+                let watch = DeviceWatch::of(device);
+                let mailbox = Arc::clone(mailbox);
+                let listener: Listener = Arc::new(move || mailbox.post(Mail::DeviceTurned));
+                watch.on_turn(&listener);
+                (watch, listener)
+            }))
+        }
+
+        fn watch(&self) -> Option<&DeviceWatch> {
+            self.0.as_ref().map(|(watch, _)| watch)
         }
 
         pub(super) fn unfit(&self) -> Option<String> {
-            let watch = self.0.as_ref()?;
+            let watch = self.watch()?;
             Some(format!("{} is {}", watch.id(), watch.unfit()?))
         }
 
         pub(super) fn located(&self, place: &str) {
-            self.0.iter().for_each(|watch| watch.located(place));
+            self.watch().into_iter().for_each(|watch| watch.located(place));
         }
 
         pub(super) fn note_kill(&self) {
-            self.0.iter().for_each(DeviceWatch::note_kill);
+            self.watch().into_iter().for_each(DeviceWatch::note_kill);
         }
 
         pub(super) fn note_fault(&self, fault: Fault) {
-            self.0.iter().for_each(|watch| watch.note_fault(fault));
+            self.watch().into_iter().for_each(|watch| watch.note_fault(fault));
         }
 
-        pub(super) fn stuck(&self, is_stuck: bool) {
-            self.0.iter().for_each(|watch| watch.stuck(is_stuck));
+        pub(super) fn suspect(&self) -> Suspect {
+            self.watch().map(DeviceWatch::suspect)
         }
 
         pub(super) fn breaker(&self) -> Option<SharedBreaker> {
-            self.0.as_ref().map(|watch| watch.breaker().clone())
+            self.watch().map(|watch| watch.breaker().clone())
         }
     }
 }
@@ -117,6 +127,8 @@ mod imp {
     #[derive(Clone)]
     pub(super) struct Watch;
 
+    pub(super) type Suspect = ();
+
     impl Watch {
         pub(super) fn of(_: Option<DeviceId>, _: &Arc<Mailbox>) -> Self {
             Self
@@ -132,7 +144,7 @@ mod imp {
 
         pub(super) fn note_fault(&self, _: Fault) {}
 
-        pub(super) fn stuck(&self, _: bool) {}
+        pub(super) fn suspect(&self) -> Suspect {}
 
         pub(super) fn breaker(&self) -> Option<SharedBreaker> {
             None

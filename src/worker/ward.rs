@@ -61,7 +61,9 @@ pub(super) enum Blame {
     Anybody,
     /// This kernel's.
     Kernel(u64),
-    /// None of its kernels'.
+    /// None of its kernels': the hardware's.
+    Hardware,
+    /// Nobody's: it was in order, and has to go.
     Nobody,
 }
 
@@ -163,7 +165,7 @@ impl Worker {
             let may_be_it = match blame {
                 Blame::Anybody => true,
                 Blame::Kernel(kernel) => kernel == number,
-                Blame::Nobody => false,
+                Blame::Hardware | Blame::Nobody => false,
             };
             let alone = active <= 1 && may_be_it;
             (resident.lifeline, resident.tenant.suspicion(alone))
@@ -189,7 +191,7 @@ impl Worker {
             FromWorker::DeviceLost { reason, fault } => {
                 // What the hardware does is no request's doing.
                 let is_hardware = fault.class.scope() == FaultScope::Device;
-                let blame = if is_hardware { Blame::Nobody } else { Blame::Anybody };
+                let blame = if is_hardware { Blame::Hardware } else { Blame::Anybody };
                 self.kill(now, reason.clone(), blame);
             }
             FromWorker::Pong(_) => self.asked = None,

@@ -6,11 +6,11 @@ use rustkernel::core::error::{BreakerScope, KernelErrorKind, RetryAdvice};
 use rustkernel::core::fault::FaultCode;
 use rustkernel::core::resilience::{ErrorKind, HealthStatus};
 use rustkernel::cuda::DeviceWatch;
-use rustkernel::worker::{Domain, DomainConfig};
+use rustkernel::worker::{Domain, DomainConfig, DomainState};
 
 use crate::device::{Order, Told};
 use crate::kit::{NONE, assert_balanced, kind, ms, soon, status};
-use crate::{RigRef, back, config, domain, rig, spare};
+use crate::{RigRef, back, config, domain, found, rig, spare};
 
 fn add() -> Order {
     Order::Add(vec![1, 2, 3], 10)
@@ -175,6 +175,17 @@ async fn an_error_of_the_hardware_convicts_nobody() {
     assert_eq!(runtime.dead_letters().0, 0);
     assert!(domain.status().last_death.unwrap().contains("214"));
     assert_balanced(&kernel);
+}
+
+/// It was started again for ever, as fast as it died.
+#[tokio::test]
+async fn a_device_that_fails_every_worker_is_given_up_and_tried_again_later() {
+    let broken = DomainConfig { max_deaths: 3, spare: false, ..config("kernel@1=214") };
+    let domain = Domain::start("gpu", broken).unwrap();
+    let status = found(|| Some(domain.status()).filter(|status| status.state == DomainState::Down)).await;
+    assert_eq!(status.deaths, 4);
+    let obstacle = status.obstacle.unwrap();
+    assert!(obstacle.contains("lost more than 3 workers") && obstacle.contains("214"), "{obstacle}");
 }
 
 #[tokio::test]

@@ -9,10 +9,12 @@ use rustkernel::core::DeviceId;
 use rustkernel::core::error::{BreakerScope, KernelErrorKind};
 use rustkernel::core::resilience::{HealthStatus, RecoveryPolicy, RecoveryStrategy};
 use rustkernel::cuda::DeviceWatch;
+use rustkernel::http::{HealthServer, Node, Token, api_router};
 use rustkernel::worker::{Domain, DomainConfig, DomainState};
 
 use crate::device::{Order, Rig};
 use crate::kit::{NONE, assert_balanced, kind, soon};
+use crate::serving::post;
 use crate::{config, found, is_inside, rig, spare, standin};
 
 /// The file that NVML's stand-in reads.
@@ -131,6 +133,32 @@ async fn errors_open_the_breaker_of_the_device_and_a_slow_device_is_degraded_and
     nvml.say("gone");
     assert!(unfit(&watch).await.contains("fallen off its bus"));
     found(|| (domain.status().deaths > 0).then_some(())).await;
+}
+
+/// Nothing else brings one back whose driver does not say what it needs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_operator_who_has_reset_a_device_says_so() {
+    let test = "an_operator_who_has_reset_a_device_says_so";
+    let Some(mut nvml) = Statements::inside(test) else { return };
+    let domain = Domain::start("gpu", config("")).unwrap();
+    let runtime = Runtime::builder().build().await.unwrap();
+    let kernel = soon(runtime.spawn(rig(&domain, "a/b"))).await.unwrap();
+    let token = "a-secret-of-24-letters--";
+    let router = api_router(Node::new(runtime.clone()), Token::new(token).ok());
+    let server = HealthServer::start("127.0.0.1:0".parse().unwrap(), router).unwrap();
+    let watch = DeviceWatch::of(DeviceId::cuda(0));
+    nvml.say("xid 62");
+    unfit(&watch).await;
+    let resume = |name: &str| {
+        let order = format!(r#"{{"action":"resume","name":"{name}"}}"#);
+        post(&server.address().to_string(), token, &order).0
+    };
+    assert_eq!(resume("cuda:1"), 404);
+    assert!(watch.unfit().is_some());
+    assert_eq!(resume("cuda:0"), 200);
+    assert_eq!(watch.unfit(), None);
+    found(|| (domain.status().state == DomainState::Ready).then_some(())).await;
+    soon(kernel.call(add(), NONE)).await.unwrap();
 }
 
 #[tokio::test]

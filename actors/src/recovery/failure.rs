@@ -403,10 +403,17 @@ impl Recovery {
         }
     }
 
-    pub(super) async fn life_is_late(&mut self, key: ChildKey, number: u64, myself: &Myself) {
+    async fn life_is_late(&mut self, key: ChildKey, number: u64, myself: &Myself) {
+        let now = self.now();
         let Some(kernel) = self.kernel(key) else { return };
         let limit = kernel.plan.start_limit;
         let Some(life) = kernel.life(number) else { return };
+        // Whoever spawns a kernel is to hear when it does not come up; a later life has the time that its place takes.
+        let may_wait = number > 1 && life.stage == Stage::Starting && !matches!(life.role, Role::Leaving);
+        if may_wait && life.incarnation.waits() {
+            kernel.timers.set(Due::Life(number), now + limit);
+            return;
+        }
         let cause = match (&life.role, life.stage.clone()) {
             (_, Stage::Ending(cause)) => cause,
             (Role::Leaving, Stage::Starting | Stage::Ready | Stage::TakingOver) => Cause::Killed,

@@ -330,10 +330,16 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
 }
 
 impl<I: Payload, O: Payload> Slot<I, O> {
+    /// Whether a standby or the degraded path may be called to serve until its kernel does again.
+    pub(super) fn has_relief(&self, state: &State<I, O>) -> bool {
+        let is_coming = matches!(state.ledger.life, Life::Waiting(_) | Life::Starting);
+        // Without a supervisor nobody calls them.
+        is_coming && (self.rules.has_degraded || !state.standbys.is_empty()) && self.home.is_occupied()
+    }
+
     /// What its kernel lives in that refuses its requests, and nobody else is about to answer them.
     fn refused_by(&self, state: &State<I, O>) -> Option<BreakerScope> {
-        let is_coming = matches!(state.ledger.life, Life::Waiting(_) | Life::Starting);
-        if is_coming && (self.rules.has_degraded || !state.standbys.is_empty()) {
+        if self.has_relief(state) {
             return None;
         }
         state.shared.iter().find(|shared| shared.is_open()).map(SharedBreaker::scope)

@@ -153,7 +153,7 @@ impl Incarnation {
         self.waits.store(waits, Ordering::Release);
     }
 
-    pub(super) fn waits(&self) -> bool {
+    pub(crate) fn waits(&self) -> bool {
         self.waits.load(Ordering::Acquire)
     }
 

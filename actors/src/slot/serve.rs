@@ -372,7 +372,10 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         let Some(running) = state.ledger.running.as_mut().filter(|running| !running.settled) else {
             return false;
         };
-        running.waker = Some(waker.clone());
+        match &mut running.waker {
+            Some(known) => known.clone_from(waker),
+            unknown => *unknown = Some(waker.clone()),
+        }
         true
     }
 

@@ -8,6 +8,7 @@
 //! | the recovery action is other than "none" | unhealthy | when it is "none" again |
 //! | the device is gone, or an Xid wants it reset, given up, or without peer access | unhealthy | see below |
 //! | two contained errors (94) within [`CONTAINED_WINDOW`] | unhealthy | that long after the last one |
+//! | processes that hold it were killed and do not end | unhealthy | when they have |
 //! | a row remapping is pending | degraded | when it is not |
 //! | the count of uncorrected errors rose, or Xid 92 came | degraded | [`CONTAINED_WINDOW`] later |
 //! | the hardware has slowed down, or heat has slowed it | degraded | when it has not |
@@ -20,9 +21,9 @@
 //! | the device is gone, and was not | yes |
 //! | a second contained error within the window | yes |
 //! | a higher count of uncorrected errors; the first count seen is the baseline, and a lower one is a new baseline | yes |
-//! | an Xid that wants its process restarted, 45 among them: it is counted | no |
-//! | Xid 45 within [`KILL_WINDOW`] of a kill of our own: it is not even counted | no |
-//! | any other Xid, a slowdown, a pending remapping | no |
+//! | an Xid that wants its process restarted, 45 among them | no |
+//! | Xid 45 within [`KILL_WINDOW`] of a kill of our own: it is not even a fault | no |
+//! | a process that does not end, any other Xid, a slowdown, a pending remapping | no |
 //!
 //! A device that was gone, or had such an Xid, comes back when the recovery action, asked for since, is "none" again; or, where the
 //! driver asks for nothing, when it has said "none" for [`SETTLE`] without a break. A driver that does not have the number never
@@ -127,6 +128,11 @@ pub enum UnhealthyReason {
     Xid(u32),
     /// Errors that were contained come again and again.
     RepeatedContained,
+    /// Processes that hold it were killed and do not end.
+    Suspect {
+        /// How many.
+        processes: usize,
+    },
 }
 
 /// The health of one device; see the tables of this module.
@@ -144,7 +150,7 @@ pub struct DeviceHealth {
     contained: [Option<Timestamp>; 2],
     throttle: Throttle,
     remap_pending: bool,
-    process_faults: u64,
+    stuck: usize,
 }
 
 /// A cause that the driver has to take back.
@@ -185,13 +191,12 @@ impl DeviceHealth {
         let after_our_kill = self.is_after_our_kill(now);
         let mut trips = false;
         match xid::classify(number, after_our_kill) {
-            XidAction::Ignore | XidAction::Note | XidAction::ReadRecoveryAction => {}
+            XidAction::Ignore
+            | XidAction::Note
+            | XidAction::ReadRecoveryAction
+            | XidAction::RestartProcess => {}
             XidAction::Degrade => self.many_corrected_at = Some(now),
-            XidAction::RestartProcess => self.count_process_fault(),
-            XidAction::Contained => {
-                self.count_process_fault();
-                trips = self.note_contained(now);
-            }
+            XidAction::Contained => trips = self.note_contained(now),
             XidAction::StopPeerAccess | XidAction::ResetDevice | XidAction::DeviceLost => {
                 self.hold(UnhealthyReason::Xid(number));
                 trips = true;
@@ -233,10 +238,19 @@ impl DeviceHealth {
         self.verdict(before, trips, false, now)
     }
 
-    /// An operator has reset or replaced the device: nothing of before counts. What the driver still asks for comes back with the next
-    /// sample.
-    pub fn on_reset(&mut self) {
-        *self = Self { killed_at: self.killed_at, process_faults: self.process_faults, ..Self::default() };
+    /// A process that holds the device was killed and does not end; or it has, after all.
+    pub fn on_stuck(&mut self, is_stuck: bool, now: Timestamp) -> Verdict {
+        let before = self.state(now);
+        self.stuck = if is_stuck { self.stuck + 1 } else { self.stuck.saturating_sub(1) };
+        self.verdict(before, false, false, now)
+    }
+
+    /// An operator has reset or replaced the device: nothing of before counts, but for processes that hold it. What the driver still asks
+    /// for comes back with the next sample.
+    pub fn on_reset(&mut self, now: Timestamp) -> Verdict {
+        let before = self.state(now);
+        *self = Self { killed_at: self.killed_at, stuck: self.stuck, ..Self::default() };
+        self.verdict(before, false, false, now)
     }
 
     /// How the device is at `now`: what only lasts for a time ends without an input.
@@ -250,6 +264,8 @@ impl DeviceHealth {
             DeviceState::Unhealthy(hold.reason)
         } else if self.repeats() && within(self.contained[1]) {
             DeviceState::Unhealthy(UnhealthyReason::RepeatedContained)
+        } else if self.stuck > 0 {
+            DeviceState::Unhealthy(UnhealthyReason::Suspect { processes: self.stuck })
         } else if self.remap_pending {
             DeviceState::Degraded(DegradedReason::RemapPending)
         } else if within(self.uncorrected_rose_at) {
@@ -262,16 +278,6 @@ impl DeviceHealth {
         } else {
             DeviceState::Healthy
         }
-    }
-
-    /// Xids that each cost a process, and were not the echo of a kill of our own.
-    #[must_use]
-    pub const fn process_fault_count(&self) -> u64 {
-        self.process_faults
-    }
-
-    const fn count_process_fault(&mut self) {
-        self.process_faults = self.process_faults.saturating_add(1);
     }
 
     /// Whether it is one too many.
@@ -378,6 +384,9 @@ impl fmt::Display for UnhealthyReason {
             Self::Gone => f.write_str("the device has fallen off its bus or cannot be reached"),
             Self::Xid(number) => write!(f, "{} (Xid {number})", xid::name(*number)),
             Self::RepeatedContained => f.write_str("contained memory errors (Xid 94) come again and again"),
+            Self::Suspect { processes } => {
+                write!(f, "suspect: processes that hold it, were killed and do not end: {processes}")
+            }
         }
     }
 }

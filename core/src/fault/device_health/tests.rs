@@ -58,12 +58,14 @@ fn the_first_count_of_errors_is_the_baseline_and_every_rise_trips() {
 }
 
 #[test]
-fn xids_that_cost_a_process_are_counted_and_leave_the_device_healthy() {
+fn xids_that_cost_a_process_are_faults_and_leave_the_device_healthy() {
     let mut health = DeviceHealth::new();
     for (at, xid) in [13, 31, 39, 43, 45, 63, 154, 9999].into_iter().enumerate() {
         assert_eq!(health.on_xid(xid, seconds(at as u64)), healthy(), "{xid}");
     }
-    assert_eq!(health.process_fault_count(), 4, "13, 31, 39 and 45");
+    for xid in [13, 31, 39, 45] {
+        assert!(health.fault_of(xid, START).is_some(), "{xid}");
+    }
 }
 
 #[test]
@@ -71,9 +73,10 @@ fn the_echo_of_our_own_kill_is_not_counted_within_the_window() {
     let mut health = DeviceHealth::new();
     health.on_kill(START);
     assert_eq!(health.on_xid(45, after(KILL_WINDOW)), healthy());
-    assert_eq!(health.process_fault_count(), 0);
-    assert_eq!(health.on_xid(45, after(KILL_WINDOW + Duration::from_nanos(1))), healthy());
-    assert_eq!(health.process_fault_count(), 1);
+    assert_eq!(health.fault_of(45, after(KILL_WINDOW)), None);
+    let late = after(KILL_WINDOW + Duration::from_nanos(1));
+    assert_eq!(health.on_xid(45, late), healthy());
+    assert!(health.fault_of(45, late).is_some());
     assert!(health.on_xid(119, after(KILL_WINDOW)).trips, "a kill excuses no other Xid");
 }
 
@@ -132,8 +135,21 @@ fn without_the_number_only_an_operator_brings_the_device_back() {
     let _ = health.on_xid(62, START);
     let sample = health.on_sample(&ecc(0), seconds(1_000_000));
     assert_eq!(sample.state, unhealthy(UnhealthyReason::Xid(62)));
-    health.on_reset();
+    assert_eq!(health.on_reset(seconds(1_000_000)), healthy());
     assert_eq!(health.on_sample(&ecc(5), seconds(1_000_001)), healthy(), "a new baseline");
+}
+
+#[test]
+fn a_device_is_suspect_while_a_process_that_was_killed_holds_it() {
+    let mut health = DeviceHealth::new();
+    let suspect = |processes| unhealthy(UnhealthyReason::Suspect { processes });
+    let first = health.on_stuck(true, START);
+    assert_eq!(first, Verdict { state: suspect(1), trips: false, alerts_operator: true });
+    assert_eq!(health.on_stuck(true, START).state, suspect(2));
+    assert_eq!(health.on_reset(START).state, suspect(2), "they hold it still");
+    assert_eq!(health.on_stuck(false, START).state, suspect(1));
+    assert_eq!(health.on_stuck(false, START), healthy());
+    assert_eq!(health.on_stuck(false, START), healthy());
 }
 
 #[test]
@@ -170,6 +186,7 @@ enum Input {
     Sample(DeviceSample),
     Gone,
     Reset,
+    Stuck(bool),
 }
 
 fn sample() -> impl Strategy<Value = DeviceSample> {
@@ -198,6 +215,7 @@ fn input() -> impl Strategy<Value = Input> {
         sample().prop_map(Input::Sample),
         Just(Input::Gone),
         Just(Input::Reset),
+        any::<bool>().prop_map(Input::Stuck),
     ]
 }
 
@@ -221,9 +239,10 @@ proptest! {
             match input {
                 Input::Kill => health.on_kill(now),
                 Input::Reset => {
-                    health.on_reset();
+                    let _ = health.on_reset(now);
                     asked = None;
                 }
+                Input::Stuck(is_stuck) => drop(health.on_stuck(is_stuck, now)),
                 Input::Gone => prop_assert!(matches!(health.on_gone(now).state, DeviceState::Unhealthy(_))),
                 Input::Xid(xid) => {
                     let verdict = health.on_xid(xid, now);
@@ -257,17 +276,18 @@ proptest! {
             let now = at(millis);
             match input {
                 Input::Kill => health.on_kill(now),
-                Input::Reset => health.on_reset(),
+                Input::Reset => drop(health.on_reset(now)),
+                Input::Stuck(is_stuck) => drop(health.on_stuck(is_stuck, now)),
                 Input::Gone => drop(health.on_gone(now)),
                 Input::Xid(xid) => drop(health.on_xid(xid, now)),
                 Input::Sample(sample) => drop(health.on_sample(&sample, now)),
             }
         }
         health.on_kill(at(kill));
-        let (before, faults) = (health.state(at(kill + echo)), health.process_fault_count());
+        let before = health.state(at(kill + echo));
+        prop_assert_eq!(health.fault_of(45, at(kill + echo)), None);
         let verdict = health.on_xid(45, at(kill + echo));
         prop_assert_eq!(verdict, Verdict { state: before, trips: false, alerts_operator: false });
-        prop_assert_eq!(health.process_fault_count(), faults);
     }
 
     #[test]
@@ -279,7 +299,8 @@ proptest! {
             let was = matches!(health.state(now), DeviceState::Unhealthy(_));
             let verdict = match input {
                 Input::Kill => { health.on_kill(now); continue }
-                Input::Reset => { health.on_reset(); continue }
+                Input::Reset => { drop(health.on_reset(now)); continue }
+                Input::Stuck(is_stuck) => { drop(health.on_stuck(is_stuck, now)); continue }
                 Input::Gone => health.on_gone(now),
                 Input::Xid(xid) => health.on_xid(xid, now),
                 Input::Sample(sample) => health.on_sample(&sample, now),
