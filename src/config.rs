@@ -264,11 +264,11 @@ impl JobConfig {
     }
 
     fn parse_with(name: &str, text: &str, overlay: &Overlay) -> Result<(Self, Document), ConfigError> {
-        let (text, overrides) = overlay.apply(text).map_err(|(variable, fault)| ConfigError {
+        let (set, overrides) = overlay.apply(text).map_err(|(variable, fault)| ConfigError {
             place: Place::file(&variable),
             fault: ConfigFault::Overlay(fault),
         })?;
-        let document = Document::new(name, text, overrides);
+        let document = Document::new(name, text.to_owned(), set, overrides);
         let config: Self = toml::from_str(document.text()).map_err(|error| document.refused(&error))?;
         config.validate(&document)?;
         Ok((config, document))

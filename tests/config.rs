@@ -125,6 +125,37 @@ fn a_name_that_is_used_twice_is_refused_and_a_name_of_its_own_helps() {
 }
 
 #[test]
+fn lines_are_the_files_own_whatever_variables_add() {
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("overlaid.toml");
+    let text = include_str!("../data/pagerank.toml");
+    let told = |file: &str, set: &[(&str, &str)]| {
+        std::fs::write(&path, file).unwrap();
+        config_command(&["check", path.to_str().unwrap()], set).1
+    };
+    let set = [("RUSTKERNEL__JOB__DEADLINE", "20s"), ("RUSTKERNEL__STAGE__0__IDEMPOTENT", "true")];
+    for (from, to) in
+        [("damping = 0.85", "damping = 1"), ("damping = 0.85", "damping = \"x\""), ("damping =", "dampin =")]
+    {
+        let wrong = text.replace(from, to);
+        assert_ne!(wrong, text);
+        let place =
+            |said: String| said.split("`stage").next().unwrap().rsplit('/').next().unwrap().to_owned();
+        let (alone, overlaid) = (place(told(&wrong, &[])), place(told(&wrong, &set)));
+        assert_eq!(alone.split(':').nth(1), overlaid.split(':').nth(1), "{alone} {overlaid}");
+        assert!(alone.split(':').nth(1).is_some_and(|line| line.parse::<u32>().is_ok()), "{alone}");
+    }
+    let said = told(text, &[("RUSTKERNEL__DOMAIN__A__MAX_DEATHS", "3")]);
+    assert!(said.starts_with("error: RUSTKERNEL__DOMAIN__A__MAX_DEATHS: `domain.a`: "), "{said}");
+    // The last of two that set the same has set it.
+    let twice = [
+        ("RUSTKERNEL__STAGE__1__RETRY", "{ max_attempts = 3 }"),
+        ("RUSTKERNEL__STAGE__1__RETRY__MAX_ATTEMPTS", "0"),
+    ];
+    let said = told(text, &twice);
+    assert!(said.starts_with("error: RUSTKERNEL__STAGE__1__RETRY__MAX_ATTEMPTS: "), "{said}");
+}
+
+#[test]
 fn zero_nan_and_nonsense_settings_are_refused_by_line_and_field() {
     let cases = [
         (
@@ -437,7 +468,8 @@ fn every_setting_is_shown_with_where_it_is_from() {
     assert_eq!(origin("stage[1].placement = \"process\""), "RUSTKERNEL__STAGE__1__PLACEMENT");
     assert_eq!(origin("job.deadline = \"20s\""), "RUSTKERNEL__JOB__DEADLINE");
     assert_eq!(origin("stage[2].placement = \"thread\""), "default");
-    assert!(origin("stage[1].checkpointed = true").starts_with("the shipped pipeline:"));
+    // A variable that adds a field moved every line below it.
+    assert_eq!(origin("stage[1].checkpointed = true"), "the shipped pipeline:38");
 
     // What is shown is a job file, and shows the same.
     let (_, text) = config_command(&["show"], &set);

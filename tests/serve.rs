@@ -48,6 +48,8 @@ fn a_node_stays_healthy_after_its_job_until_it_is_told_to_end() {
     }
     let (_, _, lines) = get(&node.address, "/readyz?verbose&exclude=graph/load,job");
     assert_eq!(lines, "[+]runtime healthy\n[+]graph/pagerank healthy\n[+]graph/top_k healthy\nready\n");
+    let (code, _, lines) = get(&node.address, "/readyz?verbose&exclude=graph/load&exclude=job,graph/top_k");
+    assert_eq!((code, lines.as_str()), (200, "[+]runtime healthy\n[+]graph/pagerank healthy\nready\n"));
     let (_, head, body) = get(&node.address, "/health/ready?verbose");
     assert!(head.contains("content-type: application/health+json"), "{head}");
     let verbose: Value = serde_json::from_str(&body).unwrap();

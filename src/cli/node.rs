@@ -344,12 +344,14 @@ fn table<const N: usize>(head: &[&str; N], rows: impl Iterator<Item = [String; N
 
 /// A span in two digits or three.
 fn span(seconds: f64) -> String {
+    // A unit begins where the one below it would be rounded up to it.
+    let (whole, minutes) = (seconds.round(), (seconds / 60.0).round());
     match seconds {
-        s if s < 0.001 => format!("{:.0}us", s * 1e6),
-        s if s < 1.0 => format!("{:.0}ms", s * 1e3),
-        s if s < 60.0 => format!("{s:.1}s"),
-        s if s < 3_600.0 => format!("{:.0}m{:02.0}s", (s / 60.0).floor(), s % 60.0),
-        s if s < 86_400.0 => format!("{:.0}h{:02.0}m", (s / 3_600.0).floor(), (s % 3_600.0) / 60.0),
+        s if s < 0.000_999_5 => format!("{:.0}us", s * 1e6),
+        s if s < 0.999_5 => format!("{:.0}ms", s * 1e3),
+        s if s < 59.95 => format!("{s:.1}s"),
+        _ if whole < 3_600.0 => format!("{:.0}m{:02.0}s", (whole / 60.0).floor(), whole % 60.0),
+        _ if minutes < 1_440.0 => format!("{:.0}h{:02.0}m", (minutes / 60.0).floor(), minutes % 60.0),
         s => format!("{:.1}d", s / 86_400.0),
     }
 }
@@ -384,6 +386,8 @@ mod tests {
     fn spans_are_short_and_ordered() {
         let spans = [0.000_05, 0.25, 2.0, 75.0, 7_260.0, 200_000.0].map(span);
         assert_eq!(spans, ["50us", "250ms", "2.0s", "1m15s", "2h01m", "2.3d"]);
+        let rounded = [0.000_999_6, 0.999_6, 59.97, 119.7, 3_599.7, 7_199.9, 86_399.0].map(span);
+        assert_eq!(rounded, ["1ms", "1.0s", "1m00s", "2m00s", "1h00m", "2h00m", "1.0d"]);
     }
 
     #[test]

@@ -10,8 +10,11 @@ use super::error::{ConfigError, ConfigFault, Place};
 #[derive(Clone, Debug)]
 pub struct Document {
     name: String,
+    /// As it stands in the file: where lines are counted.
+    written: String,
+    /// With what the environment has set.
     text: String,
-    /// Fields that the environment has set; they stand in the text, too.
+    /// What that is, in the order in which it was set.
     overrides: Vec<Override>,
 }
 
@@ -23,8 +26,8 @@ pub(super) struct Override {
 }
 
 impl Document {
-    pub(super) fn new(name: &str, text: String, overrides: Vec<Override>) -> Self {
-        Self { name: name.to_owned(), text, overrides }
+    pub(super) fn new(name: &str, written: String, text: String, overrides: Vec<Override>) -> Self {
+        Self { name: name.to_owned(), written, text, overrides }
     }
 
     /// Where a field has its value from: a variable, a line of the file, or nowhere, which is its default.
@@ -36,12 +39,18 @@ impl Document {
         Some(format!("{}:{}", self.name, self.line_column(span.start).0))
     }
 
-    /// The variable that has set a field, or a section around it.
+    /// The variable that has set a field, a section around it, or something in it, where the file does not have it.
     fn variable(&self, field: &str) -> Option<&str> {
-        let holds = |set: &&Override| {
-            field.strip_prefix(&set.field).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        let holds = |outer: &str, inner: &str| {
+            inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         };
-        self.overrides.iter().find(holds).map(|set| set.variable.as_str())
+        // The last one has set it for good.
+        let own = self.overrides.iter().rfind(|set| holds(&set.field, field));
+        let inside = || {
+            let made = self.overrides.iter().rfind(|set| holds(field, &set.field));
+            made.filter(|_| self.locate_exactly(field).is_none())
+        };
+        own.or_else(inside).map(|set| set.variable.as_str())
     }
 
     /// An error about `field`, for example `stage[1].settings.damping`. The line is that of the field, or of the nearest table around
@@ -60,13 +69,20 @@ impl Document {
         if let (Some(section), Some((inner, rule))) = (&field, broken_rule(error.message())) {
             return self.at(&format!("{section}.{inner}"), ConfigFault::Value { message: rule.to_owned() });
         }
-        let line_column = span.map(|span| self.line_column(span.start));
+        let place = span.map(|span| span.start);
+        // The file has other lines than the text that was read, where anything was set.
+        let place = if self.overrides.is_empty() {
+            place
+        } else {
+            field.as_deref().and_then(|field| self.locate(field)).map(|span| span.start)
+        };
+        let line_column = place.map(|start| self.line_column(start));
         let fault = unknown_key(error.message())
             .unwrap_or_else(|| ConfigFault::Value { message: error.message().to_owned() });
         self.error(line_column, field, fault)
     }
 
-    /// The whole text.
+    /// The whole text, with what the environment has set.
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
@@ -98,11 +114,11 @@ impl Document {
         ConfigError { place: Box::new(Place { file, line_column, field }), fault }
     }
 
-    /// The place of a field that is there.
+    /// The place in the file of a field that is there.
     fn locate_exactly(&self, field: &str) -> Option<Range<usize>> {
         let mut steps = steps(field);
         let last = steps.pop()?;
-        let document = DeTable::parse(&self.text).ok()?;
+        let document = DeTable::parse(&self.written).ok()?;
         let mut table = document.into_inner();
         for step in &steps {
             let DeValue::Table(inner) = take(table, step)? else { return None };
@@ -111,8 +127,9 @@ impl Document {
         table.get_key_value(last.key.as_str()).map(|(key, _)| key.span())
     }
 
+    /// The place in the file of a field, or of what is there around it.
     fn locate(&self, field: &str) -> Option<Range<usize>> {
-        let document = DeTable::parse(&self.text).ok()?;
+        let document = DeTable::parse(&self.written).ok()?;
         let mut table = document.into_inner();
         let mut found = None;
         for step in steps(field) {
@@ -141,7 +158,7 @@ impl Document {
     }
 
     fn line_column(&self, offset: usize) -> (usize, usize) {
-        let before = self.text.get(..offset).unwrap_or(&self.text);
+        let before = self.written.get(..offset).unwrap_or(&self.written);
         let start_of_line = before.rfind('\n').map_or(0, |end| end + 1);
         (before.matches('\n').count() + 1, before[start_of_line..].chars().count() + 1)
     }
@@ -260,7 +277,7 @@ mod tests {
         for name in ["a", "a.b", "a b", "a[0]", "", "\"", "\\", "\\\"", "a\".\"b", "."] {
             let name = quoted(name);
             let text = format!("[t.first]\nx = [1]\n\n[t.{name}]\nx = [\n  1,\n  2,\n]\n");
-            let document = Document::new("file", text.clone(), Vec::new());
+            let document = Document::new("file", text.clone(), text.clone(), Vec::new());
             let place = |field: &str| {
                 let fault = ConfigFault::Rule { rule: "is wrong" };
                 document.at(&format!("t.{name}{field}"), fault).place.line_column

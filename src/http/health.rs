@@ -8,7 +8,6 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use rustkernel_core::resilience::HealthStatus;
 use serde::Deserialize;
 
 use super::document::{Component, HealthDocument};
@@ -56,11 +55,22 @@ impl Probe {
     }
 }
 
-#[derive(Deserialize)]
+/// What stands behind the question mark: `verbose`, and `exclude=NAME` as often as one likes, or with commas between names.
 struct Asked {
-    verbose: Option<String>,
-    /// Names, with commas between them.
-    exclude: Option<String>,
+    is_verbose: bool,
+    excluded: Vec<String>,
+}
+
+type Pairs = Query<Vec<(String, String)>>;
+
+impl From<Pairs> for Asked {
+    fn from(Query(pairs): Pairs) -> Self {
+        let excluded = pairs.iter().filter(|(key, _)| key == "exclude");
+        Self {
+            is_verbose: pairs.iter().any(|(key, _)| key == "verbose"),
+            excluded: excluded.flat_map(|(_, names)| names.split(',').map(str::to_owned)).collect(),
+        }
+    }
 }
 
 async fn health(State(node): State<Arc<Node>>) -> Response {
@@ -68,34 +78,31 @@ async fn health(State(node): State<Arc<Node>>) -> Response {
     (code(document.ready), Json(document)).into_response()
 }
 
-async fn detailed(
-    State(node): State<Arc<Node>>,
-    Path(probe): Path<Probe>,
-    Query(asked): Query<Asked>,
-) -> Response {
+async fn detailed(State(node): State<Arc<Node>>, Path(probe): Path<Probe>, pairs: Pairs) -> Response {
     let document = node.document();
     let holds = probe.holds(&document);
-    if asked.verbose.is_some() {
+    if Asked::from(pairs).is_verbose {
         let kind = [(header::CONTENT_TYPE, "application/health+json")];
         return (code(holds), kind, Json(document.verbose(holds))).into_response();
     }
     word(probe, holds)
 }
 
-async fn worded(probe: Probe, State(node): State<Arc<Node>>, Query(asked): Query<Asked>) -> Response {
+async fn worded(probe: Probe, State(node): State<Arc<Node>>, pairs: Pairs) -> Response {
     let document = node.document();
-    let excluded: Vec<&str> = asked.exclude.iter().flat_map(|names| names.split(',')).collect();
+    let Asked { is_verbose, excluded } = Asked::from(pairs);
+    let excluded: Vec<&str> = excluded.iter().map(String::as_str).collect();
     let is_asked = |part: &&Component| !excluded.contains(&part.name.as_str());
     let holds = match probe {
         Probe::Ready => node.ready_without(&excluded),
         Probe::Live | Probe::Startup => probe.holds(&document),
     };
-    if asked.verbose.is_none() {
+    if !is_verbose {
         return word(probe, holds);
     }
     let mut text = String::new();
     for part in document.components.iter().filter(is_asked) {
-        let mark = if is_well(part) { '+' } else { '-' };
+        let mark = if part.status.is_serving() { '+' } else { '-' };
         let reason = part.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
         // Writing to a string does not fail; so below.
         let _ = writeln!(text, "[{mark}]{} {}{reason}", part.name, part.status);
@@ -113,7 +120,7 @@ fn one(document: &HealthDocument, name: &str) -> Response {
         return (StatusCode::NOT_FOUND, format!("there is no component {name}\n")).into_response();
     };
     let reason = part.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-    (code(is_well(part)), format!("{}{reason}\n", part.status)).into_response()
+    (code(part.status.is_serving()), format!("{}{reason}\n", part.status)).into_response()
 }
 
 async fn bare(State(node): State<Arc<Node>>, Path(probe): Path<Probe>) -> StatusCode {
@@ -129,10 +136,6 @@ async fn model(State(node): State<Arc<Node>>, Path(rest): Path<String>) -> Statu
     let name = rest.strip_suffix("/ready");
     let found = name.and_then(|name| health.kernels.iter().find(|kernel| kernel.id.as_str() == name));
     found.map_or(StatusCode::NOT_FOUND, |kernel| code(kernel.status.is_serving()))
-}
-
-fn is_well(part: &Component) -> bool {
-    matches!(part.status, HealthStatus::Healthy | HealthStatus::Degraded)
 }
 
 fn word(probe: Probe, holds: bool) -> Response {
