@@ -29,7 +29,8 @@ mod run;
 mod signal;
 mod systemd;
 
-use std::fmt::Display;
+use std::borrow::Cow;
+use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -128,7 +129,7 @@ impl Printed {
 #[must_use]
 fn print(text: &str) -> Printed {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(harmless(text).as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => Printed::Whole,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Printed::Unread,
         Err(error) => {
@@ -140,8 +141,42 @@ fn print(text: &str) -> Printed {
 
 /// Writes a line to stderr.
 fn say(line: impl Display) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    let _ = writeln!(io::stderr().lock(), "{}", harmless(&line.to_string()));
+}
+
+/// Names and messages come from kernels and from nodes: what would move a terminal's cursor, or more, is shown as what it is, in a way that JSON
+/// has, too.
+fn harmless(text: &str) -> Cow<'_, str> {
+    let is_harmful = |character: char| character.is_control() && !matches!(character, '\n' | '\t');
+    if !text.contains(is_harmful) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if is_harmful(character) {
+            // Writing to a string does not fail. All of them are below 0xa0.
+            let _ = write!(shown, "\\u{:04x}", u32::from(character));
+        } else {
+            shown.push(character);
+        }
+    }
+    shown.into()
 }
 
 /// Injected faults are counted in the report; one log line for each would bury it.
 const QUIET_ABOUT_FAULTS: &str = "warn,rustkernel_actors=off,rustkernel::worker=off";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_kernel_says_moves_no_cursor_and_json_stays_json() {
+        assert_eq!(harmless("a\u{1b}[2J\u{7}\nb\u{9b}c\td"), "a\\u001b[2J\\u0007\nb\\u009bc\td");
+        let said = "del \u{7f}, next line \u{85}, escape \u{1b}";
+        let line = serde_json::to_string(said).unwrap();
+        let shown = harmless(&line);
+        assert!(!shown.contains(char::is_control), "{shown}");
+        assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), said);
+    }
+}

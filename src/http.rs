@@ -40,7 +40,7 @@ pub use document::{Component, HEALTH_SCHEMA, HealthDocument};
 pub(crate) use node::snapshot_in_time;
 pub use node::{Node, SNAPSHOT_LIMIT};
 pub use page::page_router;
-pub use server::{HEAD_LIMIT, HealthServer, MAX_CONNECTIONS};
+pub use server::{CLOSE_LIMIT, HEAD_LIMIT, HealthServer, MAX_CONNECTIONS, WRITE_LIMIT};
 pub use snapshot::{
     Child, DeadLetters, Failure, KernelView, Kind, LastFailure, LatencyView, Letter, MAX_REPORTS,
     NodeSnapshot, PipelineView, SNAPSHOT_SCHEMA, StageView, SupervisorView, Word,

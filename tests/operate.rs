@@ -10,8 +10,9 @@ mod serving;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use kit::{Fragile, NONE, at_once, soon};
 use rustkernel::actors::{KernelSpec, Runtime, register};
@@ -26,9 +27,12 @@ const TOKEN: &str = "a-secret-of-24-letters--";
 
 /// An action's own command, with the token in a file.
 fn act(address: &str, command: &[&str]) -> (Option<i32>, String) {
-    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("operate-token");
-    std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
-    let output = ask(address, command, &["--token-file", file.to_str().unwrap()]);
+    static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("operate-token");
+        std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
+        file
+    });
+    let output = ask(address, command, &["--token-file", FILE.to_str().unwrap()]);
     let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     (output.status.code(), text)
 }
@@ -78,7 +82,10 @@ fn the_commands_show_a_node_and_act_on_it() {
     assert!(isolated.contains("held open until it is resumed"), "{isolated}");
     let status = out(&ask(&address, &["status", "graph/top_k"], &[]));
     assert!(status.contains("isolated"), "{status}");
-    assert_eq!(act(&address, &["resume", "graph/top_k"]).0, Some(0));
+    assert_eq!(
+        act(&address, &["resume", "graph/top_k"]),
+        (Some(0), "the breaker of graph/top_k is closed\n".to_owned())
+    );
     let (code, text) = act(&address, &["resume", "graph/top_k"]);
     assert!(code == Some(1) && text.contains("409") && text.contains("needs no resuming"), "{text}");
     for unknown in
@@ -89,7 +96,7 @@ fn the_commands_show_a_node_and_act_on_it() {
     }
     assert_eq!(ask(&address, &["status", "graph/nix"], &[]).status.code(), Some(2));
 
-    assert_eq!(act(&address, &["drain"]).0, Some(0));
+    assert_eq!(act(&address, &["drain"]), (Some(0), "the node drains and ends\n".to_owned()));
     let (code, said) = node.end();
     assert_eq!(code, Some(0), "{said}");
     assert!(!said.contains(TOKEN), "a secret is in no log");
@@ -215,7 +222,7 @@ fn so_many_connections_are_served_and_the_next_one_waits_for_its_turn() {
 /// It is told when the node serves, that it is alive as long as its supervisors answer, and when it ends.
 #[test]
 fn a_service_manager_is_told_of_the_start_the_watchdog_and_the_stop() {
-    let socket = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("notify");
+    let socket = Path::new(env!("CARGO_TARGET_TMPDIR")).join("notify");
     let _ = std::fs::remove_file(&socket);
     let manager = UnixDatagram::bind(&socket).unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_rustkernel"))

@@ -140,7 +140,8 @@ impl Runtime {
         self.order(id, |slot, done| Order::Resume { slot, done }).await.unwrap_or(false)
     }
 
-    /// Kills the kernel's incarnation, as a failure would end it: its recovery policy applies. `false` if none lives.
+    /// Kills the kernel's incarnation, as a failure would end it: its recovery policy applies. `false` if none lives. Answers when that
+    /// incarnation is gone and it is decided what follows; one that blocks its thread has the kernel's grace time to notice.
     ///
     /// # Cancel safety
     /// A dropped order is carried out.

@@ -110,22 +110,9 @@ pub(super) fn dead_letters(command: &LetterCommand) -> Exit {
 
 fn ask(address: SocketAddr, tell: impl FnOnce(&NodeSnapshot) -> Result<(String, Exit), RemoteError>) -> Exit {
     match remote::snapshot(address).and_then(|snapshot| tell(&snapshot)) {
-        Ok((text, exit)) => print(&harmless(&text)).exit(exit),
+        Ok((text, exit)) => print(&text).exit(exit),
         Err(error) => error.tell(),
     }
-}
-
-/// Names and messages come from kernels: what would move a terminal's cursor, or more, is shown as what it is.
-fn harmless(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() && character != '\n' {
-            shown.extend(character.escape_default());
-        } else {
-            shown.push(character);
-        }
-    }
-    shown
 }
 
 fn exit_of(snapshot: &NodeSnapshot) -> Exit {
@@ -388,11 +375,6 @@ mod tests {
         assert_eq!(spans, ["50us", "250ms", "2.0s", "1m15s", "2h01m", "2.3d"]);
         let rounded = [0.000_999_6, 0.999_6, 59.97, 119.7, 3_599.7, 7_199.9, 86_399.0].map(span);
         assert_eq!(rounded, ["1ms", "1.0s", "1m00s", "2m00s", "1h00m", "2h00m", "1.0d"]);
-    }
-
-    #[test]
-    fn what_a_kernel_says_moves_no_cursor() {
-        assert_eq!(harmless("a\u{1b}[2J\u{7}\nb\u{9b}c"), "a\\u{1b}[2J\\u{7}\nb\\u{9b}c");
     }
 
     #[test]

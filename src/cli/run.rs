@@ -212,7 +212,8 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
     if let Some(webhook) = webhook {
         close(webhook);
     }
-    drop(server);
+    // Whoever has had the node drained is told so.
+    server.into_iter().for_each(HealthServer::close);
     Ok(if loss.has_happened() { Exit::DeviceLost } else { exit })
 }
 

@@ -5,7 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use rustkernel_core::clock::{Clock, Timestamp};
+use rustkernel_core::clock::Clock;
+use rustkernel_core::log_limit::{LogDecision, LogLimit};
 use subtle::ConstantTimeEq;
 
 /// The secret that an action has to bring along, as `Authorization: Bearer SECRET`. It is in no log and no snapshot.
@@ -60,13 +61,7 @@ impl fmt::Debug for Token {
 pub(super) struct Access {
     token: Option<Token>,
     clock: Clock,
-    bucket: Mutex<Bucket>,
-}
-
-#[derive(Debug)]
-struct Bucket {
-    left: u32,
-    filled: Timestamp,
+    guesses: Mutex<LogLimit>,
 }
 
 /// Wrong tokens that may come at once.
@@ -76,9 +71,9 @@ pub const PER_SECOND: u32 = 5;
 
 impl Access {
     pub(super) fn new(token: Option<Token>) -> Self {
-        let clock = Clock::system();
-        let bucket = Mutex::new(Bucket { left: BURST, filled: clock.now() });
-        Self { token, clock, bucket }
+        // Neither is zero.
+        let guesses = LogLimit::try_new(BURST, Duration::from_secs(1) / PER_SECOND).unwrap_or_default();
+        Self { token, clock: Clock::system(), guesses: Mutex::new(guesses) }
     }
 
     /// Why whoever sends these headers may not act, if it may not.
@@ -95,7 +90,8 @@ impl Access {
         if sent.is_some_and(|sent| token.is(sent)) {
             return Ok(());
         }
-        if !self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(self.clock.now()) {
+        let mut guesses = self.guesses.lock().unwrap_or_else(PoisonError::into_inner);
+        if guesses.allow(self.clock.now()) == LogDecision::Suppress {
             return Err((StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens: try again in a second"));
         }
         let why = if sent.is_some() { "the token is wrong" } else { "an action needs a token" };
@@ -106,25 +102,12 @@ impl Access {
 /// A browser says where a page is from that sends something; other programs do not.
 fn is_from_another_site(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default());
-    let site = text(HeaderName::from_static("sec-fetch-site"));
-    let origin = text(header::ORIGIN).map(|origin| origin.split_once("://").map_or(origin, |(_, host)| host));
-    site.is_some_and(|site| !["same-origin", "none"].contains(&site))
-        || origin.is_some_and(|origin| text(header::HOST) != Some(origin))
-}
-
-impl Bucket {
-    fn take(&mut self, now: Timestamp) -> bool {
-        let interval = Duration::from_secs(1) / PER_SECOND;
-        let periods = now.saturating_since(self.filled).as_nanos() / interval.as_nanos();
-        let periods = u32::try_from(periods).unwrap_or(u32::MAX);
-        if periods > 0 {
-            self.left = self.left.saturating_add(periods).min(BURST);
-            self.filled = if self.left == BURST { now } else { self.filled + interval * periods };
-        }
-        let may = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        may
+    if let Some(site) = text(HeaderName::from_static("sec-fetch-site")) {
+        // The browser has compared them itself: behind a proxy the node's name is not the page's.
+        return !["same-origin", "none"].contains(&site);
     }
+    let origin = text(header::ORIGIN).map(|origin| origin.split_once("://").map_or(origin, |(_, host)| host));
+    origin.is_some_and(|origin| text(header::HOST) != Some(origin))
 }
 
 #[cfg(test)]
@@ -166,6 +149,16 @@ mod tests {
         };
         assert_eq!(with("origin", "http://127.0.0.1:9470"), Ok(()));
         assert_eq!(with("sec-fetch-site", "same-origin"), Ok(()));
+        let mut proxied = sent("Bearer 0123456789abcdef");
+        let sent_by_a_browser = [
+            ("host", "127.0.0.1:9470"),
+            ("origin", "https://node.example"),
+            ("sec-fetch-site", "same-origin"),
+        ];
+        for (name, value) in sent_by_a_browser {
+            proxied.insert(name, value.parse().unwrap());
+        }
+        assert_eq!(access.check(&proxied), Ok(()), "a proxy says the node's own address");
         for (name, value) in
             [("origin", "http://evil.example"), ("origin", "null"), ("sec-fetch-site", "cross-site")]
         {
@@ -178,16 +171,5 @@ mod tests {
         assert_eq!(Token::new("short").unwrap_err(), TokenError::Short);
         assert_eq!(Token::new("0123456789 abcdef").unwrap_err(), TokenError::Character);
         assert_eq!(Token::new("0123456789abcde\u{e9}").unwrap_err(), TokenError::Character);
-    }
-
-    #[test]
-    fn actions_come_in_bursts_and_not_for_ever() {
-        let mut bucket = Bucket { left: BURST, filled: Timestamp::ZERO };
-        let now = Timestamp::ZERO;
-        assert_eq!((0..2 * BURST).filter(|_| bucket.take(now)).count(), BURST as usize);
-        let later = now + Duration::from_secs(1);
-        assert_eq!((0..BURST).filter(|_| bucket.take(later)).count(), PER_SECOND as usize);
-        let rested = later + Duration::from_secs(3_600);
-        assert_eq!((0..2 * BURST).filter(|_| bucket.take(rested)).count(), BURST as usize);
     }
 }

@@ -13,7 +13,7 @@ use super::node::{Node, SNAPSHOT_LIMIT};
 #[serde(rename_all = "snake_case", tag = "action", deny_unknown_fields)]
 pub enum Action {
     /// End the kernel's present life; the next one begins by its recovery policy, and what it had in hand and what waits stays. A kernel
-    /// that is down is started.
+    /// that is down is started. Answered when the life has ended and what follows is decided, or after a minute.
     Restart {
         /// The kernel.
         name: String,
@@ -63,15 +63,18 @@ pub(super) enum Refused {
     Late,
 }
 
-/// How long a replayed request may take.
-const REPLAY_LIMIT: Duration = Duration::from_secs(60);
+/// How long a replayed request may take, and a restart until it is told as one that goes on: less than the command waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Does it.
 pub(super) async fn act(node: &Node, action: Action) -> Result<String, Refused> {
     let runtime = node.runtime();
     tracing::warn!(?action, "an operator acts");
     match action {
-        Action::Restart { name } => restart(runtime, &name).await,
+        Action::Restart { name } => {
+            let goes_on = |_| Ok(format!("{name} is being restarted"));
+            timeout(PATIENCE, restart(runtime, &name)).await.unwrap_or_else(goes_on)
+        }
         Action::Resume { name } if is_reset(&name) => Ok(format!("nothing is held against {name} any more")),
         Action::Resume { name } => {
             let state = known(runtime, &name).await?;
@@ -97,7 +100,7 @@ pub(super) async fn act(node: &Node, action: Action) -> Result<String, Refused> 
         }
         Action::Replay { letter } => {
             letter_is_known(runtime, letter)?;
-            let replayed = runtime.replay(letter, REPLAY_LIMIT).await;
+            let replayed = runtime.replay(letter, PATIENCE).await;
             replayed.map_err(|error| Refused::Conflict(error.to_string()))?;
             Ok(format!("dead letter {letter} was answered, and is gone"))
         }

@@ -13,22 +13,30 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::{Semaphore, oneshot};
+use tokio::time::timeout;
+use tokio_io_timeout::TimeoutStream;
 
 /// Connections at once; the next one waits until one of them ends.
 pub const MAX_CONNECTIONS: usize = 256;
 /// How long the head of a request may take, from the connection's begin or the answer before it.
 pub const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// How long an answer may stand still because nobody reads it.
+pub const WRITE_LIMIT: Duration = Duration::from_secs(10);
+/// How long the answers that are under way may take when the server is closed.
+pub const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Serves a router on a thread of its own until it is dropped: [`MAX_CONNECTIONS`] at once, none of which is waited for longer than
-/// [`HEAD_LIMIT`]. On a loopback address it answers to that address's names only, so that no page of another site reaches it by a name
-/// that leads here.
+/// [`HEAD_LIMIT`] to say what it wants, or than [`WRITE_LIMIT`] to take some more of the answer. On a loopback address it answers to
+/// that address's names only, so that no page of another site reaches it by a name that leads here.
 #[derive(Debug)]
 pub struct HealthServer {
     address: SocketAddr,
     /// Its end is the server's.
-    _stop: oneshot::Sender<()>,
+    stop: oneshot::Sender<()>,
+    thread: thread::JoinHandle<()>,
 }
 
 impl HealthServer {
@@ -44,20 +52,34 @@ impl HealthServer {
         // The timer too: connections have their limits, and a server that runs out of descriptors waits before it accepts again.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel::<()>();
-        thread::Builder::new().name("rustkernel-http".to_owned()).spawn(move || {
+        let serves = move || {
             let served = runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
+                let open = GracefulShutdown::new();
                 tokio::select! {
-                    () = serve(listener, router) => unreachable!("it never ends"),
+                    () = serve(listener, router, WRITE_LIMIT, &open) => unreachable!("it never ends"),
                     // Dropped, not answered: that is the message.
-                    _ = stopped => Ok::<(), io::Error>(()),
+                    _ = stopped => {}
                 }
+                // Whoever watches does not come to an end by itself.
+                let _ = timeout(CLOSE_LIMIT, open.shutdown()).await;
+                Ok::<(), io::Error>(())
             });
             if let Err(error) = served {
                 tracing::error!(%error, "nothing is served any more");
             }
-        })?;
-        Ok(Self { address, _stop: stop })
+        };
+        let thread = thread::Builder::new().name("rustkernel-http".to_owned()).spawn(serves)?;
+        Ok(Self { address, stop, thread })
+    }
+
+    /// Takes no more requests, and waits until those that it has are answered, for [`CLOSE_LIMIT`] at most. A dropped server does the same,
+    /// and nobody waits for it.
+    pub fn close(self) {
+        let Self { stop, thread, .. } = self;
+        drop(stop);
+        // It has said so if it panicked.
+        let _ = thread.join();
     }
 
     /// Where it listens.
@@ -71,7 +93,12 @@ impl HealthServer {
     clippy::disallowed_methods,
     reason = "connections end with their server's runtime; its time is its own"
 )]
-async fn serve(listener: tokio::net::TcpListener, router: Router) {
+async fn serve(
+    listener: tokio::net::TcpListener,
+    router: Router,
+    write_limit: Duration,
+    open: &GracefulShutdown,
+) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
@@ -86,8 +113,11 @@ async fn serve(listener: tokio::net::TcpListener, router: Router) {
                 continue;
             }
         };
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(write_limit));
         let connection =
-            http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+            http.serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router.clone()));
+        let connection = open.watch(connection);
         tokio::spawn(async move {
             // Its errors are its peer's.
             let _ = connection.await;
@@ -118,7 +148,76 @@ fn names_here(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::sync::mpsc;
+
+    use axum::body::{Body, Bytes};
+    use axum::routing::get;
+
     use super::*;
+
+    /// Sixteen that watched and did not read kept everybody else from watching, for ever.
+    #[tokio::test]
+    async fn whoever_takes_no_answer_is_left() {
+        struct Answer(tokio::sync::mpsc::Sender<()>);
+        impl Drop for Answer {
+            fn drop(&mut self) {
+                self.0.try_send(()).unwrap();
+            }
+        }
+        let (held, mut left) = tokio::sync::mpsc::channel(1);
+        let endless = move || {
+            let answer = Answer(held.clone());
+            let parts = futures_util::stream::repeat_with(move || {
+                let Answer(_) = &answer;
+                Ok::<_, io::Error>(Bytes::from_static(&[b'x'; 4096]))
+            });
+            async { Body::from_stream(parts) }
+        };
+        let router = Router::new().route("/", get(endless));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut deaf = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        deaf.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let open = GracefulShutdown::new();
+        tokio::select! {
+            () = serve(listener, router, Duration::from_millis(20), &open) => {}
+            gone = left.recv() => assert_eq!(gone, Some(())),
+        }
+    }
+
+    /// Who had a node drained was told by a connection reset that it had been done.
+    #[test]
+    fn a_server_that_is_closed_answers_what_it_has_and_takes_no_more() {
+        let (arrived, arrives) = mpsc::channel();
+        let gate = Arc::new(tokio::sync::Notify::new());
+        let patient = {
+            let gate = Arc::clone(&gate);
+            move || {
+                arrived.send(()).unwrap();
+                let gate = Arc::clone(&gate);
+                async move {
+                    gate.notified().await;
+                    "done"
+                }
+            }
+        };
+        let router = Router::new().route("/", get(patient));
+        let server = HealthServer::start("127.0.0.1:0".parse().unwrap(), router).unwrap();
+        let address = server.address();
+        let mut asks = TcpStream::connect(address).unwrap();
+        asks.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        arrives.recv().unwrap();
+        let closing = thread::spawn(move || server.close());
+        while TcpStream::connect(address).is_ok() {
+            thread::yield_now();
+        }
+        gate.notify_one();
+        let mut answer = String::new();
+        asks.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("done"), "{answer}");
+        closing.join().unwrap();
+    }
 
     #[test]
     fn only_names_of_this_machine_are_answered_on_its_own_address() {

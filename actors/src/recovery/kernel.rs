@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustkernel_core::resilience::InvalidConfig;
 use rustkernel_core::supervision::ChildKey;
 
-use super::life::{Due, Life, Phase, Purpose, Role, Stage};
+use super::life::{Due, Killers, Life, Phase, Purpose, Role, Stage};
 use super::message::HandOverError;
 use super::node::{Alive, Body as AliveBody};
 use super::{Myself, Recovery};
@@ -102,6 +102,7 @@ impl Recovery {
             role,
             stage: Stage::Starting,
             pending: None,
+            killers: Killers::default(),
             began: now,
         });
         match launcher.launch(incarnation, myself.get_cell()).await {

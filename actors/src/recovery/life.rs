@@ -67,6 +67,27 @@ pub(super) struct Life {
     /// What its take-over was for, until it serves.
     pub(super) pending: Option<Purpose>,
     pub(super) began: Timestamp,
+    /// Whoever has it killed.
+    pub(super) killers: Killers,
+}
+
+/// They are told when the life is gone: by then it is decided what follows.
+#[derive(Default)]
+pub(super) struct Killers(Vec<oneshot::Sender<bool>>);
+
+impl Killers {
+    pub(super) fn add(&mut self, done: oneshot::Sender<bool>) {
+        self.0.push(done);
+    }
+}
+
+impl Drop for Killers {
+    fn drop(&mut self) {
+        for done in self.0.drain(..) {
+            // Who asked may be gone.
+            let _ = done.send(true);
+        }
+    }
 }
 
 /// What a life is for.
@@ -155,6 +176,10 @@ impl KernelChild {
     /// The life that serves, or is made to.
     pub(super) fn present(&self) -> Option<&Life> {
         self.lives.iter().find(|life| matches!(life.role, Role::Present))
+    }
+
+    pub(super) fn present_mut(&mut self) -> Option<&mut Life> {
+        self.lives.iter_mut().find(|life| matches!(life.role, Role::Present))
     }
 
     /// Whether its degraded path is what serves, or is made to.

@@ -41,7 +41,7 @@ impl Recovery {
             },
             Order::KillChild { name, done } => drop(done.send(self.kill_child(&name))),
             Order::Resume { slot, done } => drop(done.send(self.resume_kernel(slot, now))),
-            Order::Kill { slot, done } => drop(done.send(self.kill_present(slot))),
+            Order::Kill { slot, done } => self.kill_present(slot, done),
             Order::Stop { slot, drain, done } => self.stop_for_good(slot, drain, done),
             Order::Replace { slot, version, done } => {
                 self.replace(slot, Purpose::Replace(version, done), myself).await;
@@ -113,9 +113,15 @@ impl Recovery {
         actor.inspect(|actor| actor.kill()).is_some()
     }
 
-    fn kill_present(&mut self, slot: u32) -> bool {
-        let actor = self.kernel_of(slot).and_then(|(_, kernel)| kernel.present()?.actor.as_ref());
-        actor.inspect(|actor| actor.kill()).is_some()
+    fn kill_present(&mut self, slot: u32, done: oneshot::Sender<bool>) {
+        let present = self.kernel_of(slot).and_then(|(_, kernel)| kernel.present_mut());
+        let Some((life, actor)) = present.and_then(|life| life.actor.clone().map(|actor| (life, actor)))
+        else {
+            let _ = done.send(false);
+            return;
+        };
+        actor.kill();
+        life.killers.add(done);
     }
 
     /// Stops a kernel and forgets it.

@@ -299,8 +299,8 @@ proptest! {
             let was = matches!(health.state(now), DeviceState::Unhealthy(_));
             let verdict = match input {
                 Input::Kill => { health.on_kill(now); continue }
-                Input::Reset => { drop(health.on_reset(now)); continue }
-                Input::Stuck(is_stuck) => { drop(health.on_stuck(is_stuck, now)); continue }
+                Input::Reset => { let _ = health.on_reset(now); continue }
+                Input::Stuck(is_stuck) => { let _ = health.on_stuck(is_stuck, now); continue }
                 Input::Gone => health.on_gone(now),
                 Input::Xid(xid) => health.on_xid(xid, now),
                 Input::Sample(sample) => health.on_sample(&sample, now),
