@@ -35,6 +35,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
 use crate::http::Action;
@@ -137,6 +138,14 @@ fn print(text: &str) -> Printed {
             Printed::Failed
         }
     }
+}
+
+/// A document on a line of its own.
+fn line(document: &impl Serialize) -> String {
+    // Every map has text keys and no type of ours fails, so there is always a document.
+    let mut text = serde_json::to_string(document).unwrap_or_default();
+    text.push('\n');
+    text
 }
 
 /// Writes a line to stderr.

@@ -7,12 +7,13 @@ mod kit;
 #[path = "support/serving.rs"]
 mod serving;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use kit::{Fragile, NONE, at_once, soon};
 use rustkernel::actors::{KernelSpec, Runtime, register};
@@ -213,6 +214,10 @@ fn so_many_connections_are_served_and_the_next_one_waits_for_its_turn() {
     let mut idle: Vec<_> = (0..MAX_CONNECTIONS).map(|_| TcpStream::connect(&node.address).unwrap()).collect();
     let mut waiting = TcpStream::connect(&node.address).unwrap();
     write!(waiting, "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    waiting.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let early = waiting.read(&mut [0; 1]).unwrap_err();
+    assert_eq!(early.kind(), ErrorKind::WouldBlock, "it waits");
+    waiting.set_read_timeout(None).unwrap();
     drop(idle.pop());
     let mut answer = String::new();
     waiting.read_to_string(&mut answer).unwrap();

@@ -143,19 +143,29 @@ fn what_is_no_node_is_a_failure() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let foreign = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut asked = BufReader::new(stream.try_clone().unwrap());
-        let mut line = String::new();
-        while line != "\r\n" {
-            line.clear();
-            asked.read_line(&mut line).unwrap();
+        for answer in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            "HTTP/1.1 403 Forbidden\r\nContent-Length: 9\r\n\r\nnot here\n",
+        ] {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut asked = BufReader::new(stream.try_clone().unwrap());
+            let mut line = String::new();
+            while line != "\r\n" {
+                line.clear();
+                asked.read_line(&mut line).unwrap();
+            }
+            stream.write_all(answer.as_bytes()).unwrap();
         }
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
     });
-    let output = health(&address, &[]);
+    let says = |output: &Output| {
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr.clone()).unwrap()
+    };
+    let said = says(&health(&address, &[]));
+    assert!(said.contains("is no rustkernel node"), "{said}");
+    let said = says(&ask(&address, &["tree"], &[]));
+    assert!(said.contains("answers 403: not here"), "it is told in its own words: {said}");
     foreign.join().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("is no rustkernel node"));
 }
 
 #[test]

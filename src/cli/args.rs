@@ -107,12 +107,8 @@ pub(super) struct NamedArgs {
 /// A node that is to do something, which takes its token.
 #[derive(Debug, Args)]
 pub(super) struct ActArgs {
-    /// Where the node serves.
-    #[arg(long, env = "RUSTKERNEL_ADDR", value_name = "ADDR", default_value = ADDRESS, value_parser = address)]
-    pub(super) addr: SocketAddr,
-    /// How to print what came of it.
-    #[arg(long, value_enum, default_value_t = Format::Human)]
-    pub(super) format: Format,
+    #[command(flatten)]
+    pub(super) ask: AskArgs,
     /// The file with the node's token; without it, the variable `RUSTKERNEL_TOKEN` has it.
     #[arg(long, value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
@@ -206,12 +202,8 @@ pub(super) struct DoctorArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct HealthArgs {
-    /// Where the node serves its health endpoints.
-    #[arg(long, env = "RUSTKERNEL_ADDR", value_name = "ADDR", default_value = ADDRESS, value_parser = address)]
-    pub(super) addr: SocketAddr,
-    /// How to print it.
-    #[arg(long, value_enum, default_value_t = Format::Human)]
-    pub(super) format: Format,
+    #[command(flatten)]
+    pub(super) ask: AskArgs,
     /// Only this component: `runtime`, `job`, or a kernel as `graph/pagerank`.
     #[arg(long, value_name = "NAME")]
     pub(super) component: Option<String>,

@@ -7,7 +7,7 @@ use rustkernel_core::device::DeviceKind;
 use serde::Serialize;
 
 use super::args::{DoctorArgs, Format};
-use super::{Exit, print, say};
+use super::{Exit, line, print};
 use crate::cuda::{self, CudaError};
 use crate::worker::{Domain, DomainConfig, DomainState};
 
@@ -43,13 +43,7 @@ pub(super) fn doctor(args: &DoctorArgs) -> Exit {
     let exit = if good { Exit::Done } else { Exit::Failure };
     let text = match args.format {
         Format::Human => human(&findings),
-        Format::Json => match serde_json::to_string(&Findings { schema: 1, findings }) {
-            Ok(text) => text + "\n",
-            Err(error) => {
-                say(format_args!("error: {error}"));
-                return Exit::Failure;
-            }
-        },
+        Format::Json => line(&Findings { schema: 1, findings }),
     };
     print(&text).exit(exit)
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::args::{ActArgs, AskArgs, Format, LetterCommand, NamedArgs};
 use super::remote::{self, RemoteError};
-use super::{Exit, print};
+use super::{Exit, line, print};
 use crate::http::{Acted, Action, Child, DeadLetters, Failure, Kind, Letter, NodeSnapshot};
 
 /// `rustkernel tree`.
@@ -37,7 +37,7 @@ pub(super) fn status(args: &NamedArgs) -> Exit {
                 Format::Human => details(&child, &snapshot.failures),
                 Format::Json => line(&child),
             };
-            Ok((text, if is_troubled(&child) { Exit::NotReady } else { Exit::Done }))
+            Ok((text, if child.troubled { Exit::NotReady } else { Exit::Done }))
         }
     })
 }
@@ -76,9 +76,9 @@ pub(super) fn failures(args: &NamedArgs) -> Exit {
 
 /// `rustkernel restart`, `resume`, `isolate` and `drain`.
 pub(super) fn act(args: &ActArgs, action: &Action) -> Exit {
-    let acted = remote::act(args.addr, args.token_file.as_ref(), action);
+    let acted = remote::act(args.ask.addr, args.token_file.as_ref(), action);
     match acted {
-        Ok(acted) => print(&told(&acted, args.format)).exit(Exit::Done),
+        Ok(acted) => print(&told(&acted, args.ask.format)).exit(Exit::Done),
         Err(error) => error.tell(),
     }
 }
@@ -137,12 +137,6 @@ fn find(snapshot: &NodeSnapshot, name: &str) -> Result<Child, RemoteError> {
         .ok_or_else(|| RemoteError::Unknown(format!("the node has no `{name}`; it has {}", known.join(", "))))
 }
 
-/// One that came to its end in peace is down, and no trouble.
-fn is_troubled(child: &Child) -> bool {
-    let is_over = child.state == "down" && child.last_failure.is_none();
-    !is_over && !["serving", "up"].contains(&&*child.state)
-}
-
 const HEAD: [&str; 8] =
     ["NAME", "STATE", "SINCE", "RESTARTS", "BREAKER", "QUEUE", "ANSWERED", "LAST FAILURE"];
 
@@ -183,11 +177,10 @@ fn overview(snapshot: &NodeSnapshot, address: SocketAddr) -> String {
     let ready = if snapshot.health.ready { "ready" } else { "not ready" };
     let all = flat(snapshot);
     let kernels = all.iter().filter(|(child, _)| child.kind == Kind::Kernel);
-    let (count, troubled) = kernels.fold((0, 0), |(count, troubled), (child, _)| {
-        (count + 1, troubled + usize::from(is_troubled(child)))
-    });
+    let (count, troubled) = kernels
+        .fold((0, 0), |(count, troubled), (child, _)| (count + 1, troubled + usize::from(child.troubled)));
     let mut text = format!(
-        "{address}: {}, {}, {ready}; up for {}; version {}\n{count} kernels, {troubled} not serving; {} failures in the history; {} dead letters\n",
+        "{address}: {}, {}, {ready}; up for {}; version {}\n{count} kernels, {troubled} in trouble; {} failures in the history; {} dead letters\n",
         snapshot.state,
         snapshot.health.status,
         span(snapshot.uptime_s),
@@ -195,7 +188,7 @@ fn overview(snapshot: &NodeSnapshot, address: SocketAddr) -> String {
         snapshot.failures.len(),
         snapshot.dead_letters.total,
     );
-    let wrong: Vec<_> = all.iter().filter(|(child, _)| is_troubled(child)).collect();
+    let wrong: Vec<_> = all.iter().filter(|(child, _)| child.troubled).collect();
     if !wrong.is_empty() {
         text.push('\n');
         text += &table(&HEAD, wrong.iter().map(|(child, _)| cells(child, child.name.clone())));
@@ -357,12 +350,6 @@ fn first_line(text: &str, most: usize) -> String {
 
 fn word(value: &impl Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
-}
-
-fn line(document: &impl Serialize) -> String {
-    let mut text = serde_json::to_string(document).unwrap_or_default();
-    text.push('\n');
-    text
 }
 
 #[cfg(test)]

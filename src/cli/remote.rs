@@ -8,7 +8,7 @@ use std::{env, fs};
 use serde::de::DeserializeOwned;
 
 use super::{Exit, say};
-use crate::http::{Acted, Action, NodeSnapshot, SNAPSHOT_SCHEMA, Token, TokenError};
+use crate::http::{Acted, Action, HealthDocument, NodeSnapshot, SNAPSHOT_SCHEMA, Token, TokenError};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +21,7 @@ pub(super) enum RemoteError {
         "the node at {address} speaks version {schema} of its snapshot, and this command {SNAPSHOT_SCHEMA}"
     )]
     Schema { address: SocketAddr, schema: u32 },
-    #[error("the node at {address} answers {code}: {message}")]
+    #[error("{address} answers {code}: {message}")]
     Refused { address: SocketAddr, code: u16, message: String },
     #[error(transparent)]
     Token(#[from] TokenFault),
@@ -75,19 +75,31 @@ impl RemoteError {
 
 /// The node's state.
 pub(super) fn snapshot(address: SocketAddr) -> Result<NodeSnapshot, RemoteError> {
-    let request = minreq::get(format!("http://{address}/v1/snapshot"));
-    let (code, body) = send(address, request)?;
-    let schema = serde_json::from_slice::<serde_json::Value>(&body)
-        .map_err(|source| RemoteError::Foreign { address, source })?["schema"]
-        .as_u64();
+    let answer = Answer::about(address, "v1/snapshot")?;
+    if answer.code != 200 {
+        return Err(answer.refused());
+    }
+    let schema = answer.read::<serde_json::Value>()?["schema"].as_u64();
     match schema.and_then(|schema| u32::try_from(schema).ok()) {
-        Some(SNAPSHOT_SCHEMA) | None => {}
-        Some(schema) => return Err(RemoteError::Schema { address, schema }),
+        Some(SNAPSHOT_SCHEMA) | None => answer.read(),
+        Some(schema) => Err(RemoteError::Schema { address, schema }),
     }
-    if code != 200 {
-        return Err(RemoteError::Refused { address, code, message: String::from_utf8_lossy(&body).into() });
+}
+
+/// The node's health, whatever it is.
+pub(super) fn health(address: SocketAddr) -> Result<HealthDocument, RemoteError> {
+    let answer = Answer::about(address, "health")?;
+    if matches!(answer.code, 200 | 503) { answer.read() } else { Err(answer.refused()) }
+}
+
+/// Whether a probe of the node holds.
+pub(super) fn probe(address: SocketAddr, path: &str) -> Result<bool, RemoteError> {
+    let answer = Answer::about(address, path)?;
+    match answer.code {
+        200 => Ok(true),
+        503 => Ok(false),
+        _ => Err(answer.refused()),
     }
-    read(address, &body)
 }
 
 /// Has the node do something.
@@ -102,29 +114,53 @@ pub(super) fn act(
         .with_header("Authorization", format!("Bearer {secret}"))
         .with_header("Content-Type", "application/json")
         .with_body(body);
-    let (code, body) = send(address, request)?;
-    let acted: Acted = read(address, &body)?;
-    match code {
-        200 => Ok(acted),
-        404 => Err(RemoteError::Unknown(acted.message)),
-        code => Err(RemoteError::Refused { address, code, message: acted.message }),
+    let answer = Answer::to(request.with_timeout(PATIENCE_SECONDS), address)?;
+    match (answer.code, answer.read::<Acted>()) {
+        (200, acted) => acted,
+        (404, Ok(acted)) => Err(RemoteError::Unknown(acted.message)),
+        _ => Err(answer.refused()),
     }
 }
 
-fn send(address: SocketAddr, request: minreq::Request) -> Result<(u16, Vec<u8>), RemoteError> {
-    let unreachable = |source| RemoteError::Unreachable { address, source };
-    let answer = request.with_timeout(PATIENCE_SECONDS).send_lazy().map_err(unreachable)?;
-    let code = answer.status_code;
-    let mut body = Vec::new();
-    answer.take(MAX_BODY_BYTES).read_to_end(&mut body).map_err(|error| unreachable(error.into()))?;
-    Ok((code, body))
+/// What came back.
+struct Answer {
+    address: SocketAddr,
+    code: u16,
+    body: Vec<u8>,
 }
 
-fn read<T: DeserializeOwned>(address: SocketAddr, body: &[u8]) -> Result<T, RemoteError> {
-    serde_json::from_slice(body).map_err(|source| RemoteError::Foreign { address, source })
+impl Answer {
+    fn about(address: SocketAddr, path: &str) -> Result<Self, RemoteError> {
+        let request = minreq::get(format!("http://{address}/{path}"));
+        Self::to(request.with_timeout(QUESTION_SECONDS), address)
+    }
+
+    fn to(request: minreq::Request, address: SocketAddr) -> Result<Self, RemoteError> {
+        let unreachable = |source| RemoteError::Unreachable { address, source };
+        let answer = request.send_lazy().map_err(unreachable)?;
+        let code = answer.status_code;
+        let mut body = Vec::new();
+        answer.take(MAX_BODY_BYTES).read_to_end(&mut body).map_err(|error| unreachable(error.into()))?;
+        Ok(Self { address, code, body })
+    }
+
+    fn read<T: DeserializeOwned>(&self) -> Result<T, RemoteError> {
+        let Self { address, .. } = *self;
+        serde_json::from_slice(&self.body).map_err(|source| RemoteError::Foreign { address, source })
+    }
+
+    /// In the node's words, or in those of whoever is before it.
+    fn refused(&self) -> RemoteError {
+        let Self { address, code, .. } = *self;
+        let said = self.read::<Acted>().map(|acted| acted.message);
+        let message = said.unwrap_or_else(|_| String::from_utf8_lossy(&self.body).trim().to_owned());
+        RemoteError::Refused { address, code, message }
+    }
 }
 
-/// A replay may take its time.
+/// A node says itself that it cannot tell after 5 s.
+const QUESTION_SECONDS: u64 = 10;
+/// A restart and a replay may take their time.
 const PATIENCE_SECONDS: u64 = 65;
 /// What a tree of a hundred thousand kernels takes.
 const MAX_BODY_BYTES: u64 = 256 << 20;

@@ -10,6 +10,7 @@ use rustkernel_actors::{Cause, KernelState, KernelStatus};
 use rustkernel_core::KernelId;
 use rustkernel_core::error::{KernelError, KernelErrorKind, Phase};
 
+use super::line;
 use crate::job::{Counts, Resumed, Spot};
 use crate::kernels::graph::Ranking;
 
@@ -94,10 +95,7 @@ impl Report {
                 kernels: self.kernels.iter().map(KernelDocument::of).collect(),
             },
         };
-        // Every map has text keys and no type of ours fails, so there is always a document.
-        let mut text = serde_json::to_string(&document).unwrap_or_default();
-        text.push('\n');
-        text
+        line(&document)
     }
 
     /// The result as tables.

@@ -20,14 +20,19 @@ pub(super) fn stopping(grace: Duration) {
 /// Pings the watchdog, where one is set, twice in each of its periods: if every supervisor has answered since, and the runtime has not given
 /// up. A ping from a loop that does nothing else would prove nothing. Never ends.
 pub(super) async fn watch(runtime: &Runtime) {
-    let Some(period) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
-    let half = period / 2;
-    let mut turns = interval(half);
+    match sd_notify::watchdog_enabled() {
+        Some(period) => pings(runtime, period / 2, || tell(&[NotifyState::Watchdog])).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn pings(runtime: &Runtime, every: Duration, ping: impl Fn()) {
+    let mut turns = interval(every);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         turns.tick().await;
-        if timeout(half, runtime.tree()).await.is_ok_and(|tree| tree.is_some()) {
-            tell(&[NotifyState::Watchdog]);
+        if timeout(every, runtime.tree()).await.is_ok_and(|tree| tree.is_some()) {
+            ping();
         }
     }
 }
@@ -35,5 +40,31 @@ pub(super) async fn watch(runtime: &Runtime) {
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "the service manager is not told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_watchdog_is_fed_as_long_as_the_supervisors_answer() {
+        let runtime = Runtime::builder().build().await.unwrap();
+        let (pinged, mut pings_heard) = mpsc::unbounded_channel();
+        let feeds = pings(&runtime, Duration::from_millis(2), || pinged.send(()).unwrap());
+        let ends = async {
+            for _ in 0..3 {
+                pings_heard.recv().await.unwrap();
+            }
+            runtime.shutdown(Duration::ZERO).await;
+            // One may have been asked for before.
+            while timeout(Duration::from_millis(50), pings_heard.recv()).await.is_ok() {}
+        };
+        tokio::select! {
+            () = feeds => unreachable!("it never ends"),
+            ended = timeout(Duration::from_secs(20), ends) => ended.unwrap(),
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -115,15 +116,9 @@ async fn action(State(api): State<Arc<Api>>, request: Request) -> Response {
     if let Err((status, message)) = api.access.check(request.headers()) {
         return answer(status, message.to_owned());
     }
-    let Ok(read) = timeout(BODY_LIMIT, Json::<Action>::from_request(request, &())).await else {
-        return answer(StatusCode::REQUEST_TIMEOUT, "the action does not come to its end".to_owned());
-    };
-    let action = match read {
-        Ok(Json(action)) => action,
-        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            return answer(StatusCode::PAYLOAD_TOO_LARGE, rejection.body_text());
-        }
-        Err(rejection) => return answer(StatusCode::BAD_REQUEST, rejection.body_text()),
+    let action = match read(request, BODY_LIMIT).await {
+        Ok(action) => action,
+        Err((status, message)) => return answer(status, message),
     };
     match act(&api.node, action).await {
         Ok(message) => answer(StatusCode::OK, message),
@@ -133,6 +128,36 @@ async fn action(State(api): State<Arc<Api>>, request: Request) -> Response {
     }
 }
 
+async fn read(request: Request, limit: Duration) -> Result<Action, (StatusCode, String)> {
+    let Ok(read) = timeout(limit, Json::from_request(request, &())).await else {
+        return Err((StatusCode::REQUEST_TIMEOUT, "the action does not come to its end".to_owned()));
+    };
+    let refused = |rejection: JsonRejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => (StatusCode::PAYLOAD_TOO_LARGE, rejection.body_text()),
+        _ => (StatusCode::BAD_REQUEST, rejection.body_text()),
+    };
+    read.map(|Json(action)| action).map_err(refused)
+}
+
 fn answer(status: StatusCode, message: String) -> Response {
     (status, Json(Acted { done: status == StatusCode::OK, message })).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::header;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_action_that_does_not_come_to_its_end_is_answered() {
+        let endless = futures_util::stream::pending::<Result<Vec<u8>, Infallible>>();
+        let request = Request::post("/v1/actions")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from_stream(endless))
+            .unwrap();
+        let (status, _) = read(request, Duration::from_millis(5)).await.unwrap_err();
+        assert_eq!(status, StatusCode::REQUEST_TIMEOUT);
+    }
 }

@@ -57,7 +57,7 @@ impl HealthServer {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
                 let open = GracefulShutdown::new();
                 tokio::select! {
-                    () = serve(listener, router, WRITE_LIMIT, &open) => unreachable!("it never ends"),
+                    () = serve(listener, router, Limits::default(), &open) => unreachable!("it never ends"),
                     // Dropped, not answered: that is the message.
                     _ = stopped => {}
                 }
@@ -89,19 +89,27 @@ impl HealthServer {
     }
 }
 
+/// For how long nobody is waited for.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    head: Duration,
+    write: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { head: HEAD_LIMIT, write: WRITE_LIMIT }
+    }
+}
+
 #[allow(
     clippy::disallowed_methods,
     reason = "connections end with their server's runtime; its time is its own"
 )]
-async fn serve(
-    listener: tokio::net::TcpListener,
-    router: Router,
-    write_limit: Duration,
-    open: &GracefulShutdown,
-) {
+async fn serve(listener: tokio::net::TcpListener, router: Router, limits: Limits, open: &GracefulShutdown) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
+    http.timer(TokioTimer::new()).header_read_timeout(limits.head);
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let stream = match listener.accept().await {
@@ -114,7 +122,7 @@ async fn serve(
             }
         };
         let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(write_limit));
+        stream.set_write_timeout(Some(limits.write));
         let connection =
             http.serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router.clone()));
         let connection = open.watch(connection);
@@ -179,10 +187,31 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut deaf = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         deaf.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let limits = Limits { write: Duration::from_millis(20), ..Limits::default() };
         let open = GracefulShutdown::new();
         tokio::select! {
-            () = serve(listener, router, Duration::from_millis(20), &open) => {}
+            () = serve(listener, router, limits, &open) => {}
             gone = left.recv() => assert_eq!(gone, Some(())),
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_does_not_say_what_it_wants_is_left() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let silent = tokio::task::spawn_blocking(move || {
+            for head in ["", "GET / HTT", "GET / HTTP/1.1\r\nHost: localhost\r\n"] {
+                let mut stream = TcpStream::connect(address).unwrap();
+                stream.write_all(head.as_bytes()).unwrap();
+                // An end or a reset: either is one.
+                let _ = stream.read_to_end(&mut Vec::new());
+            }
+        });
+        let limits = Limits { head: Duration::from_millis(20), ..Limits::default() };
+        let open = GracefulShutdown::new();
+        tokio::select! {
+            () = serve(listener, Router::new(), limits, &open) => {}
+            left = silent => left.unwrap(),
         }
     }
 

@@ -127,6 +127,9 @@ pub struct Child {
     pub state: Word,
     /// For how long it has been doing that.
     pub since_s: Option<f64>,
+    /// Whether somebody should look at it: it does not serve and has not come to its end in peace, it refuses requests, or its progress
+    /// cannot be saved.
+    pub troubled: bool,
     /// Which of its ends make its supervisor start it again; `None` at the root.
     pub restart: Option<Word>,
     /// Its current or last life, from 1; 0 before the first.
@@ -299,6 +302,7 @@ impl Child {
             kind: Kind::Supervisor,
             state: "up".into(),
             since_s: None,
+            troubled: false,
             restart: None,
             life: 1,
             last_failure: None,
@@ -323,6 +327,7 @@ impl Child {
             kind: Kind::Supervisor,
             state: "".into(),
             since_s: None,
+            troubled: false,
             restart: None,
             life: 0,
             restarts: tree.restarts,
@@ -347,7 +352,7 @@ impl From<Branch> for Child {
             last_failure: last_failure.as_ref().map(LastFailure::from),
             ..Self::bare(name)
         };
-        match (supervisor, kernel) {
+        let whole = match (supervisor, kernel) {
             (Some(tree), _) => {
                 let Self { restarts, restarts_in_window, max_restarts, supervisor, children, .. } =
                     Self::supervisor(tree);
@@ -355,7 +360,8 @@ impl From<Branch> for Child {
             }
             (None, Some(kernel)) => own.with_kernel(kernel),
             (None, None) => own,
-        }
+        };
+        Self { troubled: whole.is_troubled(), ..whole }
     }
 }
 
@@ -366,6 +372,7 @@ impl Child {
             kind: Kind::Task,
             state: "".into(),
             since_s: None,
+            troubled: false,
             restart: None,
             life: 0,
             restarts: 0,
@@ -376,6 +383,16 @@ impl Child {
             kernel: None,
             children: Vec::new(),
         }
+    }
+
+    fn is_troubled(&self) -> bool {
+        let serves = matches!(&*self.state, "serving" | "up");
+        let is_over = matches!(&*self.state, "down" | "stopped") && self.last_failure.is_none();
+        let refuses = |kernel: &KernelView| {
+            kernel.refused_by.is_some() || !matches!(&*kernel.breaker, "closed" | "disabled")
+        };
+        let is_sick = |kernel: &KernelView| refuses(kernel) || kernel.checkpoint_trouble.is_some();
+        !is_over && (!serves || self.kernel.as_ref().is_some_and(is_sick))
     }
 
     fn with_kernel(self, kernel: KernelStatus) -> Self {

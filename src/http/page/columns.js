@@ -4,12 +4,6 @@ const left = ({ child }) =>
   known(child.max_restarts) && known(child.restarts_in_window) ? Math.max(0, child.max_restarts - child.restarts_in_window) : null;
 const breakerTone = (word) => (word === "closed" || word === "disabled" ? "zero" : toneOf(word));
 
-/** Whether somebody should look at it: it does not serve, refuses requests, or cannot save its progress. */
-function isTroubled({ child }) {
-  const kernel = child.kernel;
-  return toneOf(child.state) !== "good" || Boolean(kernel && (toneOf(kernel.breaker) !== "good" || kernel.checkpoint_trouble));
-}
-
 const kernel = (field, format, toneOf = zero) => {
   return ({ child }) => {
     const value = child.kernel ? child.kernel[field] : null;

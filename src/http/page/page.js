@@ -69,7 +69,7 @@ function renderHeader() {
       write(node.lastChild, typeof value === "number" ? amount(value) : value, { tone: value === 0 ? "zero" : tone || "" });
     },
   );
-  const troubled = [...rows.values()].filter(isTroubled).length;
+  const troubled = [...rows.values()].filter((row) => row.child.troubled).length;
   document.title = troubled ? `(${troubled}) rustkernel` : "rustkernel";
 }
 

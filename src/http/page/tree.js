@@ -76,7 +76,7 @@ function ratesOf(row, child) {
 function collect(row, part, troubled, list) {
   const at = list.length;
   list.push(row);
-  let stays = holds(row.child.name, part) && (!troubled || isTroubled(row));
+  let stays = holds(row.child.name, part) && (!troubled || row.child.troubled);
   if (stays) list.hits += 1;
   if (part || troubled || !collapsed.has(row.key)) {
     for (const child of inOrder(row.children)) stays = collect(child, part, troubled, list) || stays;
