@@ -27,6 +27,8 @@ mod node;
 mod page;
 mod server;
 mod snapshot;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::sync::Arc;
 
@@ -45,6 +47,8 @@ pub use snapshot::{
     Child, DeadLetters, Failure, KernelView, Kind, LastFailure, LatencyView, Letter, MAX_REPORTS,
     NodeSnapshot, PipelineView, SNAPSHOT_SCHEMA, StageView, SupervisorView, Word,
 };
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsError};
 
 pub use health::health_router;
 

@@ -62,7 +62,7 @@ pub enum WebhookError {
         rule: &'static str,
     },
     /// The address begins with `https://`, and this program cannot speak TLS.
-    #[error("the webhook's address is https, and this program is built without the feature `webhook-tls`")]
+    #[error("the webhook's address is https, and this program is built without the feature `tls`")]
     TlsNotCompiledIn,
     /// A setting breaks its rule.
     #[error(transparent)]

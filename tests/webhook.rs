@@ -186,7 +186,7 @@ fn bad_addresses_and_bad_numbers_are_refused() {
     let url = refused("http://a/ b?key=secret", config(1));
     assert!(matches!(url, WebhookError::Url { .. }));
     assert!(!url.to_string().contains("secret"), "an address may hold a secret");
-    #[cfg(not(feature = "webhook-tls"))]
+    #[cfg(not(feature = "tls"))]
     assert!(matches!(refused("https://a.example/", config(1)), WebhookError::TlsNotCompiledIn));
     let hours = Duration::from_secs(7200);
     for (config, field) in [

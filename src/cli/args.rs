@@ -1,7 +1,9 @@
 //! What can be asked for on the command line.
 
+use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -87,12 +89,50 @@ pub(super) enum NodeCommand {
 /// A node to be asked.
 #[derive(Debug, Args)]
 pub(super) struct AskArgs {
-    /// Where the node serves.
-    #[arg(long, env = "RUSTKERNEL_ADDR", value_name = "ADDR", default_value = ADDRESS, value_parser = address)]
-    pub(super) addr: SocketAddr,
+    /// Where the node serves, as HOST:PORT or https://HOST:PORT.
+    #[arg(long, env = "RUSTKERNEL_ADDR", value_name = "ADDR", default_value = ADDRESS)]
+    pub(super) addr: NodeAddress,
+    /// The certificates in PEM by which an https node is trusted, instead of those of the public authorities.
+    #[arg(long, env = "RUSTKERNEL_TLS_CA", value_name = "FILE")]
+    pub(super) tls_ca: Option<PathBuf>,
     /// How to print it.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     pub(super) format: Format,
+}
+
+/// Where a node serves, and how.
+#[derive(Clone, Debug)]
+pub(super) struct NodeAddress {
+    https: bool,
+    authority: String,
+}
+
+impl NodeAddress {
+    pub(super) fn url(&self, path: &str) -> String {
+        let scheme = if self.https { "https" } else { "http" };
+        format!("{scheme}://{}/{path}", self.authority)
+    }
+}
+
+impl FromStr for NodeAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (https, authority) = match text.split_once("://") {
+            Some(("https", rest)) => (true, rest),
+            Some(("http", rest)) => (false, rest),
+            Some((other, _)) => return Err(format!("{other} is not spoken here, http and https are")),
+            None => (false, text),
+        };
+        let authority = authority.strip_suffix('/').unwrap_or(authority);
+        address(authority).map(|_| Self { https, authority: authority.to_owned() })
+    }
+}
+
+impl fmt::Display for NodeAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", if self.https { "https://" } else { "" }, self.authority)
+    }
 }
 
 /// A node to be asked about a child.
@@ -184,6 +224,13 @@ pub(super) struct RunArgs {
     /// Serve health, the node's state and the live page, and stay after the job until SIGTERM. Port 0 takes a free one; stderr tells which.
     #[arg(long, value_name = "ADDR", num_args = 0..=1, default_missing_value = ADDRESS, value_parser = address)]
     pub(super) serve: Option<SocketAddr>,
+    /// The certificate that is shown to whoever asks this node, in PEM, its own first: it then serves https. Needed where the address is not
+    /// a loopback one.
+    #[arg(long, value_name = "FILE", requires_all = ["serve", "tls_key"])]
+    pub(super) tls_cert: Option<PathBuf>,
+    /// The certificate's private key, in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(super) tls_key: Option<PathBuf>,
     /// The file with the token that actions on this node need; without it, the variable `RUSTKERNEL_TOKEN` has it, and without
     /// either there are no actions.
     #[arg(long, value_name = "FILE", requires = "serve")]
@@ -259,7 +306,8 @@ Examples:
   rustkernel run --placement process --inject kill=0.1 --seed 7
   rustkernel run --device cuda:0
   rustkernel run --state job-state
-  rustkernel run pipeline.toml --serve 127.0.0.1:9470 --token-file token";
+  rustkernel run pipeline.toml --serve 127.0.0.1:9470 --token-file token
+  rustkernel run pipeline.toml --serve 0.0.0.0:9470 --tls-cert node.pem --tls-key node.key";
 
 const CONFIG_EXAMPLES: &str = "\
 Examples:

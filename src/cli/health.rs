@@ -1,11 +1,9 @@
 //! `rustkernel health`.
 
-use std::net::SocketAddr;
-
 use rustkernel_core::resilience::HealthStatus;
 use serde::Serialize;
 
-use super::args::{Format, HealthArgs, Probe};
+use super::args::{Format, HealthArgs, NodeAddress, Probe};
 use super::remote::{self, RemoteError};
 use super::{Exit, line, print};
 use crate::http::{Component, HEALTH_SCHEMA, HealthDocument};
@@ -20,7 +18,7 @@ struct ComponentDocument<'a> {
 pub(super) fn health(args: &HealthArgs) -> Exit {
     let told = match args.probe {
         Some(probe) => probed(args, probe),
-        None => remote::health(args.ask.addr).and_then(|document| tell(&document, args)),
+        None => remote::health(&args.ask).and_then(|document| tell(&document, args)),
     };
     told.unwrap_or_else(|error| error.tell())
 }
@@ -32,7 +30,7 @@ fn probed(args: &HealthArgs, probe: Probe) -> Result<Exit, RemoteError> {
         Probe::Ready => ("readyz", "ready"),
         Probe::Startup => ("startupz", "started"),
     };
-    let holds = remote::probe(args.ask.addr, path)?;
+    let holds = remote::probe(&args.ask, path)?;
     let text = match args.ask.format {
         Format::Human if holds => format!("{word}\n"),
         Format::Human => format!("not {word}\n"),
@@ -44,7 +42,7 @@ fn probed(args: &HealthArgs, probe: Probe) -> Result<Exit, RemoteError> {
 fn tell(document: &HealthDocument, args: &HealthArgs) -> Result<Exit, RemoteError> {
     let Some(name) = &args.component else {
         let text = match args.ask.format {
-            Format::Human => table(document, args.ask.addr),
+            Format::Human => table(document, &args.ask.addr),
             Format::Json => line(document),
         };
         let good = document.status == HealthStatus::Healthy && document.ready;
@@ -64,7 +62,7 @@ fn tell(document: &HealthDocument, args: &HealthArgs) -> Result<Exit, RemoteErro
     Ok(print(&text).exit(if good { Exit::Done } else { Exit::NotReady }))
 }
 
-fn table(document: &HealthDocument, address: SocketAddr) -> String {
+fn table(document: &HealthDocument, address: &NodeAddress) -> String {
     let ready = if document.ready { "ready" } else { "not ready" };
     let width = document.components.iter().map(|component| component.name.len()).max().unwrap_or(0);
     let mut text = format!("{address}: {}, {ready}\n", document.status);

@@ -1,18 +1,17 @@
 //! The commands that ask a node, or have it do something.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
 
 use serde::Serialize;
 
-use super::args::{ActArgs, AskArgs, Format, LetterCommand, NamedArgs};
+use super::args::{ActArgs, AskArgs, Format, LetterCommand, NamedArgs, NodeAddress};
 use super::remote::{self, RemoteError};
 use super::{Exit, line, print};
 use crate::http::{Acted, Action, Child, DeadLetters, Failure, Kind, Letter, NodeSnapshot};
 
 /// `rustkernel tree`.
 pub(super) fn tree(args: &AskArgs) -> Exit {
-    ask(args.addr, |snapshot| {
+    ask(args, |snapshot| {
         let text = match args.format {
             Format::Human => drawn(snapshot),
             Format::Json => line(&snapshot.tree),
@@ -23,10 +22,10 @@ pub(super) fn tree(args: &AskArgs) -> Exit {
 
 /// `rustkernel status` and `rustkernel status NAME`.
 pub(super) fn status(args: &NamedArgs) -> Exit {
-    ask(args.ask.addr, |snapshot| match &args.name {
+    ask(&args.ask, |snapshot| match &args.name {
         None => {
             let text = match args.ask.format {
-                Format::Human => overview(snapshot, args.ask.addr),
+                Format::Human => overview(snapshot, &args.ask.addr),
                 Format::Json => line(snapshot),
             };
             Ok((text, exit_of(snapshot)))
@@ -44,7 +43,7 @@ pub(super) fn status(args: &NamedArgs) -> Exit {
 
 /// `rustkernel kernels`.
 pub(super) fn kernels(args: &AskArgs) -> Exit {
-    ask(args.addr, |snapshot| {
+    ask(args, |snapshot| {
         let kernels: Vec<Child> = flat(snapshot)
             .into_iter()
             .map(|(child, _)| child)
@@ -60,7 +59,7 @@ pub(super) fn kernels(args: &AskArgs) -> Exit {
 
 /// `rustkernel failures [NAME]`.
 pub(super) fn failures(args: &NamedArgs) -> Exit {
-    ask(args.ask.addr, |snapshot| {
+    ask(&args.ask, |snapshot| {
         if let Some(name) = &args.name {
             find(snapshot, name)?;
         }
@@ -76,8 +75,7 @@ pub(super) fn failures(args: &NamedArgs) -> Exit {
 
 /// `rustkernel restart`, `resume`, `isolate` and `drain`.
 pub(super) fn act(args: &ActArgs, action: &Action) -> Exit {
-    let acted = remote::act(args.ask.addr, args.token_file.as_ref(), action);
-    match acted {
+    match remote::act(args, action) {
         Ok(acted) => print(&told(&acted, args.ask.format)).exit(Exit::Done),
         Err(error) => error.tell(),
     }
@@ -86,14 +84,14 @@ pub(super) fn act(args: &ActArgs, action: &Action) -> Exit {
 /// `rustkernel dead-letters`.
 pub(super) fn dead_letters(command: &LetterCommand) -> Exit {
     match command {
-        LetterCommand::List(args) => ask(args.addr, |snapshot| {
+        LetterCommand::List(args) => ask(args, |snapshot| {
             let text = match args.format {
                 Format::Human => letters(&snapshot.dead_letters, snapshot.unix_millis),
                 Format::Json => line(&snapshot.dead_letters),
             };
             Ok((text, Exit::Done))
         }),
-        LetterCommand::Show { letter, ask: args } => ask(args.addr, |snapshot| {
+        LetterCommand::Show { letter, ask: args } => ask(args, |snapshot| {
             let found = snapshot.dead_letters.letters.iter().find(|found| found.letter == *letter);
             let found =
                 found.ok_or_else(|| RemoteError::Unknown(format!("there is no dead letter {letter}")))?;
@@ -108,8 +106,8 @@ pub(super) fn dead_letters(command: &LetterCommand) -> Exit {
     }
 }
 
-fn ask(address: SocketAddr, tell: impl FnOnce(&NodeSnapshot) -> Result<(String, Exit), RemoteError>) -> Exit {
-    match remote::snapshot(address).and_then(|snapshot| tell(&snapshot)) {
+fn ask(node: &AskArgs, tell: impl FnOnce(&NodeSnapshot) -> Result<(String, Exit), RemoteError>) -> Exit {
+    match remote::snapshot(node).and_then(|snapshot| tell(&snapshot)) {
         Ok((text, exit)) => print(&text).exit(exit),
         Err(error) => error.tell(),
     }
@@ -173,7 +171,7 @@ fn drawn(snapshot: &NodeSnapshot) -> String {
     table(&HEAD, rows)
 }
 
-fn overview(snapshot: &NodeSnapshot, address: SocketAddr) -> String {
+fn overview(snapshot: &NodeSnapshot, address: &NodeAddress) -> String {
     let ready = if snapshot.health.ready { "ready" } else { "not ready" };
     let all = flat(snapshot);
     let kernels = all.iter().filter(|(child, _)| child.kind == Kind::Kernel);

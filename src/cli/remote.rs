@@ -1,30 +1,34 @@
 //! How a command talks to a node that was started with `run --serve`.
 
-use std::io::Read;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Duration;
 use std::{env, fs};
 
 use serde::de::DeserializeOwned;
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, Body, http};
 
+use super::args::{ActArgs, AskArgs};
 use super::{Exit, say};
 use crate::http::{Acted, Action, HealthDocument, NodeSnapshot, SNAPSHOT_SCHEMA, Token, TokenError};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RemoteError {
-    #[error("no node answers at {address}: {source}")]
-    Unreachable { address: SocketAddr, source: minreq::Error },
+    #[error("no node answers at {address}: {why}")]
+    Unreachable { address: String, why: String },
     #[error("what answers at {address} is no rustkernel node: {source}")]
-    Foreign { address: SocketAddr, source: serde_json::Error },
+    Foreign { address: String, source: serde_json::Error },
     #[error(
         "the node at {address} speaks version {schema} of its snapshot, and this command {SNAPSHOT_SCHEMA}"
     )]
-    Schema { address: SocketAddr, schema: u32 },
+    Schema { address: String, schema: u32 },
     #[error("{address} answers {code}: {message}")]
-    Refused { address: SocketAddr, code: u16, message: String },
+    Refused { address: String, code: u16, message: String },
     #[error(transparent)]
     Token(#[from] TokenFault),
+    #[error("the certificates in {file} cannot be read: {source}")]
+    Authorities { file: String, source: ureq::Error },
     #[error("{0}")]
     Unknown(String),
 }
@@ -68,33 +72,33 @@ impl RemoteError {
         match self {
             Self::Unreachable { .. } => Exit::Unreachable,
             Self::Foreign { .. } | Self::Schema { .. } | Self::Refused { .. } => Exit::Failure,
-            Self::Token(_) | Self::Unknown(_) => Exit::Usage,
+            Self::Token(_) | Self::Authorities { .. } | Self::Unknown(_) => Exit::Usage,
         }
     }
 }
 
 /// The node's state.
-pub(super) fn snapshot(address: SocketAddr) -> Result<NodeSnapshot, RemoteError> {
-    let answer = Answer::about(address, "v1/snapshot")?;
+pub(super) fn snapshot(node: &AskArgs) -> Result<NodeSnapshot, RemoteError> {
+    let answer = Answer::about(node, "v1/snapshot")?;
     if answer.code != 200 {
         return Err(answer.refused());
     }
     let schema = answer.read::<serde_json::Value>()?["schema"].as_u64();
     match schema.and_then(|schema| u32::try_from(schema).ok()) {
         Some(SNAPSHOT_SCHEMA) | None => answer.read(),
-        Some(schema) => Err(RemoteError::Schema { address, schema }),
+        Some(schema) => Err(RemoteError::Schema { address: node.addr.to_string(), schema }),
     }
 }
 
 /// The node's health, whatever it is.
-pub(super) fn health(address: SocketAddr) -> Result<HealthDocument, RemoteError> {
-    let answer = Answer::about(address, "health")?;
+pub(super) fn health(node: &AskArgs) -> Result<HealthDocument, RemoteError> {
+    let answer = Answer::about(node, "health")?;
     if matches!(answer.code, 200 | 503) { answer.read() } else { Err(answer.refused()) }
 }
 
 /// Whether a probe of the node holds.
-pub(super) fn probe(address: SocketAddr, path: &str) -> Result<bool, RemoteError> {
-    let answer = Answer::about(address, path)?;
+pub(super) fn probe(node: &AskArgs, path: &str) -> Result<bool, RemoteError> {
+    let answer = Answer::about(node, path)?;
     match answer.code {
         200 => Ok(true),
         503 => Ok(false),
@@ -103,18 +107,14 @@ pub(super) fn probe(address: SocketAddr, path: &str) -> Result<bool, RemoteError
 }
 
 /// Has the node do something.
-pub(super) fn act(
-    address: SocketAddr,
-    token_file: Option<&PathBuf>,
-    action: &Action,
-) -> Result<Acted, RemoteError> {
-    let (secret, _) = secret(token_file.map(PathBuf::as_path))?.ok_or(TokenFault::Missing)?;
+pub(super) fn act(args: &ActArgs, action: &Action) -> Result<Acted, RemoteError> {
+    let (secret, _) = secret(args.token_file.as_deref())?.ok_or(TokenFault::Missing)?;
     let body = serde_json::to_vec(action).unwrap_or_default();
-    let request = minreq::post(format!("http://{address}/v1/actions"))
-        .with_header("Authorization", format!("Bearer {secret}"))
-        .with_header("Content-Type", "application/json")
-        .with_body(body);
-    let answer = Answer::to(request.with_timeout(PATIENCE_SECONDS), address)?;
+    let request = client(&args.ask, PATIENCE)?
+        .post(args.ask.addr.url("v1/actions"))
+        .header("Authorization", format!("Bearer {secret}"))
+        .header("Content-Type", "application/json");
+    let answer = Answer::read_from(&args.ask, request.send(body))?;
     match (answer.code, answer.read::<Acted>()) {
         (200, acted) => acted,
         (404, Ok(acted)) => Err(RemoteError::Unknown(acted.message)),
@@ -124,43 +124,77 @@ pub(super) fn act(
 
 /// What came back.
 struct Answer {
-    address: SocketAddr,
+    address: String,
     code: u16,
     body: Vec<u8>,
 }
 
 impl Answer {
-    fn about(address: SocketAddr, path: &str) -> Result<Self, RemoteError> {
-        let request = minreq::get(format!("http://{address}/{path}"));
-        Self::to(request.with_timeout(QUESTION_SECONDS), address)
+    fn about(node: &AskArgs, path: &str) -> Result<Self, RemoteError> {
+        Self::read_from(node, client(node, QUESTION)?.get(node.addr.url(path)).call())
     }
 
-    fn to(request: minreq::Request, address: SocketAddr) -> Result<Self, RemoteError> {
-        let unreachable = |source| RemoteError::Unreachable { address, source };
-        let answer = request.send_lazy().map_err(unreachable)?;
-        let code = answer.status_code;
-        let mut body = Vec::new();
-        answer.take(MAX_BODY_BYTES).read_to_end(&mut body).map_err(|error| unreachable(error.into()))?;
-        Ok(Self { address, code, body })
+    fn read_from(
+        node: &AskArgs,
+        answer: Result<http::Response<Body>, ureq::Error>,
+    ) -> Result<Self, RemoteError> {
+        let address = node.addr.to_string();
+        let unreachable = |error| {
+            let why = match error {
+                ureq::Error::Io(error) => error.to_string(),
+                other => other.to_string(),
+            };
+            RemoteError::Unreachable { address: address.clone(), why }
+        };
+        let mut answer = answer.map_err(unreachable)?;
+        let body =
+            answer.body_mut().with_config().limit(MAX_BODY_BYTES).read_to_vec().map_err(unreachable)?;
+        Ok(Self { code: answer.status().as_u16(), body, address })
     }
 
     fn read<T: DeserializeOwned>(&self) -> Result<T, RemoteError> {
-        let Self { address, .. } = *self;
-        serde_json::from_slice(&self.body).map_err(|source| RemoteError::Foreign { address, source })
+        let foreign = |source| RemoteError::Foreign { address: self.address.clone(), source };
+        serde_json::from_slice(&self.body).map_err(foreign)
     }
 
     /// In the node's words, or in those of whoever is before it.
     fn refused(&self) -> RemoteError {
-        let Self { address, code, .. } = *self;
         let said = self.read::<Acted>().map(|acted| acted.message);
         let message = said.unwrap_or_else(|_| String::from_utf8_lossy(&self.body).trim().to_owned());
-        RemoteError::Refused { address, code, message }
+        RemoteError::Refused { address: self.address.clone(), code: self.code, message }
     }
 }
 
+/// It follows nobody elsewhere, so that the token goes where it is meant to, and through no proxy that the environment names.
+fn client(node: &AskArgs, patience: Duration) -> Result<Agent, RemoteError> {
+    let authorities = match &node.tls_ca {
+        Some(file) => authorities(file)?,
+        None => RootCerts::WebPki,
+    };
+    let config = Agent::config_builder()
+        .timeout_global(Some(patience))
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .proxy(None)
+        .tls_config(TlsConfig::builder().root_certs(authorities).build());
+    Ok(config.build().into())
+}
+
+fn authorities(file: &Path) -> Result<RootCerts, RemoteError> {
+    let unreadable = |source| RemoteError::Authorities { file: file.display().to_string(), source };
+    let text = fs::read(file).map_err(|error| unreadable(error.into()))?;
+    let mut certificates = Vec::new();
+    for item in parse_pem(&text) {
+        if let PemItem::Certificate(certificate) = item.map_err(unreadable)? {
+            certificates.push(certificate);
+        }
+    }
+    Ok(RootCerts::new_with_certs(&certificates))
+}
+
 /// A node says itself that it cannot tell after 5 s.
-const QUESTION_SECONDS: u64 = 10;
+const QUESTION: Duration = Duration::from_secs(10);
 /// A restart and a replay may take their time.
-const PATIENCE_SECONDS: u64 = 65;
+const PATIENCE: Duration = Duration::from_secs(65);
 /// What a tree of a hundred thousand kernels takes.
 const MAX_BODY_BYTES: u64 = 256 << 20;

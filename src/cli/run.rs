@@ -25,7 +25,7 @@ use super::{Exit, Printed, config, names, print, progress, say};
 use crate::catalog;
 use crate::config::{ConfigError, Placement, StageConfig};
 use crate::cuda::{Device, DeviceWatch};
-use crate::http::{HealthServer, Node, Token, node_router};
+use crate::http::{HealthServer, Node, Tls, TlsError, Token, node_router};
 use crate::inject::Injector;
 use crate::job::{Job, JobState, Plan, StateError, Tally};
 use crate::kernels::graph::{EdgeListSource, Ranking};
@@ -57,9 +57,11 @@ enum RunError {
     #[error("{0}")]
     Token(#[from] TokenFault),
     #[error(
-        "--serve {0} with a token: it would travel in the clear; serve on a loopback address, behind a proxy that ends TLS"
+        "--serve {0} is no loopback address, and there everything would travel in the clear: name a certificate with --tls-cert and --tls-key"
     )]
     Clear(SocketAddr),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("nothing can be served on {address}: {source}")]
     Serve { address: SocketAddr, source: io::Error },
 }
@@ -92,6 +94,7 @@ struct Prepared {
     plan: Plan,
     state: Option<JobState>,
     webhook: Option<Webhook>,
+    tls: Option<Tls>,
     token: Option<Token>,
 }
 
@@ -117,10 +120,14 @@ fn prepare(args: &RunArgs) -> Result<Prepared, RunError> {
     let webhook =
         args.webhook.as_deref().map(|url| Webhook::new(url, &WebhookConfig::default())).transpose()?;
     let secret = if args.serve.is_some() { remote::secret(args.token_file.as_deref())? } else { None };
-    if let (Some(address), Some(_)) = (args.serve.filter(|address| !address.ip().is_loopback()), &secret) {
+    let tls = match (&args.tls_cert, &args.tls_key) {
+        (Some(certificate), Some(key)) => Some(Tls::new(certificate, key)?),
+        (_, _) => None,
+    };
+    if let (Some(address), None) = (args.serve.filter(|address| !address.ip().is_loopback()), &tls) {
         return Err(RunError::Clear(address));
     }
-    Ok(Prepared { plan, state, webhook, token: secret.map(|(_, token)| token) })
+    Ok(Prepared { plan, state, webhook, tls, token: secret.map(|(_, token)| token) })
 }
 
 fn input_of(args: &RunArgs) -> EdgeListSource {
@@ -149,14 +156,14 @@ async fn start(
 }
 
 async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
-    let Prepared { plan, state, webhook, token } = prepared;
+    let Prepared { plan, state, webhook, tls, token } = prepared;
     let mut signals = Signals::listen().map_err(RunError::Signals)?;
     let name = plan.config().job.name.clone();
     let tally = Tally::default();
     let runtime = start(&tally, state.as_ref(), webhook.as_ref()).await?;
     let node = Node::new(runtime.clone());
     node.report(JOB, HealthCheckResult::unknown("starting"));
-    let server = args.serve.map(|address| serve(address, &node, token)).transpose()?;
+    let server = args.serve.map(|address| serve(address, &node, token, tls)).transpose()?;
     let injector = args.inject.map(|mix| Injector::new(mix, args.seed));
     let job = match &state {
         Some(state) => plan.resume(&runtime, injector, state).await?,
@@ -305,7 +312,12 @@ async fn follow(
     ending
 }
 
-fn serve(address: SocketAddr, node: &Arc<Node>, token: Option<Token>) -> Result<HealthServer, RunError> {
+fn serve(
+    address: SocketAddr,
+    node: &Arc<Node>,
+    token: Option<Token>,
+    tls: Option<Tls>,
+) -> Result<HealthServer, RunError> {
     let exporter =
         PrometheusBuilder::new().idle_timeout(MetricKindMask::GAUGE, Some(FORGOTTEN)).build_recorder();
     let handle = exporter.handle();
@@ -314,9 +326,13 @@ fn serve(address: SocketAddr, node: &Arc<Node>, token: Option<Token>) -> Result<
     metrics::describe();
     let router = node_router(Arc::clone(node), token)
         .merge(metrics::metrics_router(Arc::clone(node), move || handle.render()));
-    let server =
-        HealthServer::start(address, router).map_err(|source| RunError::Serve { address, source })?;
-    say(format_args!("serving on http://{}", server.address()));
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let started = match tls {
+        Some(tls) => HealthServer::start_tls(address, router, tls),
+        None => HealthServer::start(address, router),
+    };
+    let server = started.map_err(|source| RunError::Serve { address, source })?;
+    say(format_args!("serving on {scheme}://{}", server.address()));
     Ok(server)
 }
 
@@ -362,7 +378,7 @@ impl RunError {
     fn exit(&self) -> Exit {
         match self {
             Self::Config(_) | Self::State(StateError::OtherJob { .. }) => Exit::Config,
-            Self::Webhook(_) | Self::Token(_) | Self::Clear(_) | Self::Kill => Exit::Usage,
+            Self::Webhook(_) | Self::Token(_) | Self::Clear(_) | Self::Tls(_) | Self::Kill => Exit::Usage,
             Self::State(_) => Exit::Failure,
             Self::Spawn(error) => match error {
                 SpawnError::Id(_)

@@ -45,6 +45,19 @@ impl HealthServer {
     /// # Errors
     /// What the operating system says about the address or about the thread. Nothing is left behind.
     pub fn start(address: SocketAddr, router: Router) -> io::Result<Self> {
+        Self::start_as(address, router, Transport::Clear)
+    }
+
+    /// The same over TLS, as `https`.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    #[cfg(feature = "tls")]
+    pub fn start_tls(address: SocketAddr, router: Router, tls: super::Tls) -> io::Result<Self> {
+        Self::start_as(address, router, Transport::Tls(tls))
+    }
+
+    fn start_as(address: SocketAddr, router: Router, transport: Transport) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
@@ -57,7 +70,7 @@ impl HealthServer {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
                 let open = GracefulShutdown::new();
                 tokio::select! {
-                    () = serve(listener, router, Limits::default(), &open) => unreachable!("it never ends"),
+                    () = serve(listener, router, &transport, Limits::default(), &open) => unreachable!("it never ends"),
                     // Dropped, not answered: that is the message.
                     _ = stopped => {}
                 }
@@ -89,6 +102,13 @@ impl HealthServer {
     }
 }
 
+/// What a connection is before it is HTTP.
+enum Transport {
+    Clear,
+    #[cfg(feature = "tls")]
+    Tls(super::Tls),
+}
+
 /// For how long nobody is waited for.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
@@ -106,7 +126,13 @@ impl Default for Limits {
     clippy::disallowed_methods,
     reason = "connections end with their server's runtime; its time is its own"
 )]
-async fn serve(listener: tokio::net::TcpListener, router: Router, limits: Limits, open: &GracefulShutdown) {
+async fn serve(
+    listener: tokio::net::TcpListener,
+    router: Router,
+    transport: &Transport,
+    limits: Limits,
+    open: &GracefulShutdown,
+) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.head);
@@ -123,14 +149,26 @@ async fn serve(listener: tokio::net::TcpListener, router: Router, limits: Limits
         };
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(limits.write));
-        let connection =
-            http.serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router.clone()));
-        let connection = open.watch(connection);
-        tokio::spawn(async move {
-            // Its errors are its peer's.
-            let _ = connection.await;
-            drop(place);
-        });
+        let stream = Box::pin(stream);
+        let (http, service) = (http.clone(), TowerToHyperService::new(router.clone()));
+        let open = open.watcher();
+        // Errors of a connection are its peer's.
+        match transport {
+            Transport::Clear => tokio::spawn(async move {
+                let _ = open.watch(http.serve_connection(TokioIo::new(stream), service)).await;
+                drop(place);
+            }),
+            #[cfg(feature = "tls")]
+            Transport::Tls(tls) => {
+                let acceptor = tls.acceptor();
+                tokio::spawn(async move {
+                    if let Ok(Ok(stream)) = timeout(limits.head, acceptor.accept(stream)).await {
+                        let _ = open.watch(http.serve_connection(TokioIo::new(stream), service)).await;
+                    }
+                    drop(place);
+                })
+            }
+        };
     }
 }
 
@@ -190,7 +228,7 @@ mod tests {
         let limits = Limits { write: Duration::from_millis(20), ..Limits::default() };
         let open = GracefulShutdown::new();
         tokio::select! {
-            () = serve(listener, router, limits, &open) => {}
+            () = serve(listener, router, &Transport::Clear, limits, &open) => {}
             gone = left.recv() => assert_eq!(gone, Some(())),
         }
     }
@@ -210,7 +248,7 @@ mod tests {
         let limits = Limits { head: Duration::from_millis(20), ..Limits::default() };
         let open = GracefulShutdown::new();
         tokio::select! {
-            () = serve(listener, Router::new(), limits, &open) => {}
+            () = serve(listener, Router::new(), &Transport::Clear, limits, &open) => {}
             left = silent => left.unwrap(),
         }
     }

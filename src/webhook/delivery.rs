@@ -1,13 +1,14 @@
 //! The webhook's thread: one document after the other, each with its attempts.
 
 use std::io;
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustkernel_core::clock::{Clock, Timestamp};
 use rustkernel_core::log_limit::{LogDecision, LogLimit};
 use rustkernel_core::resilience::{ErrorKind, RetryDecision, RetryPlan};
+use ureq::Agent;
 
 use super::document::Document;
 use super::outbox::Outbox;
@@ -16,8 +17,7 @@ use super::target::Target;
 pub(super) struct Delivery {
     outbox: Arc<Outbox>,
     target: Arc<Target>,
-    /// The client counts in whole seconds.
-    timeout_seconds: u64,
+    client: Agent,
     plan: RetryPlan,
     clock: Clock,
     rng: fastrand::Rng,
@@ -30,7 +30,7 @@ enum Failure {
     #[error("the answer is {status}")]
     Status { status: u16 },
     #[error("{0}")]
-    Client(#[source] minreq::Error),
+    Client(#[source] ureq::Error),
     #[error("the HTTP client panicked")]
     ClientPanicked,
 }
@@ -40,7 +40,7 @@ impl Delivery {
         Self {
             outbox,
             target,
-            timeout_seconds: timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0),
+            client: client(timeout),
             plan,
             clock: Clock::system(),
             rng: fastrand::Rng::new(),
@@ -59,7 +59,7 @@ impl Delivery {
         let body = document.to_json();
         let mut attempt = 1;
         loop {
-            let Err(failure) = post(self.target.url(), &body, self.timeout_seconds) else {
+            let Err(failure) = post(&self.client, self.target.url(), &body) else {
                 self.outbox.count(|stats| stats.sent += 1);
                 return;
             };
@@ -95,27 +95,37 @@ impl Failure {
             Self::Status { status: 500.. } => ErrorKind::Transient,
             Self::Status { status: 429 } => ErrorKind::Overloaded,
             Self::Status { .. } => ErrorKind::Permanent,
-            Self::Client(minreq::Error::IoError(error)) if error.kind() == io::ErrorKind::TimedOut => {
+            Self::Client(ureq::Error::Timeout(_)) => ErrorKind::Timeout,
+            Self::Client(ureq::Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
                 ErrorKind::Timeout
             }
-            Self::Client(minreq::Error::IoError(_) | minreq::Error::AddressNotFound)
+            Self::Client(ureq::Error::Io(_) | ureq::Error::HostNotFound | ureq::Error::ConnectionFailed)
             | Self::ClientPanicked => ErrorKind::Transient,
             Self::Client(_) => ErrorKind::Permanent,
         }
     }
 }
 
+/// It keeps no connection, follows nobody elsewhere, and goes through no proxy that the environment names.
+fn client(timeout: Duration) -> Agent {
+    Agent::config_builder()
+        .timeout_global(Some(timeout))
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_idle_connections(0)
+        .proxy(None)
+        .build()
+        .into()
+}
+
 /// One attempt. Only the answer's head is read.
-fn post(url: &str, body: &str, timeout_seconds: u64) -> Result<(), Failure> {
-    let request = minreq::post(url)
-        .with_header("Content-Type", "application/json")
-        .with_header("Connection", "close")
-        .with_body(body)
-        .with_timeout(timeout_seconds)
-        .with_follow_redirects(false);
-    // The client panics where the operating system starts no further thread, and on some malformed answers.
-    let Ok(answer) = catch_unwind(move || request.send_lazy()) else { return Err(Failure::ClientPanicked) };
-    match answer.map_err(Failure::Client)?.status_code {
+fn post(client: &Agent, url: &str, body: &str) -> Result<(), Failure> {
+    let request = client.post(url).header("Content-Type", "application/json").header("Connection", "close");
+    // The client panics where the operating system starts no further thread.
+    let Ok(answer) = catch_unwind(AssertUnwindSafe(|| request.send(body))) else {
+        return Err(Failure::ClientPanicked);
+    };
+    match answer.map_err(Failure::Client)?.status().as_u16() {
         200..300 => Ok(()),
         status => Err(Failure::Status { status }),
     }
@@ -135,10 +145,10 @@ mod tests {
 
     #[test]
     fn what_the_client_says_is_transient_where_a_connection_is_to_blame() {
-        let io = |kind: io::ErrorKind| Failure::Client(minreq::Error::IoError(kind.into())).kind();
+        let io = |kind: io::ErrorKind| Failure::Client(ureq::Error::Io(kind.into())).kind();
         assert_eq!(io(io::ErrorKind::TimedOut), ErrorKind::Timeout);
         assert_eq!(io(io::ErrorKind::ConnectionRefused), ErrorKind::Transient);
-        assert_eq!(Failure::Client(minreq::Error::AddressNotFound).kind(), ErrorKind::Transient);
-        assert_eq!(Failure::Client(minreq::Error::HeadersOverflow).kind(), ErrorKind::Permanent);
+        assert_eq!(Failure::Client(ureq::Error::HostNotFound).kind(), ErrorKind::Transient);
+        assert_eq!(Failure::Client(ureq::Error::LargeResponseHeader(2, 1)).kind(), ErrorKind::Permanent);
     }
 }

@@ -23,7 +23,7 @@ impl Target {
         };
         match scheme {
             "http" => {}
-            "https" if cfg!(feature = "webhook-tls") => {}
+            "https" if cfg!(feature = "tls") => {}
             "https" => return Err(WebhookError::TlsNotCompiledIn),
             _ => return refuse("must begin with http:// or https://"),
         }
@@ -96,11 +96,11 @@ mod tests {
     #[test]
     fn https_is_taken_only_where_tls_is_compiled_in() {
         let target = Target::parse("https://a.example/x");
-        if cfg!(feature = "webhook-tls") {
+        if cfg!(feature = "tls") {
             assert_eq!(target.unwrap().host(), "a.example");
         } else {
             let error = target.err().unwrap();
-            assert!(error.to_string().contains("`webhook-tls`"), "{error}");
+            assert!(error.to_string().contains("`tls`"), "{error}");
         }
     }
 }

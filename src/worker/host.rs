@@ -64,6 +64,8 @@ struct Work {
 pub(super) fn serve(kernels: Kernels) -> ! {
     let code = match host(kernels) {
         Ok(()) => 0,
+        // It was let go of while it said something.
+        Err(WireError::Io(error)) if is_closed(&error) => 0,
         Err(error) => {
             eprintln!("rustkernel worker {}: {error}", process::id());
             1

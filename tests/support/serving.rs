@@ -31,7 +31,8 @@ impl Serving {
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         stderr.read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("serving on http://").expect(&line).to_owned();
+        let said = line.trim().strip_prefix("serving on http").expect(&line);
+        let address = said.split_once("://").expect(&line).1.to_owned();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         Self { child, address, stdout, stderr }
     }
