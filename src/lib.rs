@@ -67,3 +67,8 @@ struct CudaGuide;
 #[cfg(all(doctest, feature = "http"))]
 #[doc = include_str!("../docs/guide/first-kernel.md")]
 struct FirstKernel;
+
+/// The guide's example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide/operating.md")]
+struct OperatingGuide;

@@ -16,6 +16,7 @@ use rustkernel_core::traits::Payload;
 
 use crate::gate::Mode;
 use crate::slot::{Accounts, Life, Shared, Slot, SlotSnapshot, Supervised, Timing};
+use crate::spans;
 use crate::way::{CallReport, Cell, Way};
 
 /// The stable address of a supervised kernel. A clone is cheap and means the same kernel; it stays valid over
@@ -85,14 +86,18 @@ impl<I: Payload, O: Payload> KernelRef<I, O> {
         deadline: Deadline,
         accepted: impl FnOnce(u64),
     ) -> Result<Reply<I, O>, Refused<I>> {
-        let (bytes, timing) = (input.size_bytes(), self.timing(deadline));
+        let (bytes, mut timing) = (input.size_bytes(), self.timing(deadline));
+        let span = spans::request(&mut timing.header, &self.slot.id);
         let keep = |request: &Shared<I, O>, id| {
             accepted(id);
             Wait::keep(request, id)
         };
-        match self.slot.submit(input, bytes, timing, Way::to_caller(None), keep) {
-            Ok(wait) => Ok(Reply { slot: Arc::clone(&self.slot), wait }),
-            Err(refused) => Err(Refused { input: refused.input, error: refused.error }),
+        match self.slot.submit(input, bytes, timing, Way::to_caller(None, span), keep) {
+            Ok(wait) => Ok(Reply { slot: Arc::clone(&self.slot), wait: wait.recorded() }),
+            Err(refused) => {
+                refused.record();
+                Err(Refused { input: refused.input, error: refused.error })
+            }
         }
     }
 
@@ -244,6 +249,12 @@ impl<I: Payload, O: Payload> Wait<I, O> {
         Self { request: Arc::clone(request), id, answered: false }
     }
 
+    /// Its span, if there is one, has its number from now on.
+    fn recorded(self) -> Self {
+        spans::accepted(self.request.way.span(), self.id);
+        self
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(Result<O, KernelError>, CallReport)> {
         let Some(cell) = self.request.way.cell() else { return Poll::Pending };
         let polled = cell.poll(cx);
@@ -278,16 +289,20 @@ impl<I: Payload, O: Payload> Call<'_, I, O> {
         if let CallState::Waiting(wait) = &mut self.state {
             return wait.poll(cx);
         }
-        let CallState::New(input, timing) = std::mem::replace(&mut self.state, CallState::Over) else {
+        let CallState::New(input, mut timing) = std::mem::replace(&mut self.state, CallState::Over) else {
             return Poll::Pending;
         };
-        let (bytes, way) = (input.size_bytes(), Way::to_caller(Some(cx.waker().clone())));
+        let span = spans::request(&mut timing.header, &self.slot.id);
+        let (bytes, way) = (input.size_bytes(), Way::to_caller(Some(cx.waker().clone()), span));
         match self.slot.submit(input, bytes, timing, way, Wait::keep) {
             Ok(wait) => {
-                self.state = CallState::Waiting(wait);
+                self.state = CallState::Waiting(wait.recorded());
                 Poll::Pending
             }
-            Err(refused) => Poll::Ready((Err(refused.error), CallReport::default())),
+            Err(refused) => {
+                refused.record();
+                Poll::Ready((Err(refused.error), CallReport::default()))
+            }
         }
     }
 }

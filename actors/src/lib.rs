@@ -35,6 +35,7 @@ mod request;
 mod runtime;
 mod shared_breaker;
 mod slot;
+mod spans;
 mod spec;
 mod supervisor;
 mod sync;

@@ -7,8 +7,11 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use rustkernel_core::clock::{Clock, Timestamp};
+use rustkernel_core::excerpt::{MAX_REASON_BYTES, excerpt};
 use rustkernel_core::log_limit::{LogDecision, LogLimit};
+use rustkernel_core::resilience::Transition;
 
+use crate::history::FailureClass;
 use crate::operator::Fact;
 
 /// Kernels with limits of their own; the others share theirs.
@@ -47,9 +50,21 @@ macro_rules! line {
     ($log:expr, $level:ident, $kernel:expr, $fact:expr, $clock:expr, $severity:expr) => {
         if tracing::enabled!(tracing::Level::$level) {
             if let LogDecision::Log { suppressed } = $log.allow($kernel, $severity, $clock.now()) {
-                let (child, fact) = ($kernel, $fact);
+                let (child, fact, cause) = ($kernel, $fact, $fact.cause());
+                let class = cause.map(|cause| FailureClass::from(cause).label());
+                let reason = cause.map(|cause| excerpt(cause, MAX_REASON_BYTES));
                 let suppressed = (suppressed > 0).then_some(suppressed);
-                tracing::event!(tracing::Level::$level, child, ?fact, suppressed, "supervision");
+                tracing::event!(
+                    tracing::Level::$level,
+                    event = fact.name(),
+                    child,
+                    incarnation = fact.incarnation(),
+                    class,
+                    reason,
+                    suppressed,
+                    "{}",
+                    detail(fact)
+                );
             }
         }
     };
@@ -88,6 +103,42 @@ impl Levels {
             Severity::Warn => &mut self.warn,
             Severity::Debug => &mut self.debug,
         }
+    }
+}
+
+/// What the fields do not say.
+fn detail(fact: &Fact) -> String {
+    match fact {
+        Fact::Started { restored: true, .. } => "supervision: started from a checkpoint".to_owned(),
+        Fact::Restarting { delay, in_window } => {
+            format!("supervision: restarting after {delay:?}, number {in_window} in its window")
+        }
+        Fact::TookOver { variant, .. } => format!("supervision: took over ({variant:?})"),
+        Fact::FailedOver { to } => format!("supervision: failed over to {to}"),
+        Fact::Breaker(Transition { from, to, cause, generation, .. }) => {
+            format!("supervision: breaker {from:?} to {to:?}, generation {generation}, because of {cause:?}")
+        }
+        Fact::ThreadAbandoned { alive } => {
+            format!("supervision: a thread was left behind, {alive} still run")
+        }
+        Fact::DeadLetter { letter, id } => format!("supervision: request {id} is dead letter {letter}"),
+        Fact::CheckpointFailed { reason } => format!("supervision: no checkpoint: {reason}"),
+        Fact::CheckpointRefused { sequence, reason } => {
+            format!("supervision: checkpoint {sequence} refused: {reason}")
+        }
+        Fact::Health(status) => format!("supervision: {status}"),
+        Fact::Started { restored: false, .. }
+        | Fact::Failed { .. }
+        | Fact::StopFailed { .. }
+        | Fact::StandbyReady { .. }
+        | Fact::StandbyFailed { .. }
+        | Fact::Degraded
+        | Fact::Recovered
+        | Fact::ChildAbandoned
+        | Fact::Isolated { .. }
+        | Fact::Resumed
+        | Fact::Stopped
+        | Fact::GaveUp => format!("supervision: {}", fact.name().replace('_', " ")),
     }
 }
 

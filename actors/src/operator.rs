@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustkernel_core::clock::{Clock, Timestamp};
 use rustkernel_core::envelope::Header;
-use rustkernel_core::resilience::{HealthStatus, Transition};
+use rustkernel_core::resilience::{BreakerMode, HealthStatus, Transition};
 use rustkernel_core::{DeviceId, KernelError, KernelId};
 use tokio::sync::broadcast;
 
@@ -134,6 +134,98 @@ pub enum Fact {
     Health(HealthStatus),
     /// The recovery actor gave up; every kernel is down.
     GaveUp,
+}
+
+impl Fact {
+    /// What kind of fact it is, in a word: for labels and log lines.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Started { .. } => "started",
+            Self::Failed { .. } => "failed",
+            Self::StopFailed { .. } => "stop_failed",
+            Self::Restarting { .. } => "restarting",
+            Self::TookOver { .. } => "took_over",
+            Self::StandbyReady { .. } => "standby_ready",
+            Self::StandbyFailed { .. } => "standby_failed",
+            Self::Degraded => "degraded",
+            Self::Recovered => "recovered",
+            Self::FailedOver { .. } => "failed_over",
+            Self::ChildAbandoned => "child_abandoned",
+            Self::Isolated { .. } => "isolated",
+            Self::Resumed => "resumed",
+            Self::Stopped => "stopped",
+            Self::Breaker(transition) => match transition.to {
+                BreakerMode::Open => "breaker_opened",
+                BreakerMode::HalfOpen => "breaker_half_opened",
+                BreakerMode::Closed => "breaker_closed",
+                BreakerMode::Isolated => "breaker_isolated",
+                BreakerMode::Disabled => "breaker_disabled",
+            },
+            Self::ThreadAbandoned { .. } => "thread_abandoned",
+            Self::DeadLetter { .. } => "dead_letter",
+            Self::CheckpointFailed { .. } => "checkpoint_failed",
+            Self::CheckpointRefused { .. } => "checkpoint_refused",
+            Self::Health(_) => "health",
+            Self::GaveUp => "gave_up",
+        }
+    }
+
+    /// The life that it is about.
+    #[must_use]
+    pub fn incarnation(&self) -> Option<u64> {
+        match self {
+            Self::Started { incarnation, .. }
+            | Self::Failed { incarnation, .. }
+            | Self::StopFailed { incarnation, .. }
+            | Self::TookOver { incarnation, .. }
+            | Self::StandbyReady { incarnation }
+            | Self::StandbyFailed { incarnation, .. } => Some(*incarnation),
+            Self::Restarting { .. }
+            | Self::Degraded
+            | Self::Recovered
+            | Self::FailedOver { .. }
+            | Self::ChildAbandoned
+            | Self::Isolated { .. }
+            | Self::Resumed
+            | Self::Stopped
+            | Self::Breaker(_)
+            | Self::ThreadAbandoned { .. }
+            | Self::DeadLetter { .. }
+            | Self::CheckpointFailed { .. }
+            | Self::CheckpointRefused { .. }
+            | Self::Health(_)
+            | Self::GaveUp => None,
+        }
+    }
+
+    /// What it was that failed.
+    #[must_use]
+    pub fn cause(&self) -> Option<&Cause> {
+        match self {
+            Self::Failed { cause, .. }
+            | Self::StopFailed { cause, .. }
+            | Self::StandbyFailed { cause, .. }
+            | Self::Isolated { cause } => Some(cause),
+            Self::Started { .. }
+            | Self::Restarting { .. }
+            | Self::TookOver { .. }
+            | Self::StandbyReady { .. }
+            | Self::Degraded
+            | Self::Recovered
+            | Self::FailedOver { .. }
+            | Self::ChildAbandoned
+            | Self::Resumed
+            | Self::Stopped
+            | Self::Breaker(_)
+            | Self::ThreadAbandoned { .. }
+            | Self::DeadLetter { .. }
+            | Self::CheckpointFailed { .. }
+            | Self::CheckpointRefused { .. }
+            | Self::Health(_)
+            | Self::GaveUp => None,
+        }
+    }
 }
 
 /// A hook that is told every event, in the thread it happens in: it must return soon.

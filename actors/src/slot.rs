@@ -45,9 +45,10 @@ use crate::links::Links;
 use crate::recovery::RecoveryMsg;
 use crate::request::Request;
 use crate::shared_breaker::SharedBreaker;
+use crate::spans;
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::timer::Alarm;
-use crate::way::Way;
+use crate::way::{CallReport, Way};
 use checkpoints::Checkpoints;
 use ledger::{Cancelled, Entry, Ledger, Pressed, Refusal};
 
@@ -90,6 +91,13 @@ pub(crate) struct Refused<I, O> {
     pub(crate) input: I,
     pub(crate) way: Way<O>,
     pub(crate) error: KernelError,
+}
+
+impl<I, O> Refused<I, O> {
+    /// Its span, if there is one, says so.
+    pub(crate) fn record(&self) {
+        spans::answered(self.way.span(), CallReport::default(), Some(&self.error));
+    }
 }
 
 /// Where in time a request stands.

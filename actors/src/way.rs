@@ -11,17 +11,19 @@ use rustkernel_core::envelope::Header;
 use rustkernel_core::error::{KernelErrorKind, Phase};
 use rustkernel_core::traits::Signal;
 use serde::Serialize;
+use tracing::Span;
 
 use crate::cancel::CancelToken;
 use crate::contain::wake;
 use crate::pipeline::{Mark, Recorder};
+use crate::spans::{self, Recorded};
 use crate::sync::{Mutex, lock};
 
 /// Where a request's answer goes, and whose cancellation it follows.
 pub(crate) enum Way<O> {
     /// To a caller that polls, with a cancellation of its own. It is only a flag: the slot that raises it wakes the
     /// execution.
-    Caller(Cell<O>, Signal),
+    Caller(Cell<O>, Signal, Recorded),
     /// To the next stage, under the cancellation that the whole chain shares.
     Chain(Onward<O>),
 }
@@ -42,6 +44,8 @@ pub(crate) trait Chain: Any + Send + Sync {
     fn token(&self) -> &CancelToken;
     /// Where the times of the stages go, if anybody wants them.
     fn recorder(&self) -> Option<&Recorder>;
+    /// The span of the whole, where it is recorded.
+    fn span(&self) -> Option<&Span>;
 }
 
 /// What goes from stage to stage beside the value.
@@ -72,8 +76,8 @@ pub(crate) trait Next<T>: Send + Sync {
 
 impl<O> Way<O> {
     /// For a caller that will poll, or has polled with `waker`.
-    pub(crate) fn to_caller(waker: Option<Waker>) -> Self {
-        Self::Caller(Cell::new(waker), Signal::new())
+    pub(crate) fn to_caller(waker: Option<Waker>, span: Recorded) -> Self {
+        Self::Caller(Cell::new(waker), Signal::new(), span)
     }
 
     /// For the next stage.
@@ -87,7 +91,10 @@ impl<O> Way<O> {
     /// each request to exactly one settler, so nobody answers twice.
     pub(crate) fn give(&self, header: Header, now: Timestamp, result: Result<O, KernelError>) {
         match self {
-            Self::Caller(cell, _) => cell.give(&header, result),
+            Self::Caller(cell, _, span) => {
+                spans::answered(span.as_deref(), (&header).into(), result.as_ref().err());
+                cell.give(&header, result);
+            }
             Self::Chain(onward) => onward.give(header, now, result),
         }
     }
@@ -95,7 +102,7 @@ impl<O> Way<O> {
     /// Raised when nobody waits for the answer any more.
     pub(crate) fn signal(&self) -> &Signal {
         match self {
-            Self::Caller(_, signal) => signal,
+            Self::Caller(_, signal, _) => signal,
             Self::Chain(onward) => onward.chain.token().signal(),
         }
     }
@@ -117,10 +124,18 @@ impl<O> Way<O> {
         }
     }
 
+    /// The span of the request, where it is recorded.
+    pub(crate) fn span(&self) -> Option<&Span> {
+        match self {
+            Self::Caller(_, _, span) => span.as_deref(),
+            Self::Chain(onward) => onward.chain.span(),
+        }
+    }
+
     /// The caller's cell; `None` in a chain.
     pub(crate) fn cell(&self) -> Option<&Cell<O>> {
         match self {
-            Self::Caller(cell, _) => Some(cell),
+            Self::Caller(cell, ..) => Some(cell),
             Self::Chain(_) => None,
         }
     }

@@ -9,6 +9,7 @@
 //! - [`traits`]: what users implement: kernels, payloads, checkpoints.
 //! - [`error`]: the one error type of a kernel call.
 //! - [`envelope`]: what travels with a request through a chain of kernels.
+//! - [`trace`]: the trace that a request belongs to.
 //! - [`codec`]: how registered payloads and checkpoints become bytes.
 //! - [`log_limit`]: how many log lines one source may write.
 //! - [`excerpt`]: the beginning of a text that is kept.
@@ -29,6 +30,7 @@ pub mod log_limit;
 pub mod recovery;
 pub mod resilience;
 pub mod supervision;
+pub mod trace;
 pub mod traits;
 
 pub use device::DeviceId;

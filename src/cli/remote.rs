@@ -140,10 +140,7 @@ impl Answer {
     ) -> Result<Self, RemoteError> {
         let address = node.addr.to_string();
         let unreachable = |error| {
-            let why = match error {
-                ureq::Error::Io(error) => error.to_string(),
-                other => other.to_string(),
-            };
+            let why = if let ureq::Error::Io(error) = error { error.to_string() } else { error.to_string() };
             RemoteError::Unreachable { address: address.clone(), why }
         };
         let mut answer = answer.map_err(unreachable)?;

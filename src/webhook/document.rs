@@ -22,28 +22,22 @@ pub(super) struct Document {
 impl Document {
     /// The document about `event`, if an operator has to hear of it.
     pub(super) fn about(event: &Event) -> Option<Self> {
-        let (fact, detail) = match &event.fact {
-            Fact::Isolated { cause } => ("isolated", excerpt(cause, MAX_REASON_BYTES)),
-            Fact::GaveUp => ("gave_up", "the runtime gave up: every kernel is down".to_owned()),
+        let detail = match &event.fact {
+            Fact::Isolated { cause } => excerpt(cause, MAX_REASON_BYTES),
+            Fact::GaveUp => "the runtime gave up: every kernel is down".to_owned(),
             Fact::DeadLetter { letter, id } => {
-                ("dead_letter", format!("request {id} was given up for good: dead letter {letter}"))
+                format!("request {id} was given up for good: dead letter {letter}")
             }
-            Fact::ThreadAbandoned { alive } => {
-                ("thread_abandoned", format!("abandoned threads that still run: {alive}"))
+            Fact::ThreadAbandoned { alive } => format!("abandoned threads that still run: {alive}"),
+            Fact::Degraded => "the degraded path answers".to_owned(),
+            Fact::FailedOver { to } => format!("moved to the backup device {to}"),
+            Fact::ChildAbandoned => "it did not end when it was killed, and was left to itself".to_owned(),
+            Fact::CheckpointRefused { sequence, reason } => {
+                format!("checkpoint {sequence}: {}", excerpt(reason, MAX_REASON_BYTES))
             }
-            Fact::Degraded => ("degraded", "the degraded path answers".to_owned()),
-            Fact::FailedOver { to } => ("failed_over", format!("moved to the backup device {to}")),
-            Fact::ChildAbandoned => {
-                ("child_abandoned", "it did not end when it was killed, and was left to itself".to_owned())
-            }
-            Fact::CheckpointRefused { sequence, reason } => (
-                "checkpoint_refused",
-                format!("checkpoint {sequence}: {}", excerpt(reason, MAX_REASON_BYTES)),
-            ),
             Fact::Breaker(transition) if transition.to == BreakerMode::Open => {
                 let cause = serde_json::to_string(&transition.cause).unwrap_or_default();
-                let detail = format!("generation {}, because of {cause}", transition.generation);
-                ("breaker_opened", detail)
+                format!("generation {}, because of {cause}", transition.generation)
             }
             Fact::Started { .. }
             | Fact::Failed { .. }
@@ -59,6 +53,7 @@ impl Document {
             | Fact::Health(_)
             | _ => return None,
         };
+        let fact = event.fact.name();
         let child = event.child.as_deref().map(str::to_owned);
         Some(Self { schema: SCHEMA, child, fact, detail, unix_millis: unix_millis() })
     }

@@ -15,6 +15,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use rustkernel_core::clock::{Clock, Timestamp};
 use rustkernel_core::envelope::Header;
 use rustkernel_core::error::{KernelError, KernelErrorKind, Phase};
+use rustkernel_core::trace::TraceContext;
 use rustkernel_core::traits::{Context, Signal as Stop};
 use tokio::signal::unix::{self, Signal as UnixSignal, SignalKind};
 
@@ -294,9 +295,11 @@ impl Tenant<'_> {
             retry_budget: run.retry_budget,
             degraded: run.degraded,
             suspect: run.suspect,
+            trace: run.trace,
             ..Header::new(run.id, deadline)
         };
         let mut cx = Context::new(header, run.incarnation, &self.host.clock, [&stop, &NEVER]);
+        let _entered = run.trace.map(TraceContext::enter);
         kernel.run(input, &mut cx, answer)
     }
 }

@@ -246,6 +246,7 @@ where
                 retry_budget: header.retry_budget,
                 degraded: header.degraded,
                 suspect: header.suspect,
+                trace: header.trace,
                 incarnation,
             })
         };

@@ -18,11 +18,12 @@ use rustkernel_core::codec::{self, CodecError};
 use rustkernel_core::error::{KernelError, KernelErrorKind, Phase};
 use rustkernel_core::fault::Fault;
 use rustkernel_core::id::KernelId;
+use rustkernel_core::trace::TraceContext;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Both sides speak this version, or do not speak.
-pub(super) const PROTOCOL: u32 = 3;
+pub(super) const PROTOCOL: u32 = 4;
 
 /// The longest control message. A packet that is longer is refused by its sender.
 pub(super) const MAX_PACKET_BYTES: usize = 128 << 10;
@@ -107,6 +108,7 @@ pub(super) struct Run {
     pub(super) retry_budget: u32,
     pub(super) degraded: bool,
     pub(super) suspect: bool,
+    pub(super) trace: Option<TraceContext>,
     pub(super) incarnation: u64,
 }
 
@@ -323,6 +325,7 @@ mod tests {
             retry_budget: 16,
             degraded: false,
             suspect: false,
+            trace: None,
             incarnation: 1,
         })
     }

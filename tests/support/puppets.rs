@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, getpid, kill_process};
 use rustkernel::actors::{KernelRef, KernelSpec, Runtime};
 use rustkernel::core::error::KernelError;
 use rustkernel::core::resilience::{RecoveryPolicy, RecoveryStrategy};
+use rustkernel::core::trace::{TraceContext, ambient_trace};
 use rustkernel::core::traits::{CheckpointableKernel, Context, Kernel, Payload};
 use rustkernel::worker::{Domain, DomainConfig, Kernels, Remote, WorkerCommand};
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,7 @@ pub(crate) struct Said {
     pub(crate) count: u64,
     pub(crate) attempt: u32,
     pub(crate) suspect: bool,
+    pub(crate) trace: Option<TraceContext>,
     pub(crate) echo: Vec<u8>,
 }
 
@@ -141,7 +143,8 @@ impl Kernel for Puppet {
         }
         self.0 += 1;
         let (attempt, suspect) = (cx.header().attempt, cx.header().suspect);
-        Ok(Said { pid: std::process::id(), count: self.0, attempt, suspect, echo })
+        let trace = ambient_trace().filter(|ambient| cx.header().trace == Some(*ambient));
+        Ok(Said { pid: std::process::id(), count: self.0, attempt, suspect, trace, echo })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use rustkernel::core::error::KernelErrorKind;
 use rustkernel::core::resilience::ErrorKind;
+use rustkernel::core::trace::{TraceContext, with_trace};
 
 use crate::kit::{NONE, kind, soon};
 use crate::puppets::{Do, Scale, domain, puppet, spawned};
@@ -100,4 +101,14 @@ async fn state_survives_the_death_of_its_process_by_its_checkpoint() {
     }
     assert_eq!(kind(soon(kernel.call(Do::Exit(1), NONE)).await), KernelErrorKind::Crashed);
     assert_eq!(soon(kernel.call(Do::Count, NONE)).await.unwrap().count, 3);
+}
+
+#[tokio::test]
+async fn a_request_keeps_its_trace_in_its_worker() {
+    let domain = domain();
+    let (_runtime, kernel) = spawned(puppet(&domain, "a/traced")).await;
+    let trace = TraceContext::try_from((0xabc_u128, 0xde, true)).unwrap();
+    let said = soon(with_trace(trace, kernel.call(Do::Count, NONE))).await.unwrap();
+    assert_eq!(said.trace, Some(trace));
+    assert_eq!(soon(kernel.call(Do::Count, NONE)).await.unwrap().trace, None);
 }

@@ -12,10 +12,12 @@ use rustkernel_core::clock::Timestamp;
 use rustkernel_core::envelope::{Deadline, Header};
 use rustkernel_core::error::KernelError;
 use rustkernel_core::resilience::ambient_deadline;
+use tracing::Span;
 
 use super::Pipeline;
 use super::report::{PipelineReport, Recorder};
 use crate::cancel::CancelToken;
+use crate::spans::{self, Recorded};
 use crate::way::{Cell, Chain, Flow, Next};
 
 /// Chain ids have the top bit set, so that no slot's own ids meet them.
@@ -37,6 +39,7 @@ struct Shared<O> {
     token: CancelToken,
     answer: Cell<O>,
     recorder: Option<Recorder>,
+    span: Recorded,
 }
 
 impl<O: Send + 'static> Run<O> {
@@ -55,7 +58,9 @@ impl<O: Send + 'static> Run<O> {
             Deadline::At(at) => (at, Timestamp::ZERO),
         };
         let deadline = asked.min(ambient_deadline().unwrap_or(Timestamp::NEVER));
-        let header = Header { retry_budget: pipeline.retry_budget, ..Header::new(id, deadline) };
+        let mut header = Header { retry_budget: pipeline.retry_budget, ..Header::new(id, deadline) };
+        let span = spans::request(&mut header, &"chain");
+        spans::accepted(span.as_deref(), id);
         let recorder = reports.then(Recorder::default);
         Self(Arc::new(Shared {
             header,
@@ -63,6 +68,7 @@ impl<O: Send + 'static> Run<O> {
             token: CancelToken::new(),
             answer: Cell::new(None),
             recorder,
+            span,
         }))
     }
 
@@ -87,6 +93,10 @@ impl<O: Send + 'static> Chain for Shared<O> {
     fn recorder(&self) -> Option<&Recorder> {
         self.recorder.as_ref()
     }
+
+    fn span(&self) -> Option<&Span> {
+        self.span.as_deref()
+    }
 }
 
 /// What comes after the last stage: the caller of this run.
@@ -104,6 +114,7 @@ impl<O: Send + 'static> Next<O> for Finish<O> {
         let run = chain.downcast_ref::<Shared<O>>();
         debug_assert!(run.is_some(), "a chain ends in the run that began it");
         if let Some(run) = run {
+            spans::answered(run.span.as_deref(), (&flow.header).into(), result.as_ref().err());
             run.answer.give(&flow.header, result);
         }
     }
@@ -148,5 +159,9 @@ impl Chain for Branch {
 
     fn recorder(&self) -> Option<&Recorder> {
         self.whole.recorder()
+    }
+
+    fn span(&self) -> Option<&Span> {
+        self.whole.span()
     }
 }

@@ -86,6 +86,7 @@ impl Recovery {
         let now = self.now();
         let Some(kernel) = self.kernel(key) else { return };
         let number = incarnation.number;
+        incarnation.open_span(kernel.plan.kernel.id());
         let launcher = match &role {
             Role::Successor(Purpose::Replace(version, _)) => version.launcher(incarnation.variant),
             Role::Present | Role::Standby | Role::Successor(_) | Role::Leaving => {

@@ -3,13 +3,16 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use rustkernel_core::KernelId;
 use rustkernel_core::clock::Timestamp;
 use rustkernel_core::traits::Signal;
 use serde::Serialize;
 use tokio::sync::Notify;
+use tracing::Span;
 
 use crate::cause::Cause;
 use crate::shared_breaker::SharedBreaker;
+use crate::spans;
 
 /// Which of a kernel's factories an incarnation comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -60,9 +63,22 @@ pub(crate) struct Incarnation {
     waits: AtomicBool,
     /// The breakers of what it lives in, where it has named them.
     shared: OnceLock<Arc<[SharedBreaker]>>,
+    /// Its span, where lives are recorded.
+    span: OnceLock<Box<Span>>,
 }
 
 impl Incarnation {
+    /// It begins, under nobody's lock.
+    pub(crate) fn open_span(&self, kernel: &KernelId) {
+        if let Some(span) = spans::incarnation(kernel, self.number) {
+            let _opened_before = self.span.set(span);
+        }
+    }
+
+    pub(crate) fn span(&self) -> Option<&Span> {
+        self.span.get().map(|span| &**span)
+    }
+
     pub(crate) fn new(epoch: u64, number: u64, variant: Variant, on_trial: bool) -> Self {
         Self {
             epoch: AtomicU64::new(epoch),
@@ -77,6 +93,7 @@ impl Incarnation {
             lost: OnceLock::new(),
             waits: AtomicBool::new(false),
             shared: OnceLock::new(),
+            span: OnceLock::new(),
         }
     }
 

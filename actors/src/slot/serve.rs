@@ -13,6 +13,7 @@ use rustkernel_core::clock::Timestamp;
 use rustkernel_core::envelope::Header;
 use rustkernel_core::error::{KernelError, Phase};
 use rustkernel_core::resilience::{Classify, Outcome, RetryDecision, with_ambient_deadline};
+use rustkernel_core::trace::TraceContext;
 use rustkernel_core::traits::{Context, LocalKernel, Payload};
 
 use super::incarnation::{Incarnation, Variant};
@@ -23,6 +24,7 @@ use crate::cancel::{cancelled, deadline_exceeded};
 use crate::checkpoint::Checkpointer;
 use crate::contain::contain;
 use crate::gate::Report;
+use crate::spans::Traced;
 
 /// Why [`serve`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,11 +83,16 @@ pub(crate) async fn serve<K: LocalKernel>(
             // What the kernel is told; the books keep this stage's own.
             let told = Header { degraded: header.degraded || request.way.is_degraded_before(), ..header };
             let mut cx = Context::new(told, incarnation.number, slot.clock(), stops);
+            let traced = header.trace.map(|trace| slot.traced(incarnation, &request, &header, trace));
+            let traced = traced.as_deref();
             // A kernel may work before it returns its future, and when the future is dropped: both may block.
             incarnation.enter(since);
-            let future =
-                pin!(with_ambient_deadline(header.deadline, kernel.execute_local(&request.input, &mut cx)));
-            Execution { slot, incarnation, request: &request, since, waited: false, future }.await
+            let work = {
+                let _entered = traced.map(Traced::enter);
+                kernel.execute_local(&request.input, &mut cx)
+            };
+            let future = pin!(with_ambient_deadline(header.deadline, work));
+            Execution { slot, incarnation, request: &request, since, waited: false, traced, future }.await
         };
         incarnation.leave();
         match result {
@@ -220,6 +227,7 @@ struct Execution<'a, I, O, F> {
     /// When the present stretch without an await began.
     since: Timestamp,
     waited: bool,
+    traced: Option<&'a Traced>,
     future: Pin<&'a mut F>,
 }
 
@@ -243,7 +251,11 @@ where
         if this.incarnation.fence.is_raised() || (this.waited && this.request.is_cancelled()) {
             return Poll::Ready(None);
         }
-        if let Poll::Ready(result) = this.future.as_mut().poll(cx) {
+        let polled = {
+            let _entered = this.traced.map(Traced::enter);
+            this.future.as_mut().poll(cx)
+        };
+        if let Poll::Ready(result) = polled {
             return Poll::Ready(Some(result));
         }
         if !this.slot.keep_waiting(this.incarnation, cx.waker())
@@ -261,6 +273,19 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     /// Whether anybody needs to know when an execution starts and ends.
     fn is_timed(&self, header: &Header) -> bool {
         !header.deadline.is_never() || self.rules.watch.hang_limit.is_some() || self.gate.samples()
+    }
+
+    /// What an execution is a part of, where its request belongs to a trace.
+    #[cold]
+    fn traced(
+        &self,
+        incarnation: &Incarnation,
+        request: &Shared<I, O>,
+        header: &Header,
+        trace: TraceContext,
+    ) -> Box<Traced> {
+        let life = incarnation.span();
+        Box::new(Traced::new(request.way.span(), life, &self.id, incarnation.number, header, trace))
     }
 
     /// Starts an entry's clocks. Reads the time only if somebody needs it.
