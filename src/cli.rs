@@ -16,6 +16,7 @@
 //! | 130 | interrupted |
 
 mod args;
+mod bench;
 mod config;
 mod doctor;
 mod exit;
@@ -45,7 +46,10 @@ pub use exit::Exit;
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
-    crate::worker::init(crate::catalog::register);
+    crate::worker::init(|kernels| {
+        crate::catalog::register(kernels);
+        bench::register(kernels);
+    });
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -62,6 +66,11 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => {
             log_to_stderr("error");
             doctor::doctor(&args)
+        }
+        Command::Bench(args) => {
+            // It fails what it measures.
+            log_to_stderr("off");
+            bench::bench(&args)
         }
         Command::Config(command) => {
             log_to_stderr("warn");

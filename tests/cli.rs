@@ -279,3 +279,21 @@ fn job(rules: &str) -> String {
          [[stage]]\nkernel = \"graph/top_k\"\n"
     )
 }
+
+#[test]
+fn bench_measures_each_row_beside_its_baseline() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rustkernel"));
+    let output = command.args(["bench", "--rounds", "3", "--format", "json"]).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{told}");
+    assert!(told.lines().all(|line| line.contains("debug build")), "{told}");
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = document["rows"].as_array().unwrap();
+    assert_eq!((document["rounds"].as_u64(), rows.len()), (Some(3), 5));
+    for row in rows {
+        let [bare, ours, ratio] = ["baseline_ns", "ours_ns", "ratio"].map(|name| row[name].as_f64().unwrap());
+        assert!(bare > 0.0 && ours > 0.0, "{row}");
+        let [least, most] = [0, 1].map(|index| row["ratios"][index].as_f64().unwrap());
+        assert!(least > 0.0 && (least..=most).contains(&ratio), "{row}");
+    }
+}

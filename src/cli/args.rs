@@ -29,6 +29,8 @@ pub(super) enum Command {
     /// Look what this machine has of what kernels need, and what to do about the rest.
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
+    /// Measure what supervision costs on this machine, beside the least code that does the same.
+    Bench(BenchArgs),
     /// Check a job file, or show what it comes to.
     #[command(subcommand, after_help = CONFIG_EXAMPLES)]
     Config(ConfigCommand),
@@ -242,6 +244,16 @@ pub(super) struct DoctorArgs {
     /// A device that has to be there, as cuda:0; without it a machine that has no GPU is as good as another.
     #[arg(long)]
     pub(super) device: Option<DeviceId>,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    /// Rounds of each measurement.
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(super) rounds: u32,
     /// How to print it.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     pub(super) format: Format,
