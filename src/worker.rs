@@ -37,6 +37,8 @@ pub use domain::{Domain, DomainError, Maker, Making};
 pub use kernels::Kernels;
 pub use process::WorkerCommand;
 pub use remote::{Remote, RemoteState};
+#[cfg(fuzzing)]
+pub use wire::fuzz_frames;
 
 /// Makes this process a worker, if it was started as one, and never returns then. Otherwise it does nothing.
 ///

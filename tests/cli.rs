@@ -282,8 +282,7 @@ fn job(rules: &str) -> String {
 
 #[test]
 fn bench_measures_each_row_beside_its_baseline() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rustkernel"));
-    let output = command.args(["bench", "--rounds", "3", "--format", "json"]).output().unwrap();
+    let output = rustkernel(&["bench", "--rounds", "3", "--format", "json"]);
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{told}");
     assert!(told.lines().all(|line| line.contains("debug build")), "{told}");

@@ -310,6 +310,19 @@ impl fmt::Debug for Inbox {
     }
 }
 
+/// Reads `bytes` as what either side may send to the other, until they end or are refused.
+#[cfg(fuzzing)]
+pub fn fuzz_frames(bytes: &[u8]) {
+    fn all<T: DeserializeOwned>(mut bytes: &[u8]) {
+        let mut inbox = Inbox::default();
+        while let Ok(Some(_)) = read::<(T, Body)>(&mut bytes, &mut inbox) {}
+    }
+    all::<ToKernel>(bytes);
+    all::<FromKernel>(bytes);
+    let _ = codec::decode::<ToWorker>(bytes);
+    let _ = codec::decode::<FromWorker>(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
