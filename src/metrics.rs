@@ -13,12 +13,13 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use metrics::{Counter, Unit, counter, describe_counter, describe_gauge, gauge};
-use rustkernel_actors::{Event, Fact, FailureClass, LATENCY_BOUNDS};
+use rustkernel_actors::{Event, Fact, FailureClass, LATENCY_BOUNDS, Latency, Spread};
+use rustkernel_core::error::KernelErrorKind;
 use rustkernel_core::resilience::BreakerMode;
 
 use tokio::sync::Mutex;
 
-use crate::http::{Child, KernelView, Kind, LatencyView, Node, NodeSnapshot, Word, snapshot_in_time};
+use crate::http::{Child, KernelView, Kind, Node, NodeSnapshot, Word, snapshot_in_time};
 
 /// One metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +72,8 @@ metrics! {
     FAILURES = Counter "rustkernel_failures_total" ["child", "class"] "Lives that ended without having been asked to";
     ESCALATIONS = Counter "rustkernel_escalations_total" ["child", "step"] "Restarts that were not enough: isolated, degraded, failed_over";
     ACCEPTED = Counter "rustkernel_requests_accepted_total" ["kernel"] "Requests that entered the kernel's slot";
-    REQUESTS = Counter "rustkernel_requests_total" ["kernel", "outcome"] "Requests by how they ended: ok, error, and rejected by the breaker";
+    REQUESTS = Counter "rustkernel_requests_total" ["kernel", "outcome"] "Accepted requests by how they ended: ok, or the kind of their error";
+    REFUSED = Counter "rustkernel_requests_refused_total" ["kernel", "reason"] "Requests that were not accepted, by the kind of their error";
     RERUNS = Counter "rustkernel_reruns_total" ["kernel"] "Runs again after a crash, a hang or an error that is retried";
     LATE = Counter "rustkernel_late_results_total" ["kernel"] "Results that came after their request was answered";
     PENDING = Gauge "rustkernel_pending_requests" ["kernel"] "Requests that wait";
@@ -79,6 +81,8 @@ metrics! {
     BREAKER = Gauge "rustkernel_breaker_state" ["kernel", "state"] "1 for the state that the kernel's breaker is in";
     TRANSITIONS = Counter "rustkernel_breaker_transitions_total" ["kernel", "to"] "Changes of the breaker's state";
     DURATION = Gauge "rustkernel_kernel_duration_seconds" ["kernel", "quantile"] "How long executions of the last minute took, where that is measured";
+    REQUEST_TIME = Histogram "rustkernel_request_seconds" ["kernel"] "How long requests with a deadline took, from the slot to the end of their last execution";
+    QUEUE_TIME = Histogram "rustkernel_queue_seconds" ["kernel"] "How long requests with a deadline waited for their first execution";
     EXECUTION = Histogram "rustkernel_kernel_execution_seconds" ["kernel"] "How long executions took, where that is measured";
     CHECKPOINT_BYTES = Gauge "rustkernel_checkpoint_bytes" ["kernel"] "The size of the newest checkpoint";
     DEAD_LETTERS = Counter "rustkernel_dead_letters_total" [] "Requests that were given up for good";
@@ -133,33 +137,41 @@ async fn exported_now(State(exported): State<Arc<Exported>>) -> Response {
     (kind, (exported.render)() + &histograms(&snapshot)).into_response()
 }
 
-/// The histogram of every kernel that has any execution measured, in Prometheus' text format.
+/// The histograms of every kernel that has anything measured, in Prometheus' text format.
 fn histograms(snapshot: &NodeSnapshot) -> String {
-    let mut text = String::new();
+    let mut texts = [EXECUTION, QUEUE_TIME, REQUEST_TIME].map(|name| (name, String::new()));
     if let Some(root) = &snapshot.tree {
         root.walk(&mut |child, _| {
-            if let Some(latency) = child.kernel.as_ref().and_then(|kernel| kernel.latency) {
-                write_histogram(&mut text, &child.name, &latency);
+            let Some(Latency { execution, queue, request, .. }) =
+                child.kernel.as_ref().and_then(|kernel| kernel.latency?.all)
+            else {
+                return;
+            };
+            for ((name, text), spread) in texts.iter_mut().zip([execution, queue, request]) {
+                if spread.count > 0 {
+                    write_histogram(text, name, &child.name, &spread);
+                }
             }
         });
     }
-    if text.is_empty() {
-        return text;
-    }
-    let help = METRICS.iter().find(|metric| metric.name == EXECUTION).map_or("", |metric| metric.help);
-    format!("# HELP {EXECUTION} {help}\n# TYPE {EXECUTION} histogram\n{text}")
+    texts.iter().filter(|(_, text)| !text.is_empty()).fold(String::new(), |mut all, (name, text)| {
+        let help = METRICS.iter().find(|metric| metric.name == *name).map_or("", |metric| metric.help);
+        // Writing to a string does not fail; so below.
+        let _ = write!(all, "# HELP {name} {help}\n# TYPE {name} histogram\n{text}");
+        all
+    })
 }
 
-fn write_histogram(text: &mut String, kernel: &str, latency: &LatencyView) {
-    // A kernel's name has neither quotes nor backslashes. Writing to a string does not fail.
-    for (bound, count) in LATENCY_BOUNDS.iter().zip(latency.within) {
+fn write_histogram(text: &mut String, name: &str, kernel: &str, spread: &Spread) {
+    // A kernel's name has neither quotes nor backslashes.
+    for (bound, count) in LATENCY_BOUNDS.iter().zip(spread.within) {
         let bound = bound.as_secs_f64();
-        let _ = writeln!(text, "{EXECUTION}_bucket{{kernel=\"{kernel}\",le=\"{bound}\"}} {count}");
+        let _ = writeln!(text, "{name}_bucket{{kernel=\"{kernel}\",le=\"{bound}\"}} {count}");
     }
-    let (count, sum) = (latency.count, latency.total_s);
-    let _ = writeln!(text, "{EXECUTION}_bucket{{kernel=\"{kernel}\",le=\"+Inf\"}} {count}");
-    let _ = writeln!(text, "{EXECUTION}_sum{{kernel=\"{kernel}\"}} {sum}");
-    let _ = writeln!(text, "{EXECUTION}_count{{kernel=\"{kernel}\"}} {count}");
+    let (count, sum) = (spread.count, spread.total.as_secs_f64());
+    let _ = writeln!(text, "{name}_bucket{{kernel=\"{kernel}\",le=\"+Inf\"}} {count}");
+    let _ = writeln!(text, "{name}_sum{{kernel=\"{kernel}\"}} {sum}");
+    let _ = writeln!(text, "{name}_count{{kernel=\"{kernel}\"}} {count}");
 }
 
 /// Counts what happens: for [`RuntimeBuilder::hook`](rustkernel_actors::RuntimeBuilder::hook).
@@ -216,12 +228,15 @@ impl Names {
 /// Children that have metrics of their own. What happens to others is counted for `other`, and their books are not published.
 pub const MOST_CHILDREN: usize = 4096;
 
+/// A metric, and which of its lines where it has several for a child.
+type Series = (&'static str, &'static str);
+
 /// Sets what a node's books say, one snapshot after another.
 #[derive(Debug, Default)]
 pub struct Publisher {
     names: Names,
     /// What each counter of a child stood at last. A name that is used again begins at 0 again, and what is exported goes on.
-    last: BTreeMap<(&'static str, String), u64>,
+    last: BTreeMap<(Series, String), u64>,
 }
 
 impl Publisher {
@@ -258,31 +273,35 @@ impl Publisher {
         let name = || child.name.clone();
         if child.kind != Kind::Task {
             // Of a task nobody counts them.
-            self.advance(&counter!(RESTARTS, "child" => name()), RESTARTS, child, child.restarts);
+            self.advance(&counter!(RESTARTS, "child" => name()), (RESTARTS, ""), child, child.restarts);
         }
         if let (Some(used), Some(most)) = (child.restarts_in_window, child.max_restarts) {
             let left = if most == 0 { 0.0 } else { 1.0 - (f64::from(used) / f64::from(most)).min(1.0) };
             gauge!(BUDGET, "child" => name()).set(left);
         }
         let Some(kernel) = &child.kernel else { return };
-        self.advance(&counter!(ACCEPTED, "kernel" => name()), ACCEPTED, child, kernel.accepted);
-        let outcomes = [("ok", kernel.answered), ("error", kernel.failed), ("rejected", kernel.rejected)];
-        for (outcome, count) in outcomes {
-            self.advance(
-                &counter!(REQUESTS, "kernel" => name(), "outcome" => outcome),
-                outcome,
-                child,
-                count,
-            );
+        self.advance(&counter!(ACCEPTED, "kernel" => name()), (ACCEPTED, ""), child, kernel.accepted);
+        let answered = counter!(REQUESTS, "kernel" => name(), "outcome" => "ok");
+        self.advance(&answered, (REQUESTS, "ok"), child, kernel.answered);
+        for kind in KernelErrorKind::NAMES {
+            // One that has not happened has no line.
+            if let Some(count) = kernel.failed_kinds.get(kind) {
+                let failed = counter!(REQUESTS, "kernel" => name(), "outcome" => kind);
+                self.advance(&failed, (REQUESTS, kind), child, *count);
+            }
+            if let Some(count) = kernel.refused_kinds.get(kind) {
+                let refused = counter!(REFUSED, "kernel" => name(), "reason" => kind);
+                self.advance(&refused, (REFUSED, kind), child, *count);
+            }
         }
-        self.advance(&counter!(RERUNS, "kernel" => name()), RERUNS, child, kernel.reruns);
-        self.advance(&counter!(LATE, "kernel" => name()), LATE, child, kernel.discarded);
+        self.advance(&counter!(RERUNS, "kernel" => name()), (RERUNS, ""), child, kernel.reruns);
+        self.advance(&counter!(LATE, "kernel" => name()), (LATE, ""), child, kernel.discarded);
         publish_gauges(&child.name, kernel);
     }
 
     /// Takes a counter along to where the books stand.
-    fn advance(&mut self, counter: &Counter, what: &'static str, child: &Child, value: u64) {
-        let before = self.last.insert((what, child.name.clone()), value).unwrap_or(0);
+    fn advance(&mut self, counter: &Counter, series: Series, child: &Child, value: u64) {
+        let before = self.last.insert((series, child.name.clone()), value).unwrap_or(0);
         counter.increment(if value >= before { value - before } else { value });
     }
 }

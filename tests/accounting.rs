@@ -117,7 +117,7 @@ async fn live(seed: u64) {
         spec = spec.breaker(config);
     }
     let kernel = runtime.spawn(spec).await.unwrap();
-    let (mut replies, mut doors) = (Vec::new(), Vec::new());
+    let (mut replies, mut doors, mut refused) = (Vec::new(), Vec::new(), 0);
     for _ in 0..rng.usize(20..120) {
         match rng.u32(0..20) {
             0 | 1 => hand.advance(ms(rng.u64(1..200))),
@@ -126,7 +126,10 @@ async fn live(seed: u64) {
             4 => drop(soon(runtime.resume("a/b")).await),
             5 => doors.drain(..).for_each(|door: Arc<Latch>| door.open()),
             6 => tokio::task::yield_now().await,
-            _ => submit(&kernel, &mut rng, &mut replies, &mut doors),
+            _ => match submit(&kernel, &mut rng, &mut doors) {
+                Ok(reply) => replies.push(reply),
+                Err(_) => refused += 1,
+            },
         }
     }
     let others = rng.u32(0..4);
@@ -146,21 +149,22 @@ async fn live(seed: u64) {
     soon(async {
         loop {
             let accounts = kernel.accounts();
-            if accounts.accepted == accounts.answered + accounts.failed {
+            let whys = kernel.failed().sum();
+            if accounts.accepted == accounts.answered + accounts.failed && whys == accounts.failed {
                 break;
             }
             tokio::task::yield_now().await;
         }
     })
     .await;
+    assert_eq!(kernel.refused().sum(), refused);
 }
 
 fn submit(
     kernel: &PuppetRef,
     rng: &mut fastrand::Rng,
-    replies: &mut Vec<rustkernel::actors::Reply<Do, u64>>,
     doors: &mut Vec<Arc<Latch>>,
-) {
+) -> std::result::Result<rustkernel::actors::Reply<Do, u64>, rustkernel::actors::Refused<Do>> {
     let work = match rng.u32(0..9) {
         0 => Do::Panic,
         1 => Do::Fail(ErrorKind::Permanent),
@@ -173,9 +177,7 @@ fn submit(
         }
         value => Do::Double(u64::from(value)),
     };
-    let reply =
-        if rng.bool() { kernel.try_call(work, NONE) } else { kernel.try_call(work, ms(rng.u64(0..300))) };
-    replies.extend(reply.ok());
+    if rng.bool() { kernel.try_call(work, NONE) } else { kernel.try_call(work, ms(rng.u64(0..300))) }
 }
 
 /// Waits while the clock goes on: retries wait for their backoff, a stop for its grace.

@@ -56,14 +56,20 @@ fn the_commands_show_a_node_and_act_on_it() {
     assert!(kernels[1]["kernel"]["answered"].as_u64().unwrap() > 60);
 
     let (_, _, scraped) = get(&address, "/metrics");
-    let count = "rustkernel_kernel_execution_seconds_count{kernel=\"graph/pagerank\"} ";
-    let all = "rustkernel_kernel_execution_seconds_bucket{kernel=\"graph/pagerank\",le=\"+Inf\"} ";
-    let value =
-        |line: &str| scraped.lines().find_map(|found| found.strip_prefix(line)?.parse::<u64>().ok()).unwrap();
-    assert!(value(count) > 60 && value(count) == value(all), "{scraped}");
-    let bounds = scraped.lines().filter(|line| line.contains("_bucket{kernel=\"graph/pagerank\""));
-    let counts: Vec<u64> = bounds.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
-    assert!(counts.is_sorted() && counts.len() == 15, "{counts:?}");
+    // The job has a deadline, so its requests' waits are known too.
+    for name in ["kernel_execution", "queue", "request"].map(|name| format!("rustkernel_{name}_seconds")) {
+        let count = format!("{name}_count{{kernel=\"graph/pagerank\"}} ");
+        let all = format!("{name}_bucket{{kernel=\"graph/pagerank\",le=\"+Inf\"}} ");
+        let value = |line: &str| {
+            scraped.lines().find_map(|found| found.strip_prefix(line)?.parse::<u64>().ok()).unwrap()
+        };
+        assert!(value(&count) > 60 && value(&count) == value(&all), "{name} {scraped}");
+        let bucket = format!("{name}_bucket{{kernel=\"graph/pagerank\"");
+        let bounds = scraped.lines().filter(|line| line.starts_with(&bucket));
+        let counts: Vec<u64> = bounds.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
+        assert!(counts.is_sorted() && counts.len() == 15, "{counts:?}");
+        assert!(scraped.contains(&format!("# TYPE {name} histogram\n")));
+    }
 
     let run = &json(&ask(&address, &["status"], &["--format", "json"]))["pipelines"][0];
     assert_eq!(

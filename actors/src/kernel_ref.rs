@@ -15,7 +15,7 @@ use rustkernel_core::resilience::{HealthCheckResult, HealthProbeConfig, HealthTa
 use rustkernel_core::traits::Payload;
 
 use crate::gate::Mode;
-use crate::slot::{Accounts, Life, Shared, Slot, SlotSnapshot, Supervised, Timing};
+use crate::slot::{Accounts, ErrorCounts, Life, Shared, Slot, SlotSnapshot, Supervised, Timing};
 use crate::spans;
 use crate::way::{CallReport, Cell, Way};
 
@@ -105,6 +105,20 @@ impl<I: Payload, O: Payload> KernelRef<I, O> {
     #[must_use]
     pub fn accounts(&self) -> Accounts {
         self.slot.accounts()
+    }
+
+    /// Accepted requests that got no answer, by why.
+    #[must_use]
+    pub fn failed(&self) -> ErrorCounts {
+        let [_, failed] = self.slot.errors();
+        failed
+    }
+
+    /// Requests that were not accepted, by why.
+    #[must_use]
+    pub fn refused(&self) -> ErrorCounts {
+        let [refused, _] = self.slot.errors();
+        refused
     }
 
     fn timing(&self, deadline: Deadline) -> Timing {

@@ -60,7 +60,7 @@ pub use registration::{Registration, register, register_local};
 pub use replay::ReplayError;
 pub use runtime::{KernelHealth, Runtime, RuntimeBuilder, RuntimeHealth, RuntimeState, StartError};
 pub use shared_breaker::SharedBreaker;
-pub use slot::{Accounts, LATENCY_BOUNDS, Latency, Quantiles, Variant};
+pub use slot::{Accounts, ErrorCounts, LATENCY_BOUNDS, Latency, Quantiles, Spread, Variant};
 pub use spec::{KernelSpec, SpawnError};
 pub use supervisor::{Supervisor, SupervisorRef};
 pub use task::{Task, TaskContext, TaskResult};

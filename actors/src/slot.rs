@@ -6,6 +6,7 @@
 
 mod checkpoints;
 mod control;
+mod errors;
 mod incarnation;
 mod latency;
 mod ledger;
@@ -28,9 +29,11 @@ use rustkernel_core::traits::Payload;
 
 pub(crate) use checkpoints::Kept;
 pub(crate) use control::{SlotSnapshot, Supervised};
+pub use errors::ErrorCounts;
+use errors::Errors;
 pub use incarnation::Variant;
 pub(crate) use incarnation::{Incarnation, Standing};
-pub use latency::{LATENCY_BOUNDS, Latency, Quantiles};
+pub use latency::{LATENCY_BOUNDS, Latency, Quantiles, Spread};
 pub use ledger::Accounts;
 pub(crate) use ledger::{Bounds, Life, Watch};
 pub(crate) use rules::{Codec, Rules};
@@ -60,6 +63,7 @@ pub(crate) struct Slot<I, O> {
     /// The slot's number in its runtime; the upper bits of its request ids.
     pub(crate) index: u32,
     pub(crate) gate: Gate,
+    errors: Errors,
     pub(crate) rules: Rules<I>,
     pub(crate) links: Arc<Links>,
     /// The supervisor above.
@@ -136,6 +140,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
             id,
             index,
             gate: Gate::new(rules.breaker.as_ref()),
+            errors: Errors::default(),
             rules,
             links,
             home,
@@ -192,7 +197,8 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         }
         let header = timing.header;
         let kept = keep(&request, header.id);
-        let sleeper = state.ledger.accept(Entry { header, request, bytes, convictions: 0 });
+        let sleeper =
+            state.ledger.accept(Entry { header, request, bytes, convictions: 0, accepted: timing.now });
         let arm = arm(&mut state.ledger, deadline);
         drop(state);
         if let Some(generation) = permit.probe_generation() {
@@ -237,6 +243,9 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     /// The caller of `header.id` went away.
     pub(crate) fn cancel(&self, request: &Shared<I, O>, id: u64) {
         let cancelled = self.lock().ledger.cancel(id);
+        if !matches!(cancelled, Cancelled::Gone) {
+            self.errors.fail(&KernelErrorKind::Cancelled);
+        }
         match cancelled {
             Cancelled::Waiting(_, sleeper) => {
                 wake(sleeper);
@@ -257,6 +266,11 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         self.lock().ledger.accounts
     }
 
+    /// Those that were refused, and those that failed.
+    pub(crate) fn errors(&self) -> [ErrorCounts; 2] {
+        self.errors.counts()
+    }
+
     pub(crate) fn clock(&self) -> &Clock {
         self.links.timer.clock()
     }
@@ -273,22 +287,18 @@ impl<I: Payload, O: Payload> Slot<I, O> {
 
     #[cold]
     fn refuse(&self, input: I, way: Way<O>, kind: KernelErrorKind) -> Refused<I, O> {
+        self.errors.refuse(&kind);
         Refused { input, way, error: KernelError::new(kind, Phase::Admission).in_kernel(&self.id) }
     }
 
-    /// Gives an entry that the ledger handed out its answer, after its outcome has reached the gate.
-    fn conclude(
-        &self,
-        header: Header,
-        request: Shared<I, O>,
-        outcome: Outcome,
-        result: Result<O, KernelError>,
-    ) {
+    /// Gives an entry that the ledger handed out its error, after its outcome has reached the gate.
+    fn conclude(&self, header: Header, request: Shared<I, O>, outcome: Outcome, error: KernelError) {
         self.report(self.gate.observe(request.permit, outcome, Duration::ZERO));
+        self.errors.fail(error.kind());
         // It may be the last to hold the input. A panic in there may not cost the others their answers, nor the recovery
         // actor its life.
         contain("giving an answer", || {
-            request.way.give(header, Timestamp::ZERO, result.map_err(|error| error.in_kernel(&self.id)));
+            request.way.give(header, Timestamp::ZERO, Err(error.in_kernel(&self.id)));
             drop(request);
         });
     }
@@ -296,7 +306,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     fn answer_all(&self, entries: Vec<Entry<Shared<I, O>>>, error: impl Fn() -> KernelError) {
         for entry in entries {
             let error = error();
-            self.conclude(entry.header, entry.request, Outcome::of(&error), Err(error));
+            self.conclude(entry.header, entry.request, Outcome::of(&error), error);
         }
     }
 
@@ -338,7 +348,7 @@ impl<I: Payload, O: Payload> Alarm for Slot<I, O> {
         wake(due.waker);
         self.answer_all(due.expired, || deadline_exceeded(Phase::Queued));
         if let Some((header, request)) = due.overdue {
-            self.conclude(header, request, Outcome::Failure, Err(deadline_exceeded(Phase::Executing)));
+            self.conclude(header, request, Outcome::Failure, deadline_exceeded(Phase::Executing));
         }
     }
 }

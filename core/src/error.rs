@@ -57,6 +57,39 @@ pub enum KernelErrorKind {
     Kernel(ErrorKind),
 }
 
+impl KernelErrorKind {
+    /// The names of all kinds, for labels and counts: [`index`](Self::index) says which one it is.
+    pub const NAMES: [&'static str; 10] = [
+        "overloaded",
+        "deadline_exceeded",
+        "rejected",
+        "crashed",
+        "hung",
+        "restarting",
+        "draining",
+        "down",
+        "cancelled",
+        "kernel",
+    ];
+
+    /// Its place in [`NAMES`](Self::NAMES).
+    #[must_use]
+    pub const fn index(&self) -> usize {
+        match self {
+            Self::Overloaded(_) => 0,
+            Self::DeadlineExceeded => 1,
+            Self::Rejected(_) => 2,
+            Self::Crashed => 3,
+            Self::Hung => 4,
+            Self::Restarting { .. } => 5,
+            Self::Draining => 6,
+            Self::Down(_) => 7,
+            Self::Cancelled => 8,
+            Self::Kernel(_) => 9,
+        }
+    }
+}
+
 /// The bound that an [`KernelErrorKind::Overloaded`] refusal met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

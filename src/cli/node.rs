@@ -1,5 +1,6 @@
 //! The commands that ask a node, or have it do something.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::Serialize;
@@ -7,7 +8,7 @@ use serde::Serialize;
 use super::args::{ActArgs, AskArgs, Format, LetterCommand, NamedArgs, NodeAddress};
 use super::remote::{self, RemoteError};
 use super::{Exit, line, print};
-use crate::http::{Acted, Action, Child, DeadLetters, Failure, Kind, Letter, NodeSnapshot};
+use crate::http::{Acted, Action, Child, DeadLetters, Failure, Kind, Letter, NodeSnapshot, Word};
 
 /// `rustkernel tree`.
 pub(super) fn tree(args: &AskArgs) -> Exit {
@@ -220,6 +221,12 @@ fn details(child: &Child, failures: &[Failure]) -> String {
                 kernel.accepted, kernel.answered, kernel.failed, kernel.reruns, kernel.discarded
             ),
         );
+        let kinds = |kinds: &BTreeMap<Word, u64>| {
+            let told: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+            (!told.is_empty()).then(|| told.join(", "))
+        };
+        row("failed", known(kinds(&kernel.failed_kinds)));
+        row("not accepted", known(kinds(&kernel.refused_kinds)));
         row("queue", format!("{} waiting, {} bytes", kernel.waiting, kernel.waiting_bytes));
         row("running for", known(kernel.running_s.map(span)));
         let latency = kernel.latency.map(|latency| {

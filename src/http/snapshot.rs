@@ -4,12 +4,13 @@
 //! so. States and classes are words from closed sets, which the types here list.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rustkernel_actors::pipeline::{PipelineReport, StageReport};
 use rustkernel_actors::{
-    Branch, Cause, ChildPhase, ChildStatus, DeadLetter, FailureClass, FailureReport, KernelState,
-    KernelStatus, LATENCY_BOUNDS, Latency, ReportContext, RuntimeState, Tree,
+    Branch, Cause, ChildPhase, ChildStatus, DeadLetter, ErrorCounts, FailureClass, FailureReport,
+    KernelState, KernelStatus, Latency, ReportContext, RuntimeState, Tree,
 };
 use rustkernel_core::clock::unix_millis;
 use rustkernel_core::error::{BreakerScope, KernelError, KernelErrorKind, Phase};
@@ -205,6 +206,10 @@ pub struct KernelView {
     pub answered: u64,
     /// Answered with an error.
     pub failed: u64,
+    /// Those by why, where there are any.
+    pub failed_kinds: BTreeMap<Word, u64>,
+    /// Requests that were not accepted, by why.
+    pub refused_kinds: BTreeMap<Word, u64>,
     /// Runs again after a crash, a hang or an error that is retried.
     pub reruns: u64,
     /// Late results that nobody saw.
@@ -234,9 +239,9 @@ pub struct LatencyView {
     pub count: u64,
     /// The time of all of these together.
     pub total_s: f64,
-    /// How many of them took no longer than each of [`LATENCY_BOUNDS`]: for metrics, and not sent.
+    /// All that is known, for metrics; not sent.
     #[serde(skip)]
-    pub within: [u64; LATENCY_BOUNDS.len()],
+    pub all: Option<Latency>,
     /// Half of those of the last minute or two took no longer than this, within an eighth; `None` where there were none.
     pub p50_s: Option<f64>,
     /// Nine in ten.
@@ -422,6 +427,8 @@ impl From<KernelStatus> for KernelView {
             accepted: kernel.accounts.accepted,
             answered: kernel.accounts.answered,
             failed: kernel.accounts.failed,
+            failed_kinds: by_kind(&kernel.failed),
+            refused_kinds: by_kind(&kernel.refused),
             reruns: kernel.accounts.reruns,
             discarded: kernel.accounts.discarded,
             waiting: kernel.waiting,
@@ -436,12 +443,16 @@ impl From<KernelStatus> for KernelView {
     }
 }
 
+fn by_kind(counts: &ErrorCounts) -> BTreeMap<Word, u64> {
+    counts.iter().filter(|(_, count)| *count > 0).map(|(kind, count)| (kind.into(), count)).collect()
+}
+
 impl From<Latency> for LatencyView {
     fn from(latency: Latency) -> Self {
         Self {
-            count: latency.count,
-            total_s: latency.total.as_secs_f64(),
-            within: latency.within,
+            count: latency.execution.count,
+            total_s: latency.execution.total.as_secs_f64(),
+            all: Some(latency),
             p50_s: latency.recent.map(|recent| recent.p50.as_secs_f64()),
             p90_s: latency.recent.map(|recent| recent.p90.as_secs_f64()),
             p99_s: latency.recent.map(|recent| recent.p99.as_secs_f64()),

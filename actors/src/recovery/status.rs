@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::life::{KernelChild, Phase};
 use super::node::Node;
 use crate::cause::Cause;
-use crate::slot::{Accounts, Latency, Life as SlotLife};
+use crate::slot::{Accounts, ErrorCounts, Latency, Life as SlotLife};
 
 /// What a kernel is doing, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -89,6 +89,10 @@ pub struct KernelStatus {
     pub checkpoint_trouble: Option<String>,
     /// How long its executions take, where that was measured.
     pub latency: Option<Latency>,
+    /// Requests that were not accepted, by why.
+    pub refused: ErrorCounts,
+    /// Accepted requests that got no answer, by why.
+    pub failed: ErrorCounts,
 }
 
 /// One child of a supervisor: a line of `which_children`.
@@ -214,6 +218,8 @@ impl KernelChild {
             checkpoint_bytes: snapshot.checkpoint_bytes,
             checkpoint_trouble: snapshot.checkpoint_trouble,
             latency: snapshot.latency,
+            refused: snapshot.refused,
+            failed: snapshot.failed,
         }
     }
 

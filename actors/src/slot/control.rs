@@ -11,7 +11,10 @@ use rustkernel_core::traits::Payload;
 
 use super::ledger::{Entry, Running};
 use super::succession::crown;
-use super::{Accounts, Incarnation, Latency, Life, MutexGuard, Shared, Slot, Standing, State, Variant, wake};
+use super::{
+    Accounts, ErrorCounts, Incarnation, Latency, Life, MutexGuard, Shared, Slot, Standing, State, Variant,
+    wake,
+};
 use crate::cause::Cause;
 use crate::contain::contain;
 use crate::dead_letter::{DeadLetter, INPUT_BYTES, Replay};
@@ -98,6 +101,8 @@ pub(crate) struct SlotSnapshot {
     pub(crate) refused_by: Option<BreakerScope>,
     pub(crate) refused_by_shared: u64,
     pub(crate) latency: Option<Latency>,
+    pub(crate) refused: ErrorCounts,
+    pub(crate) failed: ErrorCounts,
 }
 
 impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
@@ -226,7 +231,7 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
             self.lock().ledger.settle(suspect.bytes, false);
             let error = KernelError::new(KernelErrorKind::Crashed, Phase::Executing)
                 .with_source(Cause::Killed.to_string());
-            self.conclude(suspect.header, suspect.request, Outcome::Failure, Err(error));
+            self.conclude(suspect.header, suspect.request, Outcome::Failure, error);
         }
         self.answer_all(waiting, || KernelError::new(KernelErrorKind::Down(reason), Phase::Queued));
     }
@@ -299,6 +304,7 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
     }
 
     fn snapshot(&self) -> SlotSnapshot {
+        let [refused, failed] = self.errors.counts();
         let state = self.lock();
         let running = state.ledger.running.as_ref();
         SlotSnapshot {
@@ -321,6 +327,8 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
             refused_by: self.refused_by(&state),
             refused_by_shared: state.refused_by_shared,
             latency: state.ledger.latencies.summary(self.clock().now()),
+            refused,
+            failed,
         }
     }
 
@@ -406,7 +414,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
             let input = codec.and_then(|codec| contain("a codec", || (codec.encode)(&request.input).ok())?);
             self.links.operator.bury(&self.id, &header, &error, input);
         }
-        self.conclude(header, request, Outcome::Failure, Err(error));
+        self.conclude(header, request, Outcome::Failure, error);
     }
 
     /// Puts a suspect back at the head of the queue, unless the slot is down or its time is over.

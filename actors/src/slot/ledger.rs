@@ -23,7 +23,7 @@ use rustkernel_core::envelope::Header;
 use rustkernel_core::error::{DownReason, Limit};
 use serde::Serialize;
 
-use super::latency::Latencies;
+use super::latency::{Latencies, Times};
 
 /// One accepted request in the books.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub(crate) struct Entry<R> {
     pub(crate) bytes: usize,
     /// Incarnations that died or hung while they ran this request.
     pub(crate) convictions: u32,
+    /// When it entered; [`Timestamp::ZERO`] when nothing needed to know.
+    pub(crate) accepted: Timestamp,
 }
 
 /// The entry that an incarnation runs.
@@ -50,6 +52,13 @@ pub(crate) struct Running<R> {
 }
 
 impl<R> Running<R> {
+    /// How it looks where it ends now.
+    fn times(&self, ended: Timestamp) -> Times {
+        // Of a re-run nobody knows since when it waited.
+        let is_first = self.entry.header.attempt == 1;
+        Times { accepted: self.entry.accepted, waited: is_first, started: self.started, ended }
+    }
+
     /// The entry, unless somebody else has answered it.
     pub(crate) fn unsettled(self) -> Option<Entry<R>> {
         (!self.settled).then_some(self.entry)
@@ -317,9 +326,8 @@ impl<R: Clone> Ledger<R> {
             return None;
         }
         if let Some(now) = now {
-            let took = now - running.started;
-            self.service.learn(took);
-            self.latencies.record(took, now);
+            self.service.learn(now - running.started);
+            self.latencies.record(running.times(now));
         }
         self.in_hand = true;
         Some((running.entry, running.started))
@@ -446,7 +454,7 @@ impl<R: Clone> Ledger<R> {
         if (overdue && blocks_too_long) || (past_limit && stays) {
             if !running.settled {
                 // It took at least that long: the slow ones are not left out.
-                self.latencies.record(now - running.started, now);
+                self.latencies.record(running.times(now));
             }
             return (None, true);
         }
@@ -463,7 +471,7 @@ impl<R: Clone> Ledger<R> {
         running.settled = true;
         let (header, request, bytes) =
             (running.entry.header, running.entry.request.clone(), running.entry.bytes);
-        self.latencies.record(now - running.started, now);
+        self.latencies.record(running.times(now));
         self.settle(bytes, false);
         (Some((header, request)), false)
     }

@@ -414,7 +414,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         drop(state);
         let Some(entry) = running.and_then(Running::unsettled) else { return };
         self.lock().ledger.settle(entry.bytes, false);
-        self.conclude(entry.header, entry.request, Outcome::Neutral, Err(cancelled(Phase::Executing)));
+        self.conclude(entry.header, entry.request, Outcome::Neutral, cancelled(Phase::Executing));
     }
 
     /// Gives out an answer that is booked. What the answer sets off, and the drop of the input, is user code in part: its panic is
@@ -439,7 +439,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
             } else {
                 deadline_exceeded(Phase::Queued)
             };
-            self.conclude(entry.header, entry.request, Outcome::Inconclusive, Err(error));
+            self.conclude(entry.header, entry.request, Outcome::Inconclusive, error);
         }
     }
 }
@@ -474,7 +474,10 @@ impl<I: Payload, O: Payload> Drop for Settling<'_, I, O> {
             result = Err(deadline_exceeded(Phase::Reply));
         }
         self.slot.lock().ledger.settle(entry.bytes, result.is_ok());
-        let result = result.map_err(|error| error.in_kernel(&self.slot.id));
+        let result = result.map_err(|error| {
+            self.slot.errors.fail(error.kind());
+            error.in_kernel(&self.slot.id)
+        });
         self.slot.give(entry, Timestamp::ZERO, result);
         let mut state = self.slot.lock();
         state.ledger.answer_arrived();

@@ -39,7 +39,13 @@ fn books() -> Books {
 }
 
 fn entry(id: u64) -> Entry<u64> {
-    Entry { header: Header::new(id, DEADLINE), request: id, bytes: 1, convictions: 0 }
+    Entry {
+        header: Header::new(id, DEADLINE),
+        request: id,
+        bytes: 1,
+        convictions: 0,
+        accepted: Timestamp::ZERO,
+    }
 }
 
 fn push(books: &Books, id: u64) {

@@ -131,7 +131,8 @@ impl Pair {
             self.model.deadlines.push(deadline.as_nanos());
             let id = self.model.deadlines.len() as u64;
             let header = Header::new(id, deadline);
-            let entry = Entry { header, request: id, bytes: BYTES, convictions: 0 };
+            let entry =
+                Entry { header, request: id, bytes: BYTES, convictions: 0, accepted: Timestamp::ZERO };
             let _sleeper = self.ledger.accept(entry);
             self.model.waiting.push(id);
         }
