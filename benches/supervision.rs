@@ -3,7 +3,7 @@
 //! Every row runs its baseline and its contenders in one process, in short rounds whose order rotates, and compares them round by
 //! round: a machine that slows down slows both. Nothing is asserted about time; docs/benchmarks.md says what was seen.
 //!
-//! `cargo bench --bench supervision -- [FILTER] [--quick] [--long] [--csv FILE] [--curves FOLDER]`
+//! `cargo bench --bench supervision -- [FILTER] [--quick] [--long] [--csv FILE] [--curves FOLDER] [--node HUNDREDS]`
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot set itself up has nothing to report")]
 
@@ -87,6 +87,9 @@ fn main() {
             "--long" => options.long = true,
             "--csv" => options.csv = arguments.next(),
             "--curves" => options.curves = arguments.next(),
+            "--node" => {
+                return watch::node(arguments.next().and_then(|hundreds| hundreds.parse().ok()).unwrap_or(10));
+            }
             filter => options.filter = Some(filter.to_owned()),
         }
     }

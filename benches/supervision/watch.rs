@@ -35,6 +35,29 @@ pub(crate) fn run(report: &mut Report) {
     }
 }
 
+/// A node to be looked at by a browser, until standard input ends: so many hundreds of kernels, each of them called once a second.
+pub(crate) fn node(hundreds: usize) {
+    let runtime = Flavour::MultiThread.runtime();
+    let (supervisor, _) = runtime.block_on(grow(hundreds));
+    let node = Node::new(supervisor.clone());
+    node.started();
+    let server =
+        HealthServer::start("127.0.0.1:0".parse().unwrap(), node_router(Arc::clone(&node), None)).unwrap();
+    println!("{} {}", std::process::id(), server.address());
+    let (gone, is_gone) = mpsc::channel();
+    thread::spawn(move || gone.send(std::io::stdin().read_to_end(&mut Vec::new())));
+    let names = (0..hundreds)
+        .flat_map(|branch| (0..CHILDREN).map(move |child| format!("branch-{branch}/child-{child}")));
+    let kernels: Vec<KernelRef<u64, u64>> = names.map(|name| supervisor.kernel(&name).unwrap()).collect();
+    while matches!(is_gone.recv_timeout(Duration::from_secs(1)), Err(RecvTimeoutError::Timeout)) {
+        runtime.block_on(async {
+            for kernel in &kernels {
+                kernel.call(GOOD, Deadline::None).await.unwrap();
+            }
+        });
+    }
+}
+
 fn snapshot(report: &mut Report, flavour: Flavour, runtime: &tokio::runtime::Runtime) {
     let supervisors = report.scale(100);
     let (supervisor, _) = runtime.block_on(grow(supervisors));

@@ -218,7 +218,7 @@ function factsOf(row) {
     ["Restarts", budget],
   ];
   if (kernel) {
-    const { latency: seen, ...own } = kernel;
+    const { latency: seen, failed_kinds, refused_kinds, ...own } = kernel;
     const of = (...names) =>
       names
         .filter((name) => name in own)
@@ -229,6 +229,8 @@ function factsOf(row) {
         });
     general.push(...of("device", "incarnation", "standbys"));
     const requests = of("accepted", "answered", "failed", "reruns", "discarded", "rejected", "waiting", "waiting_bytes");
+    const each = (title, kinds) => Object.entries(kinds).map(([kind, count]) => [`${title}: ${words(kind)}`, count.toLocaleString("en")]);
+    requests.push(...each("failed", failed_kinds), ...each("not accepted", refused_kinds));
     const work = of("running_s", "blocked_s");
     if (seen)
       work.push(
