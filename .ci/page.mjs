@@ -299,6 +299,34 @@ const steps = {
     await opens(() => hide(false));
   },
 
+  async "a tree of thousands is drawn where it is looked at, and its end is one key away"() {
+    const shot = await (await fetch(`http://${address}/v1/snapshot`)).json();
+    const one = shot.tree.children[0];
+    shot.tree.children = Array.from({ length: 3000 }, (_, number) => ({ ...one, name: `many/${number}` }));
+    const other = await browser.newPage();
+    await other.route("**/v1/events", (route) => {
+      return route.fulfill({ contentType: "text/event-stream", body: `data: ${JSON.stringify(shot)}\n\n` });
+    });
+    await other.goto(`http://${address}/`);
+    const drawn = () => other.$$eval("#rows tr .c-name .mono, #rows tr td:first-child .mono", (names) => [...new Set(names.map((name) => name.textContent))]);
+    await other.waitForFunction(() => document.querySelectorAll("#rows tr").length > 20);
+    const first = await drawn();
+    assert.ok(first.includes("root") && first.length < 200, `${first.length} rows for 3,001`);
+    assert.equal(await other.getAttribute("#tree", "aria-rowcount"), "3002");
+    await other.focus("#rows tr[tabindex='0']");
+    await other.keyboard.press("End");
+    await other.waitForFunction(() => document.activeElement.textContent.includes("many/2999"));
+    assert.equal(await other.evaluate(() => document.activeElement.ariaRowIndex), "3002");
+    await other.keyboard.press("Home");
+    await other.waitForFunction(() => document.activeElement.textContent.includes("root"));
+    await other.evaluate(() => (document.querySelector(".tree").scrollTop = 28 * 1500));
+    await other.waitForFunction(() => document.getElementById("rows").textContent.includes("many/1500"));
+    await other.fill("#search", "many/2345");
+    await other.waitForFunction(() => document.querySelectorAll("#rows tr").length === 2);
+    assert.deepEqual(await drawn(), ["root", "many/2345"]);
+    await other.close();
+  },
+
   async "names are text whatever they hold, letters are replayed, and a stream that ends is opened again"() {
     const hostile = '<img src=x onerror="window.hurt = true">';
     const shot = await (await fetch(`http://${address}/v1/snapshot`)).json();

@@ -88,7 +88,9 @@ fn main() {
             "--csv" => options.csv = arguments.next(),
             "--curves" => options.curves = arguments.next(),
             "--node" => {
-                return watch::node(arguments.next().and_then(|hundreds| hundreds.parse().ok()).unwrap_or(10));
+                return watch::node(
+                    arguments.next().and_then(|hundreds| hundreds.parse().ok()).unwrap_or(10),
+                );
             }
             filter => options.filter = Some(filter.to_owned()),
         }

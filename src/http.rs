@@ -25,6 +25,7 @@ mod document;
 mod health;
 mod node;
 mod page;
+mod seats;
 mod server;
 mod snapshot;
 #[cfg(feature = "tls")]
@@ -39,7 +40,7 @@ pub use action::{Acted, Action};
 pub use api::{MAX_BODY_BYTES, MAX_WATCHERS, api_router};
 pub use document::{Component, HEALTH_SCHEMA, HealthDocument};
 #[cfg(feature = "metrics")]
-pub(crate) use node::snapshot_in_time;
+pub(crate) use node::FRESH;
 pub use node::{Node, SNAPSHOT_LIMIT};
 pub use page::page_router;
 pub use server::{CLOSE_LIMIT, HEAD_LIMIT, HealthServer, MAX_CONNECTIONS, WRITE_LIMIT};

@@ -19,7 +19,7 @@ use rustkernel_core::resilience::BreakerMode;
 
 use tokio::sync::Mutex;
 
-use crate::http::{Child, KernelView, Kind, Node, NodeSnapshot, Word, snapshot_in_time};
+use crate::http::{Child, FRESH, KernelView, Kind, Node, NodeSnapshot, Word};
 
 /// One metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,14 +127,14 @@ struct Exported {
 
 async fn exported_now(State(exported): State<Arc<Exported>>) -> Response {
     let mut publisher = exported.publisher.lock().await;
-    let snapshot = match snapshot_in_time(&exported.node).await {
-        Ok(snapshot) => snapshot,
+    let recent = match exported.node.recent(FRESH).await {
+        Ok(recent) => recent,
         Err(late) => return late.into_response(),
     };
-    publisher.publish(&snapshot);
+    publisher.publish(&recent.snapshot);
     drop(publisher);
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (kind, (exported.render)() + &histograms(&snapshot)).into_response()
+    (kind, (exported.render)() + &histograms(&recent.snapshot)).into_response()
 }
 
 /// The histograms of every kernel that has anything measured, in Prometheus' text format.

@@ -86,7 +86,11 @@ impl Access {
             return Err((StatusCode::FORBIDDEN, why));
         };
         let sent = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
-        let sent = sent.and_then(|sent| sent.strip_prefix(b"Bearer "));
+        let sent = sent.and_then(|sent| {
+            // The scheme's name is read whatever its case, as every one is.
+            let (scheme, secret) = sent.split_at_checked(BEARER.len())?;
+            scheme.eq_ignore_ascii_case(BEARER).then_some(secret)
+        });
         if sent.is_some_and(|sent| token.is(sent)) {
             return Ok(());
         }
@@ -98,6 +102,8 @@ impl Access {
         Err((StatusCode::UNAUTHORIZED, why))
     }
 }
+
+const BEARER: &[u8] = b"Bearer ";
 
 /// A browser says where a page is from that sends something; other programs do not.
 fn is_from_another_site(headers: &HeaderMap) -> bool {
@@ -124,6 +130,7 @@ mod tests {
         assert_eq!(format!("{token:?}"), "Token(..)");
         let access = Access::new(Some(token));
         assert_eq!(access.check(&sent("Bearer 0123456789abcdef")), Ok(()));
+        assert_eq!(access.check(&sent("bearer 0123456789abcdef")), Ok(()));
         for wrong in
             ["Bearer 0123456789abcdeF", "Bearer ", "Bearer 0123456789abcdef0", "Basic 0123456789abcdef"]
         {

@@ -7,41 +7,21 @@ use std::time::Duration;
 
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use tokio::sync::Mutex;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::access::{Access, Token};
 use super::action::{Acted, Action, Refused, act};
-use super::node::{Late, Node, snapshot_in_time};
+use super::node::{FRESH, Late, Node};
 
 struct Api {
     node: Arc<Node>,
     access: Access,
     watchers: Arc<AtomicUsize>,
-    /// What watchers heard last, and when it was made: one for all of them.
-    last: Mutex<Option<(Instant, Arc<str>)>>,
-}
-
-impl Api {
-    /// A snapshot that is no older than half a turn.
-    #[allow(clippy::disallowed_methods, reason = "a server's own time, which no test turns")]
-    async fn heard(&self) -> Result<Arc<str>, Late> {
-        let mut last = self.last.lock().await;
-        match &*last {
-            Some((made, text)) if made.elapsed() < TURN / 2 => Ok(Arc::clone(text)),
-            Some(_) | None => {
-                let snapshot = snapshot_in_time(&self.node).await?;
-                let text: Arc<str> = serde_json::to_string(&snapshot).unwrap_or_default().into();
-                *last = Some((Instant::now(), Arc::clone(&text)));
-                Ok(text)
-            }
-        }
-    }
 }
 
 /// The node's state, and actions by whoever has the token; without a token there are none.
@@ -56,7 +36,7 @@ impl Api {
 /// such kernel or letter, 408 too slow, 409 not in a state for that, 413 longer than [`MAX_BODY_BYTES`], 429 too many wrong tokens,
 /// 503 the supervisors do not answer.
 pub fn api_router(node: Arc<Node>, token: Option<Token>) -> Router {
-    let api = Api { node, access: Access::new(token), watchers: Arc::default(), last: Mutex::default() };
+    let api = Api { node, access: Access::new(token), watchers: Arc::default() };
     Router::new()
         .route("/v1/snapshot", get(snapshot))
         .route("/v1/events", get(events))
@@ -74,7 +54,8 @@ const BODY_LIMIT: Duration = Duration::from_secs(10);
 const TURN: Duration = Duration::from_secs(1);
 
 async fn snapshot(State(api): State<Arc<Api>>) -> Response {
-    snapshot_in_time(&api.node).await.map(Json).into_response()
+    let text = api.node.recent(FRESH).await.map(|recent| String::from(&*recent.text()));
+    text.map(|text| ([(header::CONTENT_TYPE, "application/json")], text)).into_response()
 }
 
 async fn events(State(api): State<Arc<Api>>) -> Response {
@@ -85,8 +66,8 @@ async fn events(State(api): State<Arc<Api>>) -> Response {
     turns.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let stream = futures_util::stream::unfold((api, turns, watcher), |(api, mut turns, watcher)| async {
         turns.tick().await;
-        let event = match api.heard().await {
-            Ok(text) => Event::default().data(text),
+        let event = match api.node.recent(TURN / 2).await {
+            Ok(recent) => Event::default().data(recent.text()),
             Err(late) => Event::default().comment(late.to_string()),
         };
         Some((Ok::<_, Infallible>(event), (api, turns, watcher)))
@@ -116,11 +97,21 @@ async fn action(State(api): State<Arc<Api>>, request: Request) -> Response {
     if let Err((status, message)) = api.access.check(request.headers()) {
         return answer(status, message.to_owned());
     }
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    if length.and_then(|length| length.parse().ok()).is_some_and(|length: u64| length > MAX_BODY_BYTES as u64)
+    {
+        return answer(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("an action has {MAX_BODY_BYTES} bytes at most"),
+        );
+    }
     let action = match read(request, BODY_LIMIT).await {
         Ok(action) => action,
         Err((status, message)) => return answer(status, message),
     };
-    match act(&api.node, action).await {
+    let acted = act(&api.node, action).await;
+    api.node.forget_recent().await;
+    match acted {
         Ok(message) => answer(StatusCode::OK, message),
         Err(Refused::Unknown(message)) => answer(StatusCode::NOT_FOUND, message),
         Err(Refused::Conflict(message)) => answer(StatusCode::CONFLICT, message),
@@ -146,7 +137,6 @@ fn answer(status: StatusCode, message: String) -> Response {
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
-    use axum::http::header;
 
     use super::*;
 

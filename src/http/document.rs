@@ -37,6 +37,9 @@ pub struct Component {
     /// Whether the node is ready only while this one is well.
     #[serde(default)]
     pub needed: bool,
+    /// Whether it takes work: a kernel whose breaker is open is well enough for its node, and takes none.
+    #[serde(default)]
+    pub takes: bool,
 }
 
 /// The shape of `application/health+json`.

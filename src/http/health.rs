@@ -21,9 +21,9 @@ pub fn health_router(node: Arc<Node>) -> Router {
         .route("/livez", get(|node, asked| worded(Probe::Live, node, asked)))
         .route("/readyz", get(|node, asked| worded(Probe::Ready, node, asked)))
         .route("/startupz", get(|node, asked| worded(Probe::Startup, node, asked)))
-        .route("/livez/{*name}", get(component))
-        .route("/readyz/{*name}", get(component))
-        .route("/startupz/{*name}", get(component))
+        .route("/livez/{*name}", get(|node, name| component(Probe::Live, node, name)))
+        .route("/readyz/{*name}", get(|node, name| component(Probe::Ready, node, name)))
+        .route("/startupz/{*name}", get(|node, name| component(Probe::Startup, node, name)))
         .route("/v2/health/{probe}", get(bare))
         .route("/v2/models/{*rest}", get(model))
         .with_state(node)
@@ -103,24 +103,33 @@ async fn worded(probe: Probe, State(node): State<Arc<Node>>, pairs: Pairs) -> Re
     let mut text = String::new();
     for part in document.components.iter().filter(is_asked) {
         let mark = if part.status.is_serving() { '+' } else { '-' };
-        let reason = part.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
         // Writing to a string does not fail; so below.
-        let _ = writeln!(text, "[{mark}]{} {}{reason}", part.name, part.status);
+        let _ = writeln!(text, "[{mark}]{} {}{}", part.name, part.status, reason_of(part));
     }
     let _ = writeln!(text, "{}{}", if holds { "" } else { "not " }, probe.word());
     (code(holds), text).into_response()
 }
 
-async fn component(State(node): State<Arc<Node>>, Path(name): Path<String>) -> Response {
-    one(&node.document(), &name)
+async fn component(probe: Probe, State(node): State<Arc<Node>>, Path(name): Path<String>) -> Response {
+    let document = node.document();
+    let Some(part) = document.components.iter().find(|part| part.name == name) else {
+        return (StatusCode::NOT_FOUND, format!("there is no component {}\n", one_line(&name)))
+            .into_response();
+    };
+    let holds = if probe == Probe::Ready { part.takes } else { part.status.is_serving() };
+    (code(holds), format!("{}{}\n", part.status, reason_of(part))).into_response()
 }
 
-fn one(document: &HealthDocument, name: &str) -> Response {
-    let Some(part) = document.components.iter().find(|part| part.name == name) else {
-        return (StatusCode::NOT_FOUND, format!("there is no component {name}\n")).into_response();
+fn reason_of(part: &Component) -> String {
+    part.reason.as_ref().map(|reason| format!(": {}", one_line(reason))).unwrap_or_default()
+}
+
+/// Reasons come from kernels, and names from whoever asks: what would begin a line, or move a terminal's cursor, is shown as what it is.
+fn one_line(text: &str) -> String {
+    let show = |character: char| {
+        if character.is_control() { character.escape_default().collect() } else { String::from(character) }
     };
-    let reason = part.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-    (code(part.status.is_serving()), format!("{}{reason}\n", part.status)).into_response()
+    text.chars().map(show).collect()
 }
 
 async fn bare(State(node): State<Arc<Node>>, Path(probe): Path<Probe>) -> StatusCode {
@@ -135,7 +144,7 @@ async fn model(State(node): State<Arc<Node>>, Path(rest): Path<String>) -> Statu
     let health = node.runtime().health();
     let name = rest.strip_suffix("/ready");
     let found = name.and_then(|name| health.kernels.iter().find(|kernel| kernel.id.as_str() == name));
-    found.map_or(StatusCode::NOT_FOUND, |kernel| code(kernel.status.is_serving()))
+    found.map_or(StatusCode::NOT_FOUND, |kernel| code(kernel.takes))
 }
 
 fn word(probe: Probe, holds: bool) -> Response {

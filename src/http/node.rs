@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -12,7 +12,7 @@ use rustkernel_actors::{Runtime, RuntimeState};
 use rustkernel_core::KernelError;
 use rustkernel_core::clock::{Timestamp, unix_millis};
 use rustkernel_core::resilience::{HealthAggregation, HealthCheckResult, HealthStatus, aggregate};
-use tokio::sync::Notify;
+use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::timeout;
 
 use super::document::{Component, HEALTH_SCHEMA, HealthDocument};
@@ -32,6 +32,24 @@ pub struct Node {
     watched: Mutex<Vec<Watched>>,
     /// The last run of each pipeline.
     ran: Mutex<Vec<PipelineView>>,
+    /// The last snapshot that was made for somebody who asked over HTTP, and is given to others who ask at about the same time.
+    recent: AsyncMutex<Option<Arc<Recent>>>,
+}
+
+/// A snapshot, and when it was made.
+pub(crate) struct Recent {
+    made: Timestamp,
+    pub(crate) snapshot: NodeSnapshot,
+    text: OnceLock<Arc<str>>,
+}
+
+impl Recent {
+    /// As JSON.
+    pub(super) fn text(&self) -> Arc<str> {
+        // No type of ours fails, so there is always a document.
+        let write = || serde_json::to_string(&self.snapshot).unwrap_or_default().into();
+        Arc::clone(self.text.get_or_init(write))
+    }
 }
 
 /// Pipelines whose last run is kept; the one that has not run for longest goes.
@@ -59,6 +77,7 @@ impl Node {
             reported: Mutex::default(),
             watched: Mutex::default(),
             ran: Mutex::default(),
+            recent: AsyncMutex::default(),
         })
     }
 
@@ -130,7 +149,8 @@ impl Node {
     /// in its readiness, which is the kernels'.
     pub fn report(&self, name: &str, result: HealthCheckResult) {
         let HealthCheckResult { status, reason } = result;
-        let component = Component { name: name.to_owned(), status, reason, needed: false };
+        let component =
+            Component { name: name.to_owned(), status, reason, needed: false, takes: status.is_serving() };
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         match reported.iter_mut().find(|known| known.name == name) {
             Some(known) => *known = component,
@@ -180,13 +200,14 @@ impl Node {
             status: kernel.status,
             reason: kernel.reason,
             needed: true,
+            takes: kernel.takes,
         }));
         let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lacks = false;
         components.extend(watched.iter().map(|Watched { name, ask, is_needed }| {
             let HealthCheckResult { status, reason } = ask();
             lacks |= *is_needed && status == HealthStatus::Unhealthy;
-            Component { name: name.clone(), status, reason, needed: *is_needed }
+            Component { name: name.clone(), status, reason, needed: *is_needed, takes: status.is_serving() }
         }));
         drop(watched);
         components.extend(self.reported.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
@@ -209,7 +230,14 @@ impl Node {
             RuntimeState::Stopped => (HealthStatus::Unhealthy, Some("stopped")),
             RuntimeState::GaveUp => (HealthStatus::Unhealthy, Some("gave up: every kernel is down")),
         };
-        Component { name: "runtime".to_owned(), status, reason: reason.map(str::to_owned), needed: true }
+        let takes = status.is_serving() && !draining && started;
+        Component {
+            name: "runtime".to_owned(),
+            status,
+            reason: reason.map(str::to_owned),
+            needed: true,
+            takes,
+        }
     }
 }
 
@@ -218,10 +246,30 @@ impl Node {
 #[error("the supervisors do not answer")]
 pub(crate) struct Late;
 
-/// [`Node::snapshot`] for whoever cannot wait for ever.
-pub(crate) async fn snapshot_in_time(node: &Node) -> Result<NodeSnapshot, Late> {
-    timeout(SNAPSHOT_LIMIT, node.snapshot()).await.map_err(|_| Late)
+impl Node {
+    /// A snapshot that is no older than `age`, for whoever cannot wait for ever: however many ask, the supervisors are asked once.
+    pub(crate) async fn recent(&self, age: Duration) -> Result<Arc<Recent>, Late> {
+        let made = async {
+            let mut recent = self.recent.lock().await;
+            let now = self.runtime.clock().now();
+            if let Some(recent) = recent.as_ref().filter(|recent| now - recent.made < age) {
+                return Arc::clone(recent);
+            }
+            let made = Arc::new(Recent { made: now, snapshot: self.snapshot().await, text: OnceLock::new() });
+            *recent = Some(Arc::clone(&made));
+            made
+        };
+        timeout(SNAPSHOT_LIMIT, made).await.map_err(|_| Late)
+    }
+
+    /// Somebody has acted: whoever asks now sees what came of it.
+    pub(super) async fn forget_recent(&self) {
+        *self.recent.lock().await = None;
+    }
 }
+
+/// How old a snapshot may be that is given to more than one who asks.
+pub(crate) const FRESH: Duration = Duration::from_millis(100);
 
 /// How long supervisors may take to say how their children are; a tree of 10,000 kernels takes 20 ms.
 pub const SNAPSHOT_LIMIT: Duration = Duration::from_secs(5);

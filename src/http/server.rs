@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -12,14 +11,17 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 
-/// Connections at once; the next one waits until one of them ends.
+use super::seats::{Answering, Seats};
+
+/// Connections at once. One more takes the place of that which has said nothing for longest; where all of them are being answered, it waits.
 pub const MAX_CONNECTIONS: usize = 256;
 /// How long the head of a request may take, from the connection's begin or the answer before it.
 pub const HEAD_LIMIT: Duration = Duration::from_secs(10);
@@ -40,11 +42,25 @@ pub struct HealthServer {
 }
 
 impl HealthServer {
-    /// Binds `address`, whose port may be 0 for any free one, and serves `router` there.
+    /// Binds `address`, whose port may be 0 for any free one, and serves `router` there. It has to be a loopback address: what is served
+    /// elsewhere goes over TLS, or in the clear [for all to read](Self::start_in_the_clear).
     ///
     /// # Errors
-    /// What the operating system says about the address or about the thread. Nothing is left behind.
+    /// What the operating system says about the address or about the thread, or that the address is no loopback one. Nothing is left behind.
     pub fn start(address: SocketAddr, router: Router) -> io::Result<Self> {
+        if !address.ip().is_loopback() {
+            let why = format!("{address} is no loopback address: what is served there goes over TLS");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        Self::start_as(address, router, Transport::Clear)
+    }
+
+    /// The same on any address, without TLS: whoever is on the way reads the answers and the token of actions. For a network that is one's own,
+    /// or behind a proxy that ends TLS.
+    ///
+    /// # Errors
+    /// What the operating system says about the address or about the thread.
+    pub fn start_in_the_clear(address: SocketAddr, router: Router) -> io::Result<Self> {
         Self::start_as(address, router, Transport::Clear)
     }
 
@@ -112,13 +128,14 @@ enum Transport {
 /// For how long nobody is waited for.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
+    connections: usize,
     head: Duration,
     write: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { head: HEAD_LIMIT, write: WRITE_LIMIT }
+        Self { connections: MAX_CONNECTIONS, head: HEAD_LIMIT, write: WRITE_LIMIT }
     }
 }
 
@@ -133,11 +150,10 @@ async fn serve(
     limits: Limits,
     open: &GracefulShutdown,
 ) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let seats = Seats::new(limits.connections);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.head);
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -147,25 +163,33 @@ async fn serve(
                 continue;
             }
         };
+        let seat = seats.take().await;
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(limits.write));
         let stream = Box::pin(stream);
-        let (http, service) = (http.clone(), TowerToHyperService::new(router.clone()));
+        let http = http.clone();
+        let (answers, place) = (TowerToHyperService::new(router.clone()), seat.clone());
+        let service = service_fn(move |request| {
+            let (busy, answer) = (place.busy(), answers.call(request));
+            async move { answer.await.map(|answer| answer.map(|body| Answering { body, busy })) }
+        });
         let open = open.watcher();
         // Errors of a connection are its peer's.
         match transport {
             Transport::Clear => tokio::spawn(async move {
-                let _ = open.watch(http.serve_connection(TokioIo::new(stream), service)).await;
-                drop(place);
+                let served = open.watch(http.serve_connection(TokioIo::new(stream), service));
+                seat.while_wanted(served).await;
             }),
             #[cfg(feature = "tls")]
             Transport::Tls(tls) => {
                 let acceptor = tls.acceptor();
                 tokio::spawn(async move {
-                    if let Ok(Ok(stream)) = timeout(limits.head, acceptor.accept(stream)).await {
-                        let _ = open.watch(http.serve_connection(TokioIo::new(stream), service)).await;
-                    }
-                    drop(place);
+                    let served = async {
+                        if let Ok(Ok(stream)) = timeout(limits.head, acceptor.accept(stream)).await {
+                            let _ = open.watch(http.serve_connection(TokioIo::new(stream), service)).await;
+                        }
+                    };
+                    seat.while_wanted(served).await;
                 })
             }
         };
@@ -196,7 +220,7 @@ fn names_here(headers: &HeaderMap) -> bool {
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream;
-    use std::sync::mpsc;
+    use std::sync::{Arc, mpsc};
 
     use axum::body::{Body, Bytes};
     use axum::routing::get;
@@ -230,6 +254,63 @@ mod tests {
         tokio::select! {
             () = serve(listener, router, &Transport::Clear, limits, &open) => {}
             gone = left.recv() => assert_eq!(gone, Some(())),
+        }
+    }
+
+    /// Those who were silent kept everybody else out for ten seconds, or for ever where each asked now and then.
+    #[tokio::test]
+    async fn the_silent_make_room_and_those_who_are_answered_do_not() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
+        let endless = move || {
+            begun.send(()).unwrap();
+            async { Body::from_stream(futures_util::stream::pending::<io::Result<Bytes>>()) }
+        };
+        let router = Router::new().route("/", get(async || "here")).route("/endless", get(endless));
+        let asks = move |path: &'static str| {
+            tokio::task::spawn_blocking(move || {
+                let mut stream = TcpStream::connect(address).unwrap();
+                write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+                stream
+            })
+        };
+        let hears = |mut stream: TcpStream| {
+            tokio::task::spawn_blocking(move || {
+                let mut head = [0; 12];
+                stream.read_exact(&mut head).unwrap();
+                (head.ends_with(b"200"), stream)
+            })
+        };
+        let tried = async {
+            let two = [asks("/endless").await.unwrap(), asks("/endless").await.unwrap()];
+            begins.recv().await.unwrap();
+            begins.recv().await.unwrap();
+            for _ in 0..50 {
+                // Some of them have been answered, and stay.
+                let silent =
+                    tokio::task::spawn_blocking(move || TcpStream::connect(address).unwrap()).await.unwrap();
+                let (answered, stays) = hears(asks("/").await.unwrap()).await.unwrap();
+                assert!(answered);
+                std::mem::forget((silent, stays));
+            }
+            let more = [asks("/endless").await.unwrap(), asks("/endless").await.unwrap()];
+            begins.recv().await.unwrap();
+            begins.recv().await.unwrap();
+            let late = asks("/").await.unwrap();
+            late.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            let early = (&late).read(&mut [0; 1]).unwrap_err();
+            assert_eq!(early.kind(), io::ErrorKind::WouldBlock, "all four are being answered");
+            late.set_read_timeout(None).unwrap();
+            drop(two);
+            assert!(hears(late).await.unwrap().0);
+            drop(more);
+        };
+        let limits = Limits { connections: 4, ..Limits::default() };
+        let open = GracefulShutdown::new();
+        tokio::select! {
+            () = serve(listener, router, &Transport::Clear, limits, &open) => {}
+            () = tried => {}
         }
     }
 

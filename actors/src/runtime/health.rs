@@ -18,6 +18,7 @@ use serde::Serialize;
 use super::RuntimeState;
 use super::registry::{Named, Registry};
 use crate::counted::CountedMap;
+use crate::gate::Mode;
 use crate::kernel_ref::health_of;
 use crate::links::Links;
 use crate::operator::Fact;
@@ -59,6 +60,8 @@ pub struct KernelHealth {
     pub status: HealthStatus,
     /// Why it is not healthy.
     pub reason: Option<String>,
+    /// Whether it takes requests: it serves, or waits for its next life, and its breaker lets them through.
+    pub takes: bool,
 }
 
 impl ProbeLoop {
@@ -146,17 +149,18 @@ impl ProbeLoop {
         let id = named.kernel.id().clone();
         let current = health_of(&*named.kernel, now, Duration::MAX);
         if current.status == HealthStatus::Unhealthy {
-            return KernelHealth { id, status: current.status, reason: current.reason };
+            return KernelHealth { id, status: current.status, reason: current.reason, takes: false };
         }
+        let takes = !matches!(named.kernel.gate().mode(), Mode::Open | Mode::Tripping | Mode::Isolated);
         let (status, reason) = self
             .lock()
             .get(&named.index)
             .map_or((HealthStatus::Unknown, None), |seen| (seen.machine.status(), seen.last.reason.clone()));
         match (status, current.status) {
             (HealthStatus::Healthy, HealthStatus::Degraded) | (HealthStatus::Degraded, _) => {
-                KernelHealth { id, status: current.status, reason: current.reason }
+                KernelHealth { id, status: current.status, reason: current.reason, takes }
             }
-            _ => KernelHealth { id, status, reason },
+            _ => KernelHealth { id, status, reason, takes: takes && status.is_serving() },
         }
     }
 

@@ -149,10 +149,17 @@ function listen() {
   });
   $("troubled").addEventListener("change", render);
   $("rows").addEventListener("keydown", onTreeKey);
+  let drawing = 0;
+  scroller().addEventListener("scroll", () => {
+    drawing ||= requestAnimationFrame(() => {
+      drawing = 0;
+      if (shot) renderTree();
+    });
+  });
   $("rows").addEventListener("focusin", (event) => event.target.row && makeCurrent(event.target.row));
   $("rows").addEventListener("click", (event) => {
     const element = event.target.closest("tr");
-    if (element) {
+    if (element && element.row) {
       select(element.row);
       openTab("details");
     }

@@ -160,8 +160,7 @@ function jump(name, supervisor) {
     $("troubled").checked = false;
     select(row);
     openTab("details");
-    row.element.focus();
-    row.element.scrollIntoView({ block: "nearest" });
+    makeCurrent(row, true);
   };
   return make("button", { type: "button", class: "go mono", onclick: go }, name);
 }

@@ -87,6 +87,38 @@ function collect(row, part, troubled, list) {
 
 let shown = [];
 
+/** Rows beyond those in view, above and below; a tree that is no longer than that is drawn whole. */
+const MARGIN = 100;
+const scroller = () => $("tree").parentNode;
+let rowHeight = 28;
+
+/** The first and the last of `count` rows that are drawn: those in view, with a margin. A page of thousands would be busy with nothing else. */
+function inView(count) {
+  if (count <= 2 * MARGIN) return [0, count];
+  const { scrollTop, clientHeight } = scroller();
+  const first = Math.max(0, Math.floor(scrollTop / rowHeight) - MARGIN / 4);
+  return [first, Math.min(count, first + Math.ceil(clientHeight / rowHeight) + MARGIN / 2)];
+}
+
+/** What stands for the rows that are not drawn. */
+function gap(id, count) {
+  if (!count) return [];
+  const element = $(id) || make("tr", { id, "aria-hidden": "true" }, make("td", { colspan: COLUMNS.length, class: "gap" }));
+  element.firstChild.style.setProperty("height", `${count * rowHeight}px`);
+  return [element];
+}
+
+/** Brings a row into view, and so into the page. */
+function reveal(row) {
+  const at = shown.indexOf(row);
+  const top = at * rowHeight;
+  const { scrollTop, clientHeight } = scroller();
+  if (at >= 0 && (top < scrollTop || top + 3 * rowHeight > scrollTop + clientHeight)) {
+    scroller().scrollTop = Math.max(0, top - clientHeight / 2);
+  }
+  if (!row.element || !row.element.isConnected) renderTree();
+}
+
 function renderTree() {
   const part = needle();
   const troubled = $("troubled").checked;
@@ -95,13 +127,21 @@ function renderTree() {
   list.hits = 0;
   for (const root of roots) collect(root, part, troubled, list);
   $("tree").classList.toggle("timed", [...rows.values()].some(timed));
-  for (const row of list) renderRow(row, filtered);
+  const [first, last] = inView(list.length);
+  const drawn = list.slice(first, last);
+  for (const row of drawn) renderRow(row, filtered);
   const focused = document.activeElement;
-  const elements = list.map((row) => row.element);
-  arrange($("rows"), elements);
+  arrange($("rows"), [...gap("above", first), ...drawn.map((row) => row.element), ...gap("below", list.length - last)]);
   if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
+  // Whoever listens hears of all of them.
+  if ($("tree").ariaRowCount !== String(list.length + 1)) $("tree").ariaRowCount = list.length + 1;
+  drawn.forEach((row, at) => {
+    const index = String(first + at + 2);
+    if (row.element.ariaRowIndex !== index) row.element.ariaRowIndex = index;
+  });
+  if (drawn.length) rowHeight = drawn[0].element.offsetHeight || rowHeight;
   shown = list;
-  if (!shown.includes(current)) makeCurrent(shown[0] || null);
+  if (!drawn.includes(current)) makeCurrent(drawn[0] || null);
   write($("matches"), filtered ? `${list.hits} of ${rows.size}` : "");
   const nothing = troubled ? "Nothing is in trouble here." : "No name holds this text.";
   const why = roots.length ? nothing : shot ? "The supervisor at the root is gone." : "Waiting for the node.";
@@ -133,6 +173,8 @@ function makeCurrent(row, focus) {
   if (current && current.element) current.element.tabIndex = -1;
   current = row;
   if (!row) return;
+  if (focus || !row.element) reveal(row);
+  if (current !== row || !row.element) return;
   row.element.tabIndex = 0;
   if (focus) row.element.focus();
 }
