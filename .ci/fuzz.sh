@@ -13,8 +13,11 @@ for target in tests/fuzz/targets/*.rs; do
     name=$(basename "$target" .rs)
     mkdir -p "target/fuzz/corpus/$name" target/fuzz/found
     echo "-- $name"
-    "target/fuzz/$host/release/$name" "target/fuzz/corpus/$name" "tests/fuzz/seeds/$name" \
+    if ! "target/fuzz/$host/release/$name" "target/fuzz/corpus/$name" "tests/fuzz/seeds/$name" \
         -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=2048 \
-        -artifact_prefix="target/fuzz/found/$name-" -print_final_stats=1 2>&1 | grep -E '^stat::number_of_executed_units|^stat::peak_rss|ERROR|panicked|SUMMARY' || true
-    test -z "$(find target/fuzz/found -name "$name-*")"
+        -artifact_prefix="target/fuzz/found/$name-" -print_final_stats=1 >"target/fuzz/$name.log" 2>&1; then
+        cat "target/fuzz/$name.log"
+        exit 1
+    fi
+    grep -E '^stat::(number_of_executed_units|peak_rss_mb)' "target/fuzz/$name.log"
 done

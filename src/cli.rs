@@ -31,6 +31,7 @@ mod signal;
 mod systemd;
 
 use std::borrow::Cow;
+use std::error::Error;
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -154,6 +155,20 @@ fn line(document: &impl Serialize) -> String {
     // Every map has text keys and no type of ours fails, so there is always a document.
     let mut text = serde_json::to_string(document).unwrap_or_default();
     text.push('\n');
+    text
+}
+
+/// An error with what is behind it, as far as it does not say that itself.
+fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let told = cause.to_string();
+        if !text.contains(&told) {
+            let _ = write!(text, ": {told}");
+        }
+        next = cause.source();
+    }
     text
 }
 

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kit::{Do, Fragile, Latch, NONE, Puppet};
-use rustkernel::actors::{Fact, KernelSpec, Runtime};
+use rustkernel::actors::{BreakerCommand, Fact, KernelSpec, Runtime};
 use rustkernel::core::KernelError;
-use rustkernel::core::resilience::{HealthCheckResult, RecoveryPolicy};
+use rustkernel::core::resilience::{HealthCheckResult, HealthStatus, RecoveryPolicy};
 use rustkernel::core::traits::{Context, Kernel};
 use rustkernel::http::{HealthServer, Node, Token, health_router, node_router};
 use rustkernel::metrics::metrics_router;
@@ -96,7 +96,9 @@ fn children(pid: u32) -> String {
 
 #[test]
 fn health_tells_of_worker_processes_and_of_those_that_died() {
-    let mut node = Serving::start(&["--placement", "process"]);
+    // A small graph: a debug build takes its time to send the shipped one to and fro.
+    let graph = concat!(env!("CARGO_MANIFEST_DIR"), "/data/karate.txt");
+    let mut node = Serving::start(&["--placement", "process", "--input", graph]);
     node.result();
     let component = || {
         let health = json(&node.health(&["--format", "json", "--component", "domain/cpu:0"]));
@@ -277,6 +279,59 @@ async fn startup_comes_with_the_kernels_and_readiness_goes_with_the_drain() {
     assert_eq!(document.components[0].reason.as_deref(), Some("draining"));
     mounted.runtime.shutdown(Duration::from_secs(1)).await;
     assert_eq!(mounted.codes(), [200, 503, 200]);
+}
+
+/// A load balancer heard nothing of a drain before the connection was refused.
+#[test]
+fn a_node_that_drains_says_so_for_a_while_and_serves_on() {
+    let mut node = Serving::start(&["--drain-delay", "10s"]);
+    node.result();
+    let order = format!("kill -TERM {}", node.child.id());
+    assert!(Command::new("sh").args(["-c", &order]).status().unwrap().success());
+    while get(&node.address, "/readyz").0 != 503 {
+        std::thread::yield_now();
+    }
+    assert_eq!(get(&node.address, "/livez").0, 200, "it is there still");
+    assert_eq!(get(&node.address, "/v2/models/graph/top_k/ready").0, 200, "and so are its kernels");
+    // Whoever cannot wait says so again.
+    let (code, said) = node.signal("TERM");
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[tokio::test]
+async fn a_kernel_whose_breaker_is_open_is_not_ready_and_its_node_is() {
+    let mounted = Mounted::new().await;
+    mounted.runtime.spawn(fragile(RecoveryPolicy::default())).await.unwrap();
+    mounted.runtime.spawn(KernelSpec::new("demo/other", || Fragile)).await.unwrap();
+    mounted.node.started();
+    let address = mounted.server.address().to_string();
+    let codes = || {
+        ["/readyz/demo/fragile", "/v2/models/demo/fragile/ready", "/livez/demo/fragile", "/readyz/demo/other"]
+            .map(|path| get(&address, path).0)
+    };
+    assert_eq!((codes(), mounted.codes()), ([200; 4], [200; 3]));
+    mounted.runtime.breaker("demo/fragile", BreakerCommand::Isolate).await;
+    assert_eq!((codes(), mounted.codes()), ([503, 503, 200, 200], [200; 3]));
+    mounted.runtime.breaker("demo/fragile", BreakerCommand::Close).await;
+    assert_eq!((codes(), mounted.codes()), ([200; 4], [200; 3]));
+}
+
+#[tokio::test]
+async fn a_node_one_of_whose_kernels_restarts_is_ready_and_degraded() {
+    let mounted = Mounted::new().await;
+    let policy = RecoveryPolicy { restart_delay: Duration::from_secs(3_600), ..RecoveryPolicy::default() };
+    let kernel = mounted.runtime.spawn(fragile(policy)).await.unwrap();
+    mounted.runtime.spawn(KernelSpec::new("demo/other", || Fragile)).await.unwrap();
+    mounted.node.started();
+    kernel.execute(0).await.unwrap_err();
+    assert_eq!(mounted.codes(), [200; 3]);
+    let document = mounted.node.document();
+    assert_eq!((document.status, document.ready), (HealthStatus::Degraded, true));
+    let address = mounted.server.address().to_string();
+    let (code, _, told) = get(&address, "/readyz?verbose");
+    assert!(code == 200 && told.contains("[+]demo/fragile degraded: restarting after a failure\n"), "{told}");
+    let (code, _, told) = get(&address, "/readyz/nothing%1b%0ahere");
+    assert!(code == 404 && told.lines().count() == 1 && !told.contains('\u{1b}'), "{told:?}");
 }
 
 #[tokio::test]

@@ -226,6 +226,13 @@ pub(super) struct RunArgs {
     /// Serve health, the node's state and the live page, and stay after the job until SIGTERM. Port 0 takes a free one; stderr tells which.
     #[arg(long, value_name = "ADDR", num_args = 0..=1, default_missing_value = ADDRESS, value_parser = address)]
     pub(super) serve: Option<SocketAddr>,
+    /// How long a node that drains says that it is not ready, and goes on as before, so that others stop sending it work; then it takes
+    /// nothing new. A second signal cuts it short.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration, requires = "serve")]
+    pub(super) drain_delay: Duration,
+    /// How long what is under way may take when the node stops, before it is ended.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub(super) grace: Duration,
     /// The certificate that is shown to whoever asks this node, in PEM, its own first: it then serves https. Needed where the address is not
     /// a loopback one.
     #[arg(long, value_name = "FILE", requires_all = ["serve", "tls_key"])]

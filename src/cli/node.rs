@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use rustkernel_core::resilience::HealthStatus;
 use serde::Serialize;
 
 use super::args::{ActArgs, AskArgs, Format, LetterCommand, NamedArgs, NodeAddress};
@@ -115,7 +116,8 @@ fn ask(node: &AskArgs, tell: impl FnOnce(&NodeSnapshot) -> Result<(String, Exit)
 }
 
 fn exit_of(snapshot: &NodeSnapshot) -> Exit {
-    if snapshot.health.ready { Exit::Done } else { Exit::NotReady }
+    let is_good = snapshot.health.ready && snapshot.health.status == HealthStatus::Healthy;
+    if is_good { Exit::Done } else { Exit::NotReady }
 }
 
 /// The whole tree, each child with its depth.

@@ -1,5 +1,6 @@
 //! How a command talks to a node that was started with `run --serve`.
 
+use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 use std::{env, fs};
@@ -29,6 +30,8 @@ pub(super) enum RemoteError {
     Token(#[from] TokenFault),
     #[error("the certificates in {file} cannot be read: {source}")]
     Authorities { file: String, source: ureq::Error },
+    #[error("there is no certificate in {file}")]
+    NoAuthorities { file: String },
     #[error("{0}")]
     Unknown(String),
 }
@@ -52,13 +55,21 @@ pub(super) fn secret(file: Option<&Path>) -> Result<Option<(String, Token)>, Tok
     let (text, from) = match file {
         Some(file) => {
             let name = file.display().to_string();
-            let text =
-                fs::read_to_string(file).map_err(|source| TokenFault::File { file: name.clone(), source })?;
+            let read = || {
+                let mut text = String::new();
+                fs::File::open(file)?.take(MAX_TOKEN_BYTES).read_to_string(&mut text)?;
+                Ok(text)
+            };
+            let text = read().map_err(|source| TokenFault::File { file: name.clone(), source })?;
             (text, name)
         }
         None => match env::var(TOKEN_VARIABLE) {
             Ok(text) if !text.is_empty() => (text, TOKEN_VARIABLE.to_owned()),
-            Ok(_) | Err(_) => return Ok(None),
+            Ok(_) | Err(env::VarError::NotPresent) => return Ok(None),
+            Err(env::VarError::NotUnicode(_)) => {
+                let from = TOKEN_VARIABLE.to_owned();
+                return Err(TokenFault::Text { from, source: TokenError::Character });
+            }
         },
     };
     let token = Token::new(&text).map_err(|source| TokenFault::Text { from, source })?;
@@ -72,7 +83,9 @@ impl RemoteError {
         match self {
             Self::Unreachable { .. } => Exit::Unreachable,
             Self::Foreign { .. } | Self::Schema { .. } | Self::Refused { .. } => Exit::Failure,
-            Self::Token(_) | Self::Authorities { .. } | Self::Unknown(_) => Exit::Usage,
+            Self::Token(_) | Self::Authorities { .. } | Self::NoAuthorities { .. } | Self::Unknown(_) => {
+                Exit::Usage
+            }
         }
     }
 }
@@ -186,9 +199,14 @@ fn authorities(file: &Path) -> Result<RootCerts, RemoteError> {
             certificates.push(certificate);
         }
     }
+    if certificates.is_empty() {
+        return Err(RemoteError::NoAuthorities { file: file.display().to_string() });
+    }
     Ok(RootCerts::new_with_certs(&certificates))
 }
 
+/// What is longer is no token, whoever made the file.
+const MAX_TOKEN_BYTES: u64 = 4 << 10;
 /// A node says itself that it cannot tell after 5 s.
 const QUESTION: Duration = Duration::from_secs(10);
 /// A restart and a replay may take their time.

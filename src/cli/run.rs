@@ -15,13 +15,14 @@ use rustkernel_core::envelope::Deadline;
 use rustkernel_core::error::{KernelError, KernelErrorKind};
 use rustkernel_core::resilience::HealthCheckResult;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::args::{Format, RunArgs};
 use super::remote::{self, TokenFault};
 use super::report::Report;
 use super::signal::{Signal, Signals};
 use super::systemd;
-use super::{Exit, Printed, config, names, print, progress, say};
+use super::{Exit, Printed, causes, config, names, print, progress, say};
 use crate::catalog;
 use crate::config::{ConfigError, Placement, StageConfig};
 use crate::cuda::{Device, DeviceWatch};
@@ -83,7 +84,7 @@ pub(super) fn run(args: RunArgs) -> Exit {
     }) {
         Ok(exit) => exit,
         Err(error) => {
-            say(format_args!("error: {error}"));
+            say(format_args!("error: {}", causes(&error)));
             error.exit()
         }
     }
@@ -211,8 +212,12 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
         }
     };
     node.draining();
-    systemd::stopping(DRAIN);
-    runtime.shutdown(DRAIN).await;
+    systemd::stopping(args.drain_delay + args.grace + WEBHOOK_GRACE);
+    if server.is_some() && !args.drain_delay.is_zero() && !loss.has_happened() {
+        // Whoever cannot wait says so again.
+        let _ = timeout(args.drain_delay, signals.next()).await;
+    }
+    runtime.shutdown(args.grace).await;
     if let Some(state) = &state {
         keep(state, &runtime, done);
     }
@@ -263,7 +268,7 @@ impl Loss {
 }
 
 fn close(webhook: Webhook) {
-    let stats = webhook.close(DRAIN);
+    let stats = webhook.close(WEBHOOK_GRACE);
     let untold = stats.failed + stats.dropped;
     if untold > 0 {
         say(format_args!("warning: the operator was not told of {untold} events"));
@@ -399,5 +404,5 @@ impl RunError {
 
 /// The component that stands for the job.
 const JOB: &str = "job";
-/// How long what is under way may take when the node stops.
-const DRAIN: Duration = Duration::from_secs(5);
+/// How long the webhook may take to tell what it still has to.
+const WEBHOOK_GRACE: Duration = Duration::from_secs(5);

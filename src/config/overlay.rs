@@ -35,11 +35,16 @@ impl Overlay {
     fn of(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Self, (String, OverlayFault)> {
         let mut settings = Vec::new();
         for (variable, value) in variables {
-            let Some(variable) = variable.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
-            let Some(value) = value.to_str() else {
-                return Err((variable.to_owned(), OverlayFault::Text));
-            };
-            settings.push(Setting { variable: variable.to_owned(), value: value.to_owned() });
+            if !variable.as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
+                continue;
+            }
+            match (variable.into_string(), value.into_string()) {
+                (Ok(variable), Ok(value)) => settings.push(Setting { variable, value }),
+                (Ok(variable), Err(_)) => return Err((variable, OverlayFault::Text)),
+                (Err(variable), _) => {
+                    return Err((variable.to_string_lossy().into_owned(), OverlayFault::Name));
+                }
+            }
         }
         settings.sort_by(|one, other| one.variable.cmp(&other.variable));
         Ok(Self(settings))
