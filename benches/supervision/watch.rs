@@ -14,6 +14,7 @@ use rustkernel::core::envelope::Deadline;
 use rustkernel::http::{HealthServer, Node, node_router};
 use rustkernel::metrics::metrics_router;
 
+use crate::alloc::count;
 use crate::report::{Group, Report, Target};
 use crate::restart::{GOOD, fragile};
 use crate::rounds::Side;
@@ -33,6 +34,7 @@ pub(crate) fn run(report: &mut Report) {
         snapshot(report, flavour, &runtime);
         watched(report, flavour, &runtime);
     }
+    unscraped(report);
 }
 
 /// A node to be looked at by a browser, until standard input ends: so many hundreds of kernels, each of them called once a second.
@@ -85,6 +87,30 @@ fn snapshot(report: &mut Report, flavour: Flavour, runtime: &tokio::runtime::Run
                 Target::None,
             ),
         ],
+    });
+}
+
+/// How much more memory a node that nobody scrapes holds after many requests, beside how much more after few.
+fn unscraped(report: &mut Report) {
+    let runtime = Flavour::CurrentThread.runtime();
+    let (_supervisor, kernel) = runtime.block_on(grow(1));
+    let grown = |calls: usize| {
+        let ((), counted) = count(|| {
+            runtime.block_on(async {
+                for _ in 0..calls {
+                    kernel.call(GOOD, Deadline::Within(Duration::from_secs(10))).await.unwrap();
+                }
+            });
+        });
+        counted.live as f64
+    };
+    let many = report.scale(1_000_000);
+    report.run(Group {
+        name: format!("watch: memory gained over {many} calls, unscraped"),
+        unit: "bytes",
+        rounds: 3,
+        baseline: Side::new("over a thousand calls", || grown(1_000)),
+        contenders: vec![(Side::new("over all of them", || grown(many)), Target::Absolute(4096.0))],
     });
 }
 

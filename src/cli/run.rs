@@ -201,7 +201,7 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
                     _ = signals.next() => {}
                     () = loss.happens() => {}
                     () = node.drain_wanted() => {}
-                    () = systemd::watch(&runtime) => unreachable!("it never ends"),
+                    () = systemd::watch(&runtime, &loss.devices) => unreachable!("it never ends"),
                 }
             }
             printed.exit(exit)
@@ -304,12 +304,13 @@ async fn follow(
             None => std::future::pending().await,
         }
     };
+    let devices = job.devices();
     let ending = tokio::select! {
         (result, report) = job.run(input, args.deadline.map(Deadline::Within)) => {
             Ending::Finished(result, report)
         }
         () = records => unreachable!("it never ends"),
-        () = systemd::watch(runtime) => unreachable!("it never ends"),
+        () = systemd::watch(runtime, &devices) => unreachable!("it never ends"),
         signal = signals.next() => Ending::Cut(signal),
         () = progress::show(job, tally) => unreachable!("it never ends"),
     };

@@ -6,6 +6,8 @@ use rustkernel_actors::Runtime;
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use crate::cuda::Device;
+
 /// The kernels serve.
 pub(super) fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
@@ -17,21 +19,22 @@ pub(super) fn stopping(grace: Duration) {
     tell(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(micros)]);
 }
 
-/// Pings the watchdog, where one is set, twice in each of its periods: if every supervisor has answered since, and the runtime has not given
-/// up. A ping from a loop that does nothing else would prove nothing. Never ends.
-pub(super) async fn watch(runtime: &Runtime) {
+/// Pings the watchdog, where one is set, twice in each of its periods: if every supervisor has answered since, the runtime has not given up, and
+/// the driver has answered about each of the process's own devices. A ping from a loop that does nothing else would prove nothing. Never ends.
+pub(super) async fn watch(runtime: &Runtime, devices: &[Device]) {
+    let answers = |every| devices.iter().all(|device| !device.is_stuck(every));
     match sd_notify::watchdog_enabled() {
-        Some(period) => pings(runtime, period / 2, || tell(&[NotifyState::Watchdog])).await,
+        Some(period) => pings(runtime, period / 2, answers, || tell(&[NotifyState::Watchdog])).await,
         None => std::future::pending().await,
     }
 }
 
-async fn pings(runtime: &Runtime, every: Duration, ping: impl Fn()) {
+async fn pings(runtime: &Runtime, every: Duration, answers: impl Fn(Duration) -> bool, ping: impl Fn()) {
     let mut turns = interval(every);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         turns.tick().await;
-        if timeout(every, runtime.tree()).await.is_ok_and(|tree| tree.is_some()) {
+        if timeout(every, runtime.tree()).await.is_ok_and(|tree| tree.is_some()) && answers(every) {
             ping();
         }
     }
@@ -45,6 +48,8 @@ fn tell(states: &[NotifyState<'_>]) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use tokio::sync::mpsc;
 
     use super::*;
@@ -53,14 +58,24 @@ mod tests {
     async fn the_watchdog_is_fed_as_long_as_the_supervisors_answer() {
         let runtime = Runtime::builder().build().await.unwrap();
         let (pinged, mut pings_heard) = mpsc::unbounded_channel();
-        let feeds = pings(&runtime, Duration::from_millis(2), || pinged.send(()).unwrap());
-        let ends = async {
-            for _ in 0..3 {
+        let driver = AtomicBool::new(true);
+        let answers = |_| driver.load(Ordering::Relaxed);
+        let feeds = pings(&runtime, Duration::from_millis(2), answers, || pinged.send(()).unwrap());
+        let mut heard = async |fed: bool| {
+            for _ in 0..3 * u32::from(fed) {
                 pings_heard.recv().await.unwrap();
             }
-            runtime.shutdown(Duration::ZERO).await;
             // One may have been asked for before.
-            while timeout(Duration::from_millis(50), pings_heard.recv()).await.is_ok() {}
+            while !fed && timeout(Duration::from_millis(50), pings_heard.recv()).await.is_ok() {}
+        };
+        let ends = async {
+            heard(true).await;
+            driver.store(false, Ordering::Relaxed);
+            heard(false).await;
+            driver.store(true, Ordering::Relaxed);
+            heard(true).await;
+            runtime.shutdown(Duration::ZERO).await;
+            heard(false).await;
         };
         tokio::select! {
             () = feeds => unreachable!("it never ends"),

@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::ffi::c_int;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use cudarc::driver::CudaContext;
 use rustkernel_core::DeviceId;
@@ -177,6 +178,13 @@ impl Device {
     #[must_use]
     pub fn lost(&self) -> Option<Fault> {
         self.0.poison.fault()
+    }
+
+    /// Whether the driver has not answered a question about this device for `span`. Such a process helps nobody any more: a watchdog that is
+    /// fed while this holds is fed for nothing.
+    #[must_use]
+    pub fn is_stuck(&self, span: Duration) -> bool {
+        self.0.poller.is_stuck(span)
     }
 
     /// Has `listener` called when the device is lost, on the thread that finds it; at once if it is lost already.

@@ -3,6 +3,7 @@
 //! It looks at the streams' words, which is no call. A fault never shows there, so it also asks the driver about each stream that somebody
 //! waits for, once in a tick; whoever sleeps is woken then, too, and looks whether its request is still wanted.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 use std::thread;
@@ -22,6 +23,26 @@ const ALERT: Duration = Duration::from_micros(200);
 pub(super) struct Poller {
     state: Mutex<State>,
     bell: Condvar,
+    question: Question,
+}
+
+/// Since when the driver has not answered, in clock nanoseconds; 0 while nothing is asked.
+#[derive(Default)]
+struct Question(AtomicU64);
+
+impl Question {
+    fn begins(&self, now: Timestamp) {
+        self.0.store(now.as_nanos().max(1), Ordering::Relaxed);
+    }
+
+    fn ends(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    fn is_open_for(&self, span: Duration, now: Timestamp) -> bool {
+        let since = self.0.load(Ordering::Relaxed);
+        since != 0 && now - Timestamp::from_nanos(since) >= span
+    }
 }
 
 #[derive(Default)]
@@ -40,7 +61,7 @@ struct Sleeper {
 
 impl Poller {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), bell: Condvar::new() })
+        Arc::new(Self { state: Mutex::default(), bell: Condvar::new(), question: Question::default() })
     }
 
     /// Wakes `waker` once `line` has got to `mark`, and at the next tick. `begins`: it is likely to be soon.
@@ -72,6 +93,11 @@ impl Poller {
         self.bell.notify_one();
     }
 
+    /// Whether it has been waiting for the driver's answer for `span`.
+    pub(super) fn is_stuck(&self, span: Duration) -> bool {
+        self.question.is_open_for(span, Clock::system().now())
+    }
+
     /// Has it look now: the device may be lost.
     pub(super) fn look(&self) {
         self.bell.notify_one();
@@ -90,8 +116,10 @@ impl Poller {
             let sleepers = poller.take_awake(asks);
             sleepers.into_iter().for_each(|sleeper| {
                 if asks {
+                    poller.question.begins(clock.now());
                     // What it finds is latched, and told to who wakes up.
                     let _ = sleeper.line.is_empty();
+                    poller.question.ends();
                 }
                 sleeper.waker.wake();
             });
@@ -129,3 +157,20 @@ impl Poller {
 
 /// Nobody waits; a ring comes when somebody does.
 const IDLE: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_that_does_not_answer_is_known_after_a_while_and_one_that_does_is_not() {
+        let question = Question::default();
+        let (span, begun) = (Duration::from_secs(5), Timestamp::ZERO);
+        assert!(!question.is_open_for(span, begun + 2 * span), "nothing was asked");
+        question.begins(begun);
+        assert!(!question.is_open_for(span, begun + (span - Duration::from_nanos(2))));
+        assert!(question.is_open_for(span, begun + (span + Duration::from_nanos(2))));
+        question.ends();
+        assert!(!question.is_open_for(span, begun + 2 * span));
+    }
+}

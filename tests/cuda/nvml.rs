@@ -4,12 +4,14 @@ use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 
+use metrics_exporter_prometheus::PrometheusBuilder;
 use rustkernel::actors::{KernelSpec, Runtime};
 use rustkernel::core::DeviceId;
 use rustkernel::core::error::{BreakerScope, KernelErrorKind};
 use rustkernel::core::resilience::{HealthStatus, RecoveryPolicy, RecoveryStrategy};
 use rustkernel::cuda::DeviceWatch;
 use rustkernel::http::{HealthServer, Node, Token, api_router};
+use rustkernel::metrics::Publisher;
 use rustkernel::worker::{Domain, DomainConfig, DomainState};
 
 use crate::device::{Order, Rig};
@@ -128,6 +130,20 @@ async fn errors_open_the_breaker_of_the_device_and_a_slow_device_is_degraded_and
     let faults: Vec<String> =
         watch.faults().iter().map(|(fault, count)| format!("{} {count}", fault.code)).collect();
     assert_eq!(faults, ["Xid 13 1"]);
+    let node = Node::new(runtime.clone());
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let snapshot = node.snapshot().await;
+    metrics::with_local_recorder(&recorder, || Publisher::default().publish(&snapshot));
+    let told = recorder.handle().render();
+    for line in [
+        r#"rustkernel_device_state{device="cuda:0",state="degraded"} 1"#,
+        r#"rustkernel_device_state{device="cuda:0",state="healthy"} 0"#,
+        r#"rustkernel_device_faults_total{device="cuda:0",class="kernel exception",code="Xid 13"} 1"#,
+        r#"rustkernel_device_memory_bytes{device="cuda:0",kind="used"} 536870912"#,
+        r#"rustkernel_device_memory_bytes{device="cuda:0",kind="total"} 1073741824"#,
+    ] {
+        assert!(told.lines().any(|found| found == line), "{line} in {told}");
+    }
     // The worker has done nothing wrong.
     assert_eq!(domain.status().deaths, 0);
     nvml.say("gone");
