@@ -72,3 +72,18 @@ struct FirstKernel;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guide/operating.md")]
 struct OperatingGuide;
+
+/// The guide's example, run.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide/chains.md")]
+struct ChainsGuide;
+
+/// The guide's example, run.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide/checkpoints.md")]
+struct CheckpointsGuide;
+
+/// The guide's example, run.
+#[cfg(all(doctest, feature = "metrics"))]
+#[doc = include_str!("../docs/guide/mounting.md")]
+struct MountingGuide;

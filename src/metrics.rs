@@ -142,14 +142,11 @@ fn histograms(snapshot: &NodeSnapshot) -> String {
     let mut texts = [EXECUTION, QUEUE_TIME, REQUEST_TIME].map(|name| (name, String::new()));
     if let Some(root) = &snapshot.tree {
         root.walk(&mut |child, _| {
-            let Some(Latency { execution, queue, request, .. }) =
-                child.kernel.as_ref().and_then(|kernel| kernel.latency?.all)
-            else {
-                return;
-            };
+            let seen = child.kernel.as_ref().and_then(|kernel| kernel.latency.as_ref()?.all.as_deref());
+            let Some(Latency { execution, queue, request, .. }) = seen else { return };
             for ((name, text), spread) in texts.iter_mut().zip([execution, queue, request]) {
                 if spread.count > 0 {
-                    write_histogram(text, name, &child.name, &spread);
+                    write_histogram(text, name, &child.name, spread);
                 }
             }
         });
@@ -317,7 +314,7 @@ fn publish_gauges(name: &str, kernel: &KernelView) {
     if let Some(bytes) = kernel.checkpoint_bytes {
         gauge!(CHECKPOINT_BYTES, "kernel" => name()).set(float(bytes as u64));
     }
-    if let Some(latency) = kernel.latency {
+    if let Some(latency) = &kernel.latency {
         for (quantile, seconds) in [("0.5", latency.p50_s), ("0.9", latency.p90_s), ("0.99", latency.p99_s)] {
             // Prometheus' word for what is not known.
             gauge!(DURATION, "kernel" => name(), "quantile" => quantile).set(seconds.unwrap_or(f64::NAN));

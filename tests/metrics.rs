@@ -220,7 +220,7 @@ fn assert_labels(text: &str) {
 
 #[test]
 fn the_guide_lists_every_metric_with_its_labels_and_no_other() {
-    let guide = include_str!("../docs/guide/operating.md");
+    let guide = include_str!("../docs/metrics.md");
     for metric in METRICS {
         let kind = match metric.kind {
             MetricKind::Counter => "counter",

@@ -169,9 +169,9 @@ impl Kernel for Calls {
     type Output = String;
 
     async fn execute(&mut self, (): &(), cx: &mut Context<'_>) -> Result<String, KernelError> {
-        assert_eq!(ambient_trace(), cx.header().trace);
+        assert_eq!(ambient_trace(), cx.trace());
         self.0.call(Do::Attempt, NONE).await?;
-        Ok(cx.header().trace.map(|trace| trace.to_string()).unwrap_or_default())
+        Ok(cx.trace().map(|trace| trace.to_string()).unwrap_or_default())
     }
 }
 

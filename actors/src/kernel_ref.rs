@@ -86,13 +86,13 @@ impl<I: Payload, O: Payload> KernelRef<I, O> {
         deadline: Deadline,
         accepted: impl FnOnce(u64),
     ) -> Result<Reply<I, O>, Refused<I>> {
-        let (bytes, mut timing) = (input.size_bytes(), self.timing(deadline));
-        let span = spans::request(&mut timing.header, &self.slot.id);
+        let (bytes, timing) = (input.size_bytes(), self.timing(deadline));
+        let tracing = spans::request(&self.slot.id);
         let keep = |request: &Shared<I, O>, id| {
             accepted(id);
             Wait::keep(request, id)
         };
-        match self.slot.submit(input, bytes, timing, Way::to_caller(None, span), keep) {
+        match self.slot.submit(input, bytes, timing, Way::to_caller(None, tracing), keep) {
             Ok(wait) => Ok(Reply { slot: Arc::clone(&self.slot), wait: wait.recorded() }),
             Err(refused) => {
                 refused.record();
@@ -265,7 +265,7 @@ impl<I: Payload, O: Payload> Wait<I, O> {
 
     /// Its span, if there is one, has its number from now on.
     fn recorded(self) -> Self {
-        spans::accepted(self.request.way.span(), self.id);
+        spans::accepted(self.request.way.tracing(), self.id);
         self
     }
 
@@ -303,11 +303,11 @@ impl<I: Payload, O: Payload> Call<'_, I, O> {
         if let CallState::Waiting(wait) = &mut self.state {
             return wait.poll(cx);
         }
-        let CallState::New(input, mut timing) = std::mem::replace(&mut self.state, CallState::Over) else {
+        let CallState::New(input, timing) = std::mem::replace(&mut self.state, CallState::Over) else {
             return Poll::Pending;
         };
-        let span = spans::request(&mut timing.header, &self.slot.id);
-        let (bytes, way) = (input.size_bytes(), Way::to_caller(Some(cx.waker().clone()), span));
+        let tracing = spans::request(&self.slot.id);
+        let (bytes, way) = (input.size_bytes(), Way::to_caller(Some(cx.waker().clone()), tracing));
         match self.slot.submit(input, bytes, timing, way, Wait::keep) {
             Ok(wait) => {
                 self.state = CallState::Waiting(wait.recorded());

@@ -100,7 +100,7 @@ pub(crate) struct Refused<I, O> {
 impl<I, O> Refused<I, O> {
     /// Its span, if there is one, says so.
     pub(crate) fn record(&self) {
-        spans::answered(self.way.span(), CallReport::default(), Some(&self.error));
+        spans::answered(self.way.tracing(), CallReport::default(), Some(&self.error));
     }
 }
 

@@ -27,34 +27,40 @@ const TARGET: &str = "rustkernel::request";
 /// A span that is recorded. A pointer, because most are not.
 pub(crate) type Recorded = Option<Box<Span>>;
 
+/// The trace that a request belongs to, and its span where that is recorded. A pointer, because most belong to none.
+pub(crate) type Tracing = Option<Box<Request>>;
+
+pub(crate) struct Request {
+    trace: TraceContext,
+    span: Option<Span>,
+}
+
 /// Puts a new request into its trace, and opens its span where it is recorded. `of` names what was called.
-pub(crate) fn request(header: &mut Header, of: &dyn Display) -> Recorded {
-    header.trace = ambient_trace();
-    if !tracing::enabled!(target: TARGET, Level::DEBUG) {
-        return None;
+pub(crate) fn request(of: &dyn Display) -> Tracing {
+    let above = ambient_trace();
+    if tracing::enabled!(target: TARGET, Level::DEBUG) {
+        return open(above, of);
     }
-    open(header, of)
+    above.map(|trace| Box::new(Request { trace, span: None }))
 }
 
 #[cold]
-fn open(header: &mut Header, of: &dyn Display) -> Recorded {
-    let above = header.trace;
-    if above.is_some_and(|above| !above.is_sampled()) {
-        return None;
+fn open(above: Option<TraceContext>, of: &dyn Display) -> Tracing {
+    if let Some(trace) = above.filter(|above| !above.is_sampled()) {
+        return Some(Box::new(Request { trace, span: None }));
     }
     let span_id = NonZeroU64::MIN.saturating_add(fastrand::u64(..));
-    let own = above.map_or_else(
+    let trace = above.map_or_else(
         || TraceContext::new(NonZeroU128::MIN.saturating_add(fastrand::u128(..)), span_id, true),
         |above| above.child(span_id),
     );
-    header.trace = Some(own);
     let span = tracing::debug_span!(
         target: TARGET,
         "request",
         %of,
         request = Empty,
-        trace_id = format_args!("{:032x}", own.trace_id()),
-        span_id = format_args!("{:016x}", own.span_id()),
+        trace_id = format_args!("{:032x}", trace.trace_id()),
+        span_id = format_args!("{:016x}", trace.span_id()),
         parent_id = Empty,
         attempts = Empty,
         outcome = Empty,
@@ -62,19 +68,19 @@ fn open(header: &mut Header, of: &dyn Display) -> Recorded {
     if let Some(above) = above {
         span.record("parent_id", tracing::field::display(format_args!("{:016x}", above.span_id())));
     }
-    (!span.is_disabled()).then(|| Box::new(span))
+    Some(Box::new(Request { trace, span: (!span.is_disabled()).then_some(span) }))
 }
 
 /// The request has its number.
-pub(crate) fn accepted(span: Option<&Span>, id: u64) {
-    if let Some(span) = span {
+pub(crate) fn accepted(request: Option<&Request>, id: u64) {
+    if let Some(span) = request.and_then(|request| request.span.as_ref()) {
         span.record("request", id);
     }
 }
 
 /// The request is answered.
-pub(crate) fn answered(span: Option<&Span>, report: CallReport, error: Option<&KernelError>) {
-    let Some(span) = span else { return };
+pub(crate) fn answered(request: Option<&Request>, report: CallReport, error: Option<&KernelError>) {
+    let Some(span) = request.and_then(|request| request.span.as_ref()) else { return };
     span.record("attempts", report.attempts);
     match error {
         Some(error) => span.record("outcome", tracing::field::display(error.kind())),
@@ -98,21 +104,23 @@ pub(crate) struct Traced {
 impl Traced {
     /// Of a request that belongs to a trace.
     pub(crate) fn new(
-        request: Option<&Span>,
+        request: &Request,
         life: Option<&Span>,
         kernel: &KernelId,
         incarnation: u64,
         header: &Header,
-        trace: TraceContext,
     ) -> Self {
-        let span = request.map_or_else(Span::none, |request| {
-            let attempt = header.attempt;
-            let degraded = header.degraded;
+        let span = request.span.as_ref().map_or_else(Span::none, |request| {
+            let Header { attempt, degraded, .. } = *header;
             let span = tracing::debug_span!(target: TARGET, parent: request, "execute", %kernel, incarnation, attempt, degraded);
             span.follows_from(life.and_then(Span::id));
             span
         });
-        Self { span, trace }
+        Self { span, trace: request.trace }
+    }
+
+    pub(crate) fn trace(&self) -> TraceContext {
+        self.trace
     }
 
     /// For one poll.

@@ -11,19 +11,18 @@ use rustkernel_core::envelope::Header;
 use rustkernel_core::error::{KernelErrorKind, Phase};
 use rustkernel_core::traits::Signal;
 use serde::Serialize;
-use tracing::Span;
 
 use crate::cancel::CancelToken;
 use crate::contain::wake;
 use crate::pipeline::{Mark, Recorder};
-use crate::spans::{self, Recorded};
+use crate::spans::{self, Tracing};
 use crate::sync::{Mutex, lock};
 
 /// Where a request's answer goes, and whose cancellation it follows.
 pub(crate) enum Way<O> {
     /// To a caller that polls, with a cancellation of its own. It is only a flag: the slot that raises it wakes the
     /// execution.
-    Caller(Cell<O>, Signal, Recorded),
+    Caller(Cell<O>, Signal, Tracing),
     /// To the next stage, under the cancellation that the whole chain shares.
     Chain(Onward<O>),
 }
@@ -44,8 +43,8 @@ pub(crate) trait Chain: Any + Send + Sync {
     fn token(&self) -> &CancelToken;
     /// Where the times of the stages go, if anybody wants them.
     fn recorder(&self) -> Option<&Recorder>;
-    /// The span of the whole, where it is recorded.
-    fn span(&self) -> Option<&Span>;
+    /// The trace of the whole, if it belongs to one.
+    fn tracing(&self) -> Option<&spans::Request>;
 }
 
 /// What goes from stage to stage beside the value.
@@ -76,8 +75,8 @@ pub(crate) trait Next<T>: Send + Sync {
 
 impl<O> Way<O> {
     /// For a caller that will poll, or has polled with `waker`.
-    pub(crate) fn to_caller(waker: Option<Waker>, span: Recorded) -> Self {
-        Self::Caller(Cell::new(waker), Signal::new(), span)
+    pub(crate) fn to_caller(waker: Option<Waker>, tracing: Tracing) -> Self {
+        Self::Caller(Cell::new(waker), Signal::new(), tracing)
     }
 
     /// For the next stage.
@@ -91,8 +90,8 @@ impl<O> Way<O> {
     /// each request to exactly one settler, so nobody answers twice.
     pub(crate) fn give(&self, header: Header, now: Timestamp, result: Result<O, KernelError>) {
         match self {
-            Self::Caller(cell, _, span) => {
-                spans::answered(span.as_deref(), (&header).into(), result.as_ref().err());
+            Self::Caller(cell, _, tracing) => {
+                spans::answered(tracing.as_deref(), (&header).into(), result.as_ref().err());
                 cell.give(&header, result);
             }
             Self::Chain(onward) => onward.give(header, now, result),
@@ -124,11 +123,11 @@ impl<O> Way<O> {
         }
     }
 
-    /// The span of the request, where it is recorded.
-    pub(crate) fn span(&self) -> Option<&Span> {
+    /// The trace of the request, if it belongs to one.
+    pub(crate) fn tracing(&self) -> Option<&spans::Request> {
         match self {
-            Self::Caller(_, _, span) => span.as_deref(),
-            Self::Chain(onward) => onward.chain.span(),
+            Self::Caller(_, _, tracing) => tracing.as_deref(),
+            Self::Chain(onward) => onward.chain.tracing(),
         }
     }
 

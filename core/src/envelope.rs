@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::trace::TraceContext;
 
 /// Re-runs that a whole chain may make unless its caller says otherwise.
 pub const DEFAULT_RETRY_BUDGET: u32 = 16;
@@ -23,23 +22,13 @@ pub struct Header {
     pub degraded: bool,
     /// Whether an incarnation died while it had the request at this stage. What it runs in together with others runs it alone.
     pub suspect: bool,
-    /// The span of the request, or of whoever made it where nobody records the runtime's spans; `None` outside of any trace.
-    pub trace: Option<TraceContext>,
 }
 
 impl Header {
     /// A first attempt with the default retry budget.
     #[must_use]
     pub const fn new(id: u64, deadline: Timestamp) -> Self {
-        Self {
-            id,
-            deadline,
-            attempt: 1,
-            retry_budget: DEFAULT_RETRY_BUDGET,
-            degraded: false,
-            suspect: false,
-            trace: None,
-        }
+        Self { id, deadline, attempt: 1, retry_budget: DEFAULT_RETRY_BUDGET, degraded: false, suspect: false }
     }
 
     /// The header for the next stage: the attempt starts again without suspicion, what is left of deadline and budget goes on.

@@ -231,7 +231,7 @@ fn details(child: &Child, failures: &[Failure]) -> String {
         row("not accepted", known(kinds(&kernel.refused_kinds)));
         row("queue", format!("{} waiting, {} bytes", kernel.waiting, kernel.waiting_bytes));
         row("running for", known(kernel.running_s.map(span)));
-        let latency = kernel.latency.map(|latency| {
+        let latency = kernel.latency.as_ref().map(|latency| {
             let [p50, p90, p99] =
                 [latency.p50_s, latency.p90_s, latency.p99_s].map(|seconds| known(seconds.map(span)));
             format!("p50 {p50}, p90 {p90}, p99 {p99}")

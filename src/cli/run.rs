@@ -211,13 +211,8 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
             if signal == Signal::Interrupt { Exit::Interrupted } else { Exit::Failure }
         }
     };
-    node.draining();
-    systemd::stopping(args.drain_delay + args.grace + WEBHOOK_GRACE);
-    if server.is_some() && !args.drain_delay.is_zero() && !loss.has_happened() {
-        // Whoever cannot wait says so again.
-        let _ = timeout(args.drain_delay, signals.next()).await;
-    }
-    runtime.shutdown(args.grace).await;
+    let delays = server.is_some() && !loss.has_happened();
+    stop(&node, &runtime, &args, delays.then_some(&mut signals)).await;
     if let Some(state) = &state {
         keep(state, &runtime, done);
     }
@@ -227,6 +222,17 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
     // Whoever has had the node drained is told so.
     server.into_iter().for_each(HealthServer::close);
     Ok(if loss.has_happened() { Exit::DeviceLost } else { exit })
+}
+
+/// Not ready, for a while; then nothing new; then the end of what is there.
+async fn stop(node: &Node, runtime: &Runtime, args: &RunArgs, delays: Option<&mut Signals>) {
+    node.draining();
+    systemd::stopping(args.drain_delay + args.grace + WEBHOOK_GRACE);
+    if let Some(signals) = delays.filter(|_| !args.drain_delay.is_zero()) {
+        // Whoever cannot wait says so again.
+        let _ = timeout(args.drain_delay, signals.next()).await;
+    }
+    runtime.shutdown(args.grace).await;
 }
 
 /// The loss of a device that this process has itself: after one it can only end.

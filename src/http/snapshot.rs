@@ -233,7 +233,7 @@ pub struct KernelView {
 }
 
 /// How long executions take.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LatencyView {
     /// Executions that were measured, ever.
     pub count: u64,
@@ -241,7 +241,7 @@ pub struct LatencyView {
     pub total_s: f64,
     /// All that is known, for metrics; not sent.
     #[serde(skip)]
-    pub all: Option<Latency>,
+    pub all: Option<Box<Latency>>,
     /// Half of those of the last minute or two took no longer than this, within an eighth; `None` where there were none.
     pub p50_s: Option<f64>,
     /// Nine in ten.
@@ -444,18 +444,18 @@ impl From<KernelStatus> for KernelView {
 }
 
 fn by_kind(counts: &ErrorCounts) -> BTreeMap<Word, u64> {
-    counts.iter().filter(|(_, count)| *count > 0).map(|(kind, count)| (kind.into(), count)).collect()
+    counts.iter().map(|(kind, count)| (kind.into(), count)).collect()
 }
 
-impl From<Latency> for LatencyView {
-    fn from(latency: Latency) -> Self {
+impl From<Box<Latency>> for LatencyView {
+    fn from(latency: Box<Latency>) -> Self {
         Self {
             count: latency.execution.count,
             total_s: latency.execution.total.as_secs_f64(),
-            all: Some(latency),
             p50_s: latency.recent.map(|recent| recent.p50.as_secs_f64()),
             p90_s: latency.recent.map(|recent| recent.p90.as_secs_f64()),
             p99_s: latency.recent.map(|recent| recent.p99.as_secs_f64()),
+            all: Some(latency),
         }
     }
 }

@@ -295,10 +295,10 @@ impl Tenant<'_> {
             retry_budget: run.retry_budget,
             degraded: run.degraded,
             suspect: run.suspect,
-            trace: run.trace,
             ..Header::new(run.id, deadline)
         };
-        let mut cx = Context::new(header, run.incarnation, &self.host.clock, [&stop, &NEVER]);
+        let mut cx =
+            Context::new(header, run.incarnation, &self.host.clock, [&stop, &NEVER]).in_trace(run.trace);
         let _entered = run.trace.map(TraceContext::enter);
         kernel.run(input, &mut cx, answer)
     }

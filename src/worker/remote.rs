@@ -236,7 +236,7 @@ where
         }
         let input = pack(input)?;
         let remaining = (!header.deadline.is_never()).then(|| cx.remaining());
-        let incarnation = cx.incarnation();
+        let (incarnation, trace) = (cx.incarnation(), cx.trace());
         let run = |request| {
             ToKernel::Run(Run {
                 request,
@@ -246,7 +246,7 @@ where
                 retry_budget: header.retry_budget,
                 degraded: header.degraded,
                 suspect: header.suspect,
-                trace: header.trace,
+                trace,
                 incarnation,
             })
         };

@@ -143,7 +143,7 @@ impl Kernel for Puppet {
         }
         self.0 += 1;
         let (attempt, suspect) = (cx.header().attempt, cx.header().suspect);
-        let trace = ambient_trace().filter(|ambient| cx.header().trace == Some(*ambient));
+        let trace = ambient_trace().filter(|ambient| cx.trace() == Some(*ambient));
         Ok(Said { pid: std::process::id(), count: self.0, attempt, suspect, trace, echo })
     }
 }

@@ -12,12 +12,11 @@ use rustkernel_core::clock::Timestamp;
 use rustkernel_core::envelope::{Deadline, Header};
 use rustkernel_core::error::KernelError;
 use rustkernel_core::resilience::ambient_deadline;
-use tracing::Span;
 
 use super::Pipeline;
 use super::report::{PipelineReport, Recorder};
 use crate::cancel::CancelToken;
-use crate::spans::{self, Recorded};
+use crate::spans::{self, Tracing};
 use crate::way::{Cell, Chain, Flow, Next};
 
 /// Chain ids have the top bit set, so that no slot's own ids meet them.
@@ -39,7 +38,7 @@ struct Shared<O> {
     token: CancelToken,
     answer: Cell<O>,
     recorder: Option<Recorder>,
-    span: Recorded,
+    tracing: Tracing,
 }
 
 impl<O: Send + 'static> Run<O> {
@@ -58,9 +57,9 @@ impl<O: Send + 'static> Run<O> {
             Deadline::At(at) => (at, Timestamp::ZERO),
         };
         let deadline = asked.min(ambient_deadline().unwrap_or(Timestamp::NEVER));
-        let mut header = Header { retry_budget: pipeline.retry_budget, ..Header::new(id, deadline) };
-        let span = spans::request(&mut header, &"chain");
-        spans::accepted(span.as_deref(), id);
+        let header = Header { retry_budget: pipeline.retry_budget, ..Header::new(id, deadline) };
+        let tracing = spans::request(&"chain");
+        spans::accepted(tracing.as_deref(), id);
         let recorder = reports.then(Recorder::default);
         Self(Arc::new(Shared {
             header,
@@ -68,7 +67,7 @@ impl<O: Send + 'static> Run<O> {
             token: CancelToken::new(),
             answer: Cell::new(None),
             recorder,
-            span,
+            tracing,
         }))
     }
 
@@ -94,8 +93,8 @@ impl<O: Send + 'static> Chain for Shared<O> {
         self.recorder.as_ref()
     }
 
-    fn span(&self) -> Option<&Span> {
-        self.span.as_deref()
+    fn tracing(&self) -> Option<&spans::Request> {
+        self.tracing.as_deref()
     }
 }
 
@@ -114,7 +113,7 @@ impl<O: Send + 'static> Next<O> for Finish<O> {
         let run = chain.downcast_ref::<Shared<O>>();
         debug_assert!(run.is_some(), "a chain ends in the run that began it");
         if let Some(run) = run {
-            spans::answered(run.span.as_deref(), (&flow.header).into(), result.as_ref().err());
+            spans::answered(run.tracing.as_deref(), (&flow.header).into(), result.as_ref().err());
             run.answer.give(&flow.header, result);
         }
     }
@@ -161,7 +160,7 @@ impl Chain for Branch {
         self.whole.recorder()
     }
 
-    fn span(&self) -> Option<&Span> {
-        self.whole.span()
+    fn tracing(&self) -> Option<&spans::Request> {
+        self.whole.tracing()
     }
 }

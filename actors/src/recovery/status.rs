@@ -88,7 +88,7 @@ pub struct KernelStatus {
     /// What is wrong with its checkpoints.
     pub checkpoint_trouble: Option<String>,
     /// How long its executions take, where that was measured.
-    pub latency: Option<Latency>,
+    pub latency: Option<Box<Latency>>,
     /// Requests that were not accepted, by why.
     pub refused: ErrorCounts,
     /// Accepted requests that got no answer, by why.

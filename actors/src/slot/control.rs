@@ -100,7 +100,7 @@ pub(crate) struct SlotSnapshot {
     /// What its kernel lives in whose breaker is open.
     pub(crate) refused_by: Option<BreakerScope>,
     pub(crate) refused_by_shared: u64,
-    pub(crate) latency: Option<Latency>,
+    pub(crate) latency: Option<Box<Latency>>,
     pub(crate) refused: ErrorCounts,
     pub(crate) failed: ErrorCounts,
 }

@@ -6,20 +6,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustkernel_core::error::KernelErrorKind;
 use serde::Serialize;
 
-/// How many of each of [`KernelErrorKind::NAMES`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct ErrorCounts(pub [u64; KernelErrorKind::NAMES.len()]);
+/// How many of each of [`KernelErrorKind::NAMES`]; a pointer, because most have none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ErrorCounts(Option<Box<[u64; KernelErrorKind::NAMES.len()]>>);
 
 impl ErrorCounts {
-    /// Each kind with its number.
+    /// Each kind that there was, with its number.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        KernelErrorKind::NAMES.into_iter().zip(self.0)
+        let counts = self.0.iter().flat_map(|counts| KernelErrorKind::NAMES.into_iter().zip(**counts));
+        counts.filter(|(_, count)| *count > 0)
     }
 
     /// All of them together.
     #[must_use]
     pub fn sum(&self) -> u64 {
-        self.0.iter().sum()
+        self.0.iter().flat_map(|counts| counts.iter()).sum()
     }
 }
 
@@ -46,9 +47,9 @@ impl Errors {
 
     /// Those that were refused, and those that failed.
     pub(crate) fn counts(&self) -> [ErrorCounts; 2] {
-        let Some(counts) = self.0.get() else { return [ErrorCounts::default(); 2] };
+        let Some(counts) = self.0.get() else { return Default::default() };
         let read = |counts: &[AtomicU64; KernelErrorKind::NAMES.len()]| {
-            ErrorCounts(std::array::from_fn(|index| counts[index].load(Ordering::Relaxed)))
+            ErrorCounts(Some(Box::new(std::array::from_fn(|index| counts[index].load(Ordering::Relaxed)))))
         };
         [read(&counts.refused), read(&counts.failed)]
     }

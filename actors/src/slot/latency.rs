@@ -117,7 +117,7 @@ impl Latencies {
     }
 
     /// `None` while nothing was measured.
-    pub(crate) fn summary(&self, now: Timestamp) -> Option<Latency> {
+    pub(crate) fn summary(&self, now: Timestamp) -> Option<Box<Latency>> {
         let windows = self.0.as_ref()?;
         let age = now.saturating_since(windows.began);
         // What nobody has turned since may be over.
@@ -138,12 +138,12 @@ impl Latencies {
             });
             found.map_or(Duration::ZERO, middle_of)
         };
-        Some(Latency {
+        Some(Box::new(Latency {
             execution: windows.execution.spread(),
             queue: windows.queue.spread(),
             request: windows.request.spread(),
             recent: (recent > 0).then(|| Quantiles { p50: at(50), p90: at(90), p99: at(99) }),
-        })
+        }))
     }
 }
 

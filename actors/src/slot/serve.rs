@@ -13,7 +13,6 @@ use rustkernel_core::clock::Timestamp;
 use rustkernel_core::envelope::Header;
 use rustkernel_core::error::{KernelError, Phase};
 use rustkernel_core::resilience::{Classify, Outcome, RetryDecision, with_ambient_deadline};
-use rustkernel_core::trace::TraceContext;
 use rustkernel_core::traits::{Context, LocalKernel, Payload};
 
 use super::incarnation::{Incarnation, Variant};
@@ -24,7 +23,7 @@ use crate::cancel::{cancelled, deadline_exceeded};
 use crate::checkpoint::Checkpointer;
 use crate::contain::contain;
 use crate::gate::Report;
-use crate::spans::Traced;
+use crate::spans::{self, Traced};
 
 /// Why [`serve`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,9 +81,12 @@ pub(crate) async fn serve<K: LocalKernel>(
             let stops = [request.way.signal(), &incarnation.fence];
             // What the kernel is told; the books keep this stage's own.
             let told = Header { degraded: header.degraded || request.way.is_degraded_before(), ..header };
-            let mut cx = Context::new(told, incarnation.number, slot.clock(), stops);
-            let traced = header.trace.map(|trace| slot.traced(incarnation, &request, &header, trace));
+            let traced = request.way.tracing().map(|request| slot.traced(incarnation, request, &header));
             let traced = traced.as_deref();
+            let mut cx = Context::new(told, incarnation.number, slot.clock(), stops);
+            if let Some(traced) = traced {
+                cx = cx.in_trace(Some(traced.trace()));
+            }
             // A kernel may work before it returns its future, and when the future is dropped: both may block.
             incarnation.enter(since);
             let work = {
@@ -277,15 +279,8 @@ impl<I: Payload, O: Payload> Slot<I, O> {
 
     /// What an execution is a part of, where its request belongs to a trace.
     #[cold]
-    fn traced(
-        &self,
-        incarnation: &Incarnation,
-        request: &Shared<I, O>,
-        header: &Header,
-        trace: TraceContext,
-    ) -> Box<Traced> {
-        let life = incarnation.span();
-        Box::new(Traced::new(request.way.span(), life, &self.id, incarnation.number, header, trace))
+    fn traced(&self, incarnation: &Incarnation, request: &spans::Request, header: &Header) -> Box<Traced> {
+        Box::new(Traced::new(request, incarnation.span(), &self.id, incarnation.number, header))
     }
 
     /// Starts an entry's clocks. Reads the time only if somebody needs it.

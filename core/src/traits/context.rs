@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
 use crate::envelope::Header;
+use crate::trace::TraceContext;
 
 /// What a running execution sees of its request: how long it has, which attempt it is, and whether anybody still
 /// waits for the answer.
@@ -14,6 +15,7 @@ pub struct Context<'a> {
     incarnation: u64,
     clock: &'a Clock,
     stops: [&'a Signal; 2],
+    trace: Option<TraceContext>,
 }
 
 /// A flag that is raised once: "stop, nobody waits for this any more".
@@ -44,13 +46,26 @@ impl<'a> Context<'a> {
     /// of the incarnation.
     #[must_use]
     pub fn new(header: Header, incarnation: u64, clock: &'a Clock, stops: [&'a Signal; 2]) -> Self {
-        Self { header, incarnation, clock, stops }
+        Self { header, incarnation, clock, stops, trace: None }
     }
 
     /// What travels with the request: id, deadline, attempt, retry budget.
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// The same, of a request that belongs to a trace.
+    #[must_use]
+    pub fn in_trace(self, trace: Option<TraceContext>) -> Self {
+        Self { trace, ..self }
+    }
+
+    /// The span of the request, or of whoever made it where nobody records the runtime's spans; `None` outside of any trace. What the
+    /// execution calls belongs to it by itself.
+    #[must_use]
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.trace
     }
 
     /// The number of this life of the kernel, from 1.
