@@ -213,7 +213,7 @@ mod tests {
         with_trace(outer, async {
             with_trace(inner, async { assert_eq!(ambient_trace(), Some(inner)) }).await;
             assert_eq!(ambient_trace(), Some(outer));
-            assert_eq!(tokio::spawn(async { ambient_trace() }).await.unwrap(), None);
+            assert_eq!(std::thread::spawn(ambient_trace).join().unwrap(), None);
         })
         .await;
         assert_eq!(ambient_trace(), None);
