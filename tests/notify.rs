@@ -181,7 +181,8 @@ async fn a_webhook_is_told_once() {
         while !head.ends_with("\r\n\r\n") {
             assert!(reader.read_line(&mut head).unwrap() > 0, "the head ends early");
         }
-        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+        let head = head.to_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
         let mut body = vec![0; length.parse().unwrap()];
         reader.read_exact(&mut body).unwrap();
         reader.into_inner().write_all(b"HTTP/1.1 204 So\r\nContent-Length: 0\r\n\r\n").unwrap();
