@@ -202,7 +202,10 @@ fn every_setting_has_a_reader_that_is_not_its_own_definition() {
             for field in fields {
                 let elsewhere = files
                     .iter()
-                    .filter(|file| file.path != path && ["core/src", "actors/src", "src"].iter().any(|place| file.is_in(place)))
+                    .filter(|file| {
+                        file.path != path
+                            && ["core/src", "actors/src", "src"].iter().any(|place| file.is_in(place))
+                    })
                     .any(|file| reads(file, &field));
                 if !elsewhere && !reads_beside_its_checks(definition, &field) {
                     found.push(format!("{name}.{field}"));
