@@ -7,8 +7,10 @@ mod kit;
 #[path = "support/serving.rs"]
 mod serving;
 
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -147,6 +149,14 @@ fn a_token_that_could_be_guessed_or_read_by_nobody_is_refused() {
     );
     let (code, said) = run(TOKEN, &["--serve", "0.0.0.0:0"]);
     assert!(code == Some(2) && said.contains("would travel in the clear"), "{said}");
+    let (code, said) = run("", &["--token-file", "/dev/zero"]);
+    assert!(code == Some(2) && said.contains("/dev/zero is no token"), "{said}");
+    let mut unreadable = Command::new(env!("CARGO_BIN_EXE_rustkernel"));
+    unreadable
+        .args(["run", "--serve", "127.0.0.1:0"])
+        .env("RUSTKERNEL_TOKEN", OsStr::from_bytes(b"\xff\xfe"));
+    let output = unreadable.output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
     let (code, said) = run("", &["--token-file", "/nowhere/token"]);
     assert!(code == Some(2) && said.contains("/nowhere/token cannot be read"), "{said}");
 }
@@ -171,6 +181,10 @@ fn what_is_no_action_is_answered_by_its_status_and_the_node_goes_on() {
         let acted: Value = serde_json::from_str(&answer).unwrap();
         assert_eq!(acted["done"], false);
     }
+    let claimed = format!(
+        "POST /v1/actions HTTP/1.1\r\nHost: localhost\r\nAuthorization: bearer {TOKEN}\r\nContent-Length: 1000000000000\r\n\r\n"
+    );
+    assert_eq!(send(&node.address, &claimed).0, 413, "it is not waited for");
     let rebound = "GET /v1/snapshot HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
     assert_eq!(send(&node.address, rebound).0, 403, "a name of another site that leads here");
     for garbage in [

@@ -52,6 +52,12 @@ fn a_node_serves_https_to_whoever_trusts_its_certificate() {
     let stranger = ask(&named, &["health"], &[]);
     assert_eq!(stranger.status.code(), Some(4), "nobody vouches for it: {}", said(&stranger));
     assert!(said(&stranger).contains("certificate"), "{}", said(&stranger));
+    let nobody = ask(&named, &["health"], &["--tls-ca", key]);
+    assert!(
+        nobody.status.code() == Some(2) && said(&nobody).contains("no certificate in"),
+        "{}",
+        said(&nobody)
+    );
     let other_name = ask(&format!("https://{}", node.address), &["health"], &trusting);
     assert_eq!(other_name.status.code(), Some(4), "its certificate is not for this name");
     assert_ne!(get(&node.address, "/livez").0, 200, "nothing is told in the clear");

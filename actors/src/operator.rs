@@ -174,57 +174,29 @@ impl Fact {
     /// The life that it is about.
     #[must_use]
     pub fn incarnation(&self) -> Option<u64> {
-        match self {
-            Self::Started { incarnation, .. }
-            | Self::Failed { incarnation, .. }
-            | Self::StopFailed { incarnation, .. }
-            | Self::TookOver { incarnation, .. }
-            | Self::StandbyReady { incarnation }
-            | Self::StandbyFailed { incarnation, .. } => Some(*incarnation),
-            Self::Restarting { .. }
-            | Self::Degraded
-            | Self::Recovered
-            | Self::FailedOver { .. }
-            | Self::ChildAbandoned
-            | Self::Isolated { .. }
-            | Self::Resumed
-            | Self::Stopped
-            | Self::Breaker(_)
-            | Self::ThreadAbandoned { .. }
-            | Self::DeadLetter { .. }
-            | Self::CheckpointFailed { .. }
-            | Self::CheckpointRefused { .. }
-            | Self::Health(_)
-            | Self::GaveUp => None,
-        }
+        let (Self::Started { incarnation, .. }
+        | Self::Failed { incarnation, .. }
+        | Self::StopFailed { incarnation, .. }
+        | Self::TookOver { incarnation, .. }
+        | Self::StandbyReady { incarnation }
+        | Self::StandbyFailed { incarnation, .. }) = self
+        else {
+            return None;
+        };
+        Some(*incarnation)
     }
 
     /// What it was that failed.
     #[must_use]
     pub fn cause(&self) -> Option<&Cause> {
-        match self {
-            Self::Failed { cause, .. }
-            | Self::StopFailed { cause, .. }
-            | Self::StandbyFailed { cause, .. }
-            | Self::Isolated { cause } => Some(cause),
-            Self::Started { .. }
-            | Self::Restarting { .. }
-            | Self::TookOver { .. }
-            | Self::StandbyReady { .. }
-            | Self::Degraded
-            | Self::Recovered
-            | Self::FailedOver { .. }
-            | Self::ChildAbandoned
-            | Self::Resumed
-            | Self::Stopped
-            | Self::Breaker(_)
-            | Self::ThreadAbandoned { .. }
-            | Self::DeadLetter { .. }
-            | Self::CheckpointFailed { .. }
-            | Self::CheckpointRefused { .. }
-            | Self::Health(_)
-            | Self::GaveUp => None,
-        }
+        let (Self::Failed { cause, .. }
+        | Self::StopFailed { cause, .. }
+        | Self::StandbyFailed { cause, .. }
+        | Self::Isolated { cause }) = self
+        else {
+            return None;
+        };
+        Some(cause)
     }
 }
 

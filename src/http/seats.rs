@@ -120,7 +120,8 @@ impl Drop for Busy {
 /// An answer, until all of it has been taken.
 pub(super) struct Answering {
     pub(super) body: Body,
-    pub(super) busy: Busy,
+    /// Held until the answer is gone.
+    pub(super) _busy: Busy,
 }
 
 impl HttpBody for Answering {
@@ -131,7 +132,6 @@ impl HttpBody for Answering {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        debug_assert_eq!(self.busy.0.0.silent_since.load(Ordering::Relaxed), 0, "it is being answered");
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

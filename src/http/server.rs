@@ -2,6 +2,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -70,7 +72,7 @@ impl HealthServer {
     /// As [`start`](Self::start).
     #[cfg(feature = "tls")]
     pub fn start_tls(address: SocketAddr, router: Router, tls: super::Tls) -> io::Result<Self> {
-        Self::start_as(address, router, Transport::Tls(tls))
+        Self::start_as(address, router, Transport::Tls(Arc::new(tls)))
     }
 
     fn start_as(address: SocketAddr, router: Router, transport: Transport) -> io::Result<Self> {
@@ -122,7 +124,7 @@ impl HealthServer {
 enum Transport {
     Clear,
     #[cfg(feature = "tls")]
-    Tls(super::Tls),
+    Tls(Arc<super::Tls>),
 }
 
 /// For how long nobody is waited for.
@@ -171,7 +173,7 @@ async fn serve(
         let (answers, place) = (TowerToHyperService::new(router.clone()), seat.clone());
         let service = service_fn(move |request| {
             let (busy, answer) = (place.busy(), answers.call(request));
-            async move { answer.await.map(|answer| answer.map(|body| Answering { body, busy })) }
+            async move { answer.await.map(|answer| answer.map(|body| Answering { body, _busy: busy })) }
         });
         let open = open.watcher();
         // Errors of a connection are its peer's.
@@ -365,6 +367,14 @@ mod tests {
         asks.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("done"), "{answer}");
         closing.join().unwrap();
+    }
+
+    #[test]
+    fn nothing_is_served_in_the_clear_elsewhere_unless_it_is_said() {
+        let everywhere = "0.0.0.0:0".parse().unwrap();
+        let refused = HealthServer::start(everywhere, Router::new()).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+        HealthServer::start_in_the_clear(everywhere, Router::new()).unwrap().close();
     }
 
     #[test]

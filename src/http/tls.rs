@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use rustkernel_core::clock::{Clock, Timestamp};
@@ -73,18 +74,39 @@ impl Tls {
         Ok(Self { files, clock, shown })
     }
 
-    /// What takes the next connection.
-    pub(super) fn acceptor(&self) -> TlsAcceptor {
-        let now = self.clock.now();
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        if now >= shown.0 + FRESH {
-            shown.0 = now;
-            match self.files.read() {
-                Ok(acceptor) => shown.1 = acceptor,
-                Err(error) => tracing::warn!(%error, "the certificate that was read before is shown"),
+    /// What takes the next connection. Where the files are due it has them read, on a thread of their own: a file system that hangs keeps
+    /// no probe waiting.
+    pub(super) fn acceptor(self: &Arc<Self>) -> TlsAcceptor {
+        if self.is_due() {
+            let tls = Arc::clone(self);
+            let reader = thread::Builder::new().name("rustkernel-tls".to_owned());
+            if let Err(error) = reader.spawn(move || tls.read_again()) {
+                tracing::warn!(%error, "the certificate is not read again");
             }
         }
-        shown.1.clone()
+        self.shown().1.clone()
+    }
+
+    /// Once in a while, to one who asks.
+    fn is_due(&self) -> bool {
+        let now = self.clock.now();
+        let mut shown = self.shown();
+        let is_due = now >= shown.0 + FRESH;
+        if is_due {
+            shown.0 = now;
+        }
+        is_due
+    }
+
+    fn read_again(&self) {
+        match self.files.read() {
+            Ok(acceptor) => self.shown().1 = acceptor,
+            Err(error) => tracing::warn!(%error, "the certificate that was read before is shown"),
+        }
+    }
+
+    fn shown(&self) -> MutexGuard<'_, (Timestamp, TlsAcceptor)> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -140,14 +162,21 @@ mod tests {
         let [certificate, key] = renew(&folder);
         let (clock, hand) = Clock::manual();
         let tls = Tls::with_clock(&certificate, &key, clock).unwrap();
-        let shows = |other: &TlsAcceptor| Arc::ptr_eq(tls.acceptor().config(), other.config());
-        let first = tls.acceptor();
+        // As for a connection, on this thread.
+        let shown = || {
+            if tls.is_due() {
+                tls.read_again();
+            }
+            tls.shown().1.clone()
+        };
+        let shows = |other: &TlsAcceptor| Arc::ptr_eq(shown().config(), other.config());
+        let first = shown();
         renew(&folder);
         hand.advance(FRESH - Duration::from_millis(1));
         assert!(shows(&first), "not read yet");
         hand.advance(Duration::from_millis(1));
         assert!(!shows(&first), "renewed");
-        let second = tls.acceptor();
+        let second = shown();
         std::fs::write(&key, "half a ke").unwrap();
         hand.advance(FRESH);
         assert!(shows(&second), "the one before");

@@ -76,7 +76,7 @@ impl World {
 
     fn make(self: &Arc<Self>) -> Worker {
         assert!(!take_one(&self.bad_starts), "a bad start");
-        Worker { living: self.script.begin(), world: Arc::clone(self), served: 0 }
+        Worker { _living: self.script.begin(), world: Arc::clone(self), served: 0 }
     }
 
     pub(crate) fn maker(self: &Arc<Self>) -> impl Fn() -> Worker + Send + Sync + use<> {
@@ -103,8 +103,7 @@ fn take_one(counter: &AtomicU64) -> bool {
 }
 
 pub(crate) struct Worker {
-    #[allow(dead_code, reason = "held")]
-    living: Living,
+    _living: Living,
     world: Arc<World>,
     served: u64,
 }

@@ -211,7 +211,7 @@ impl Cast {
             if cast.is_to_fail(&name) {
                 return Err(KernelError::permanent("told to fail"));
             }
-            Ok(Player(cast.begin(&name)))
+            Ok(Player { _life: cast.begin(&name) })
         };
         KernelSpec::fallible(id, factory).breaker(None).recovery(at_once(u32::MAX))
     }
@@ -225,7 +225,9 @@ impl Drop for Life {
     }
 }
 
-pub(crate) struct Player(#[allow(dead_code, reason = "held")] Life);
+pub(crate) struct Player {
+    _life: Life,
+}
 
 impl Kernel for Player {
     type Input = Do;
