@@ -308,11 +308,12 @@ mod tests {
             assert!(hears(late).await.unwrap().0);
             drop(more);
         };
-        let limits = Limits { connections: 4, ..Limits::default() };
+        // Nobody leaves by the lapse of time.
+        let limits = Limits { connections: 4, head: Duration::from_secs(3_600), ..Limits::default() };
         let open = GracefulShutdown::new();
         tokio::select! {
             () = serve(listener, router, &Transport::Clear, limits, &open) => {}
-            () = tried => {}
+            tried = timeout(Duration::from_secs(20), tried) => tried.unwrap(),
         }
     }
 
