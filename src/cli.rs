@@ -31,6 +31,8 @@ mod signal;
 mod systemd;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::env;
 use std::error::Error;
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
@@ -38,9 +40,10 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use serde::Serialize;
+use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
-use crate::http::Action;
+use crate::http::{Action, SNAPSHOT_SCHEMA};
 use args::{Cli, Command, NodeCommand};
 pub use exit::Exit;
 
@@ -108,7 +111,13 @@ fn completions(shell: clap_complete::Shell) -> Exit {
 }
 
 fn log_to_stderr(default: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let filter = match env::var(EnvFilter::DEFAULT_ENV).ok().filter(|wanted| !wanted.is_empty()) {
+        None => EnvFilter::new(default),
+        Some(wanted) => EnvFilter::try_new(&wanted).unwrap_or_else(|error| {
+            say(format_args!("warning: RUST_LOG={wanted} is no filter ({error}): logs are as without it"));
+            EnvFilter::new(default)
+        }),
+    };
     let logs = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).with_env_filter(filter);
     // An error means that somebody else has set up logs.
     let _ = logs.try_init();
@@ -148,6 +157,11 @@ fn print(text: &str) -> Printed {
             Printed::Failed
         }
     }
+}
+
+/// One part of a node's snapshot as a document of its own, with the number of the snapshot's shape.
+fn part(name: &str, value: &impl Serialize) -> String {
+    line(&BTreeMap::from([(name, json!(value)), ("schema", json!(SNAPSHOT_SCHEMA))]))
 }
 
 /// A document on a line of its own.

@@ -263,7 +263,11 @@ impl JobConfig {
         Self::parse_with(name, text, &Overlay::default())
     }
 
-    fn parse_with(name: &str, text: &str, overlay: &Overlay) -> Result<(Self, Document), ConfigError> {
+    /// Reads a job from `text` with what `overlay` sets; errors call it `name`.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] with the line and the field, or with the variable.
+    pub fn parse_with(name: &str, text: &str, overlay: &Overlay) -> Result<(Self, Document), ConfigError> {
         let (set, overrides) = overlay.apply(text).map_err(|(variable, fault)| ConfigError {
             place: Place::file(&variable),
             fault: ConfigFault::Overlay(fault),

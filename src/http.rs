@@ -25,6 +25,7 @@ mod document;
 mod health;
 mod node;
 mod page;
+mod peers;
 mod seats;
 mod server;
 mod snapshot;
@@ -43,6 +44,7 @@ pub use document::{Component, HEALTH_SCHEMA, HealthDocument};
 pub(crate) use node::FRESH;
 pub use node::{Node, SNAPSHOT_LIMIT};
 pub use page::page_router;
+pub use peers::{REQUESTS_AT_ONCE, REQUESTS_PER_SECOND};
 pub use server::{CLOSE_LIMIT, HEAD_LIMIT, HealthServer, MAX_CONNECTIONS, WRITE_LIMIT};
 pub use snapshot::{
     Child, DeadLetters, Failure, KernelView, Kind, LastFailure, LatencyView, Letter, MAX_REPORTS,

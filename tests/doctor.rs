@@ -49,7 +49,39 @@ fn a_machine_without_a_gpu_is_told_so_and_is_well() {
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("!!  CUDA") && text.contains("install NVIDIA's driver"), "{text}");
+    assert!(!text.contains("nothing is missing"), "what was asked for is: {text}");
     assert!(text.contains("ok  worker processes"), "{text}");
+}
+
+#[test]
+fn what_a_node_needs_of_the_system_is_looked_at_where_it_is_named() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("doctor-state");
+    let _ = fs::remove_dir_all(&folder);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let named = |folder: &Path, address: &str| {
+        doctor(None, &["--format", "json", "--state", folder.to_str().unwrap(), "--serve", address])
+    };
+    let output = named(&folder, &address);
+    assert_eq!(output.status.code(), Some(1));
+    let (state, found) = finding(&output, "address");
+    assert!(state == "bad" && found.starts_with(&address), "{found}");
+    let (state, found) = finding(&output, "state folder");
+    assert!(state == "good" && found.contains(" free"), "{found}");
+    assert!(!folder.exists(), "it leaves nothing behind");
+
+    drop(taken);
+    fs::write(&folder, "a file").unwrap();
+    let output = named(&folder, "127.0.0.1:0");
+    let (state, found) = finding(&output, "state folder");
+    assert!(state == "bad" && found.contains("doctor-state: "), "{found}");
+    assert_eq!(finding(&output, "address").0, "good");
+    let low = Command::new("sh")
+        .args(["-c", "ulimit -n 100; exec \"$0\" doctor --format json", env!("CARGO_BIN_EXE_rustkernel")])
+        .output()
+        .unwrap();
+    assert_eq!(finding(&low, "open files"), ("bad".to_owned(), "up to 100".to_owned()));
+    assert_eq!(finding(&low, "memory").0, "good");
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn the_commands_show_a_node_and_act_on_it() {
     let tree = out(&ask(&address, &["tree"], &[]));
     let mut lines = tree.lines().skip(1).map(|line| line.split_whitespace().next().unwrap());
     assert!(lines.by_ref().eq(["root", "graph/load", "graph/pagerank", "graph/top_k"]), "{tree}");
-    let kernels = json(&ask(&address, &["kernels"], &["--format", "json"]));
+    let kernels = &json(&ask(&address, &["kernels"], &["--format", "json"]))["kernels"];
     assert_eq!(kernels[1]["name"], "graph/pagerank");
     assert_eq!(kernels[1]["state"], "serving");
     assert!(kernels[1]["kernel"]["answered"].as_u64().unwrap() > 60);
@@ -83,7 +83,7 @@ fn the_commands_show_a_node_and_act_on_it() {
         act(&address, &["restart", "graph/top_k"]),
         (Some(0), "graph/top_k is restarted\n".to_owned())
     );
-    let failures = json(&ask(&address, &["failures", "graph/top_k"], &["--format", "json"]));
+    let failures = &json(&ask(&address, &["failures", "graph/top_k"], &["--format", "json"]))["failures"];
     assert_eq!((&failures[0]["class"], &failures[0]["supervisor"]), (&"kill".into(), &"root".into()));
 
     let isolated = act(&address, &["isolate", "graph/top_k"]).1;

@@ -1,6 +1,6 @@
 //! Supervision's log lines: one for each fact, but no more than a reader can read.
 //!
-//! Each kernel has a [`LogLimit`] for each level, so that a storm of restarts leaves room for the other kernels' lines, and its many small
+//! Each kernel has a [`RateLimit`] for each level, so that a storm of restarts leaves room for the other kernels' lines, and its many small
 //! lines for the grave one at its end. Events and hooks are not limited.
 
 use std::collections::HashMap;
@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rustkernel_core::clock::{Clock, Timestamp};
 use rustkernel_core::excerpt::{MAX_REASON_BYTES, excerpt};
-use rustkernel_core::log_limit::{LogDecision, LogLimit};
+use rustkernel_core::rate_limit::{RateDecision, RateLimit};
 use rustkernel_core::resilience::Transition;
 
 use crate::history::FailureClass;
@@ -33,9 +33,9 @@ struct Limits {
 /// One limit for each level.
 #[derive(Debug, Default)]
 struct Levels {
-    error: LogLimit,
-    warn: LogLimit,
-    debug: LogLimit,
+    error: RateLimit,
+    warn: RateLimit,
+    debug: RateLimit,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,8 @@ enum Severity {
 macro_rules! line {
     ($log:expr, $level:ident, $kernel:expr, $fact:expr, $clock:expr, $severity:expr) => {
         if tracing::enabled!(tracing::Level::$level) {
-            if let LogDecision::Log { suppressed } = $log.allow($kernel, $severity, $clock.now()) {
+            if let RateDecision::Allow { refused: suppressed } = $log.allow($kernel, $severity, $clock.now())
+            {
                 let (child, fact, cause) = ($kernel, $fact, $fact.cause());
                 let class = cause.map(|cause| FailureClass::from(cause).label());
                 let reason = cause.map(|cause| excerpt(cause, MAX_REASON_BYTES));
@@ -80,7 +81,7 @@ impl SupervisionLog {
         }
     }
 
-    fn allow(&self, kernel: Option<&str>, severity: Severity, now: Timestamp) -> LogDecision {
+    fn allow(&self, kernel: Option<&str>, severity: Severity, now: Timestamp) -> RateDecision {
         let mut limits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         limits.of(kernel).at(severity).allow(now)
     }
@@ -97,7 +98,7 @@ impl Limits {
 }
 
 impl Levels {
-    fn at(&mut self, severity: Severity) -> &mut LogLimit {
+    fn at(&mut self, severity: Severity) -> &mut RateLimit {
         match severity {
             Severity::Error => &mut self.error,
             Severity::Warn => &mut self.warn,
@@ -178,11 +179,11 @@ mod tests {
         let mut allowed = 0;
         for number in 0..LIMITED_KERNELS + 100 {
             let decision = log.allow(Some(&name(number)), Severity::Warn, Timestamp::ZERO);
-            allowed += usize::from(decision != LogDecision::Suppress);
+            allowed += usize::from(decision != RateDecision::Refuse);
         }
         assert_eq!(allowed, LIMITED_KERNELS + 10);
         let first = log.allow(Some(&name(0)), Severity::Warn, Timestamp::ZERO);
-        assert_eq!(first, LogDecision::Log { suppressed: 0 });
+        assert_eq!(first, RateDecision::Allow { refused: 0 });
     }
 
     #[test]
@@ -192,8 +193,8 @@ mod tests {
         for _ in 0..100 {
             let _decided = log.allow(Some(id), Severity::Warn, Timestamp::ZERO);
         }
-        assert_eq!(log.allow(Some(id), Severity::Warn, Timestamp::ZERO), LogDecision::Suppress);
-        let fresh = LogDecision::Log { suppressed: 0 };
+        assert_eq!(log.allow(Some(id), Severity::Warn, Timestamp::ZERO), RateDecision::Refuse);
+        let fresh = RateDecision::Allow { refused: 0 };
         assert_eq!(log.allow(Some(id), Severity::Error, Timestamp::ZERO), fresh);
         assert_eq!(log.allow(None, Severity::Warn, Timestamp::ZERO), fresh);
     }

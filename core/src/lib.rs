@@ -11,7 +11,7 @@
 //! - [`envelope`]: what travels with a request through a chain of kernels.
 //! - [`trace`]: the trace that a request belongs to.
 //! - [`codec`]: how registered payloads and checkpoints become bytes.
-//! - [`log_limit`]: how many log lines one source may write.
+//! - [`rate_limit`]: how often something may happen: log lines, requests of a peer.
 //! - [`excerpt`]: the beginning of a text that is kept.
 //! - [`fault`]: what a fault of a device or a worker process means, and how deep its cure goes.
 //! - [`checkpoint`]: the bytes of one stored checkpoint.
@@ -26,7 +26,7 @@ pub mod error;
 pub mod excerpt;
 pub mod fault;
 pub mod id;
-pub mod log_limit;
+pub mod rate_limit;
 pub mod recovery;
 pub mod resilience;
 pub mod supervision;

@@ -49,6 +49,9 @@ pub(super) enum ConfigCommand {
     Check {
         /// The job file; the shipped pipeline if none is named.
         pipeline: Option<PathBuf>,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t = Format::Human)]
+        format: Format,
     },
     /// Print every setting of a job with its value, defaults and the environment's settings included, as a job file.
     Show {
@@ -57,6 +60,9 @@ pub(super) enum ConfigCommand {
         /// One field a line, with where its value is from: a line of the file, a variable, or its default.
         #[arg(long)]
         origin: bool,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t = Format::Human)]
+        format: Format,
     },
 }
 
@@ -251,6 +257,12 @@ pub(super) struct DoctorArgs {
     /// A device that has to be there, as cuda:0; without it a machine that has no GPU is as good as another.
     #[arg(long)]
     pub(super) device: Option<DeviceId>,
+    /// A folder that a job is to be kept in.
+    #[arg(long, value_name = "DIR")]
+    pub(super) state: Option<PathBuf>,
+    /// An address that a node is to serve on; by default that of `run --serve`, which then need not be free.
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    pub(super) serve: Option<SocketAddr>,
     /// How to print it.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     pub(super) format: Format,
@@ -303,7 +315,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     found.next().ok_or_else(|| "no such host".to_owned())
 }
 
-const ADDRESS: &str = "127.0.0.1:9470";
+pub(super) const ADDRESS: &str = "127.0.0.1:9470";
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -336,7 +348,8 @@ Examples:
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
   rustkernel doctor
-  rustkernel doctor --device cuda:0 --format json";
+  rustkernel doctor --device cuda:0 --format json
+  rustkernel doctor --state job-state --serve 127.0.0.1:9470";
 
 const HEALTH_EXAMPLES: &str = "\
 Examples:

@@ -3,17 +3,18 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use serde_json::json;
 use toml::{Table, Value};
 
-use super::args::ConfigCommand;
-use super::{Exit, print, say};
+use super::args::{ConfigCommand, Format};
+use super::{Exit, line, print, say};
 use crate::config::{ConfigError, ConfigFault, Document, JobConfig, Overlay, Place};
 use crate::job::Plan;
 
 pub(super) fn config(command: &ConfigCommand) -> Exit {
     let told = match command {
-        ConfigCommand::Check { pipeline } => check(pipeline.as_ref()),
-        ConfigCommand::Show { pipeline, origin } => show(pipeline.as_ref(), *origin),
+        ConfigCommand::Check { pipeline, format } => check(pipeline.as_ref(), *format),
+        ConfigCommand::Show { pipeline, origin, format } => show(pipeline.as_ref(), *origin, *format),
     };
     match told {
         Ok(text) => print(&text).exit(Exit::Done),
@@ -33,23 +34,38 @@ pub(super) fn load(pipeline: Option<&PathBuf>) -> Result<(JobConfig, Document), 
     JobConfig::load(pipeline.map(PathBuf::as_path), &overlay)
 }
 
-fn check(pipeline: Option<&PathBuf>) -> Result<String, ConfigError> {
+fn check(pipeline: Option<&PathBuf>, format: Format) -> Result<String, ConfigError> {
     let (config, document) = load(pipeline)?;
     let plan = Plan::new(config, &document)?;
     let config = plan.config();
     let stages: Vec<&str> = config.stages.iter().map(|stage| stage.id()).collect();
-    Ok(format!("{}: {} stages: {}\n", config.job.name, stages.len(), stages.join(", ")))
+    let name = &config.job.name;
+    Ok(match format {
+        Format::Human => format!("{name}: {} stages: {}\n", stages.len(), stages.join(", ")),
+        Format::Json => line(&json!({ "schema": SCHEMA, "job": name, "stages": stages })),
+    })
 }
 
-fn show(pipeline: Option<&PathBuf>, origin: bool) -> Result<String, ConfigError> {
+fn show(pipeline: Option<&PathBuf>, origin: bool, format: Format) -> Result<String, ConfigError> {
     let (config, document) = load(pipeline)?;
     Plan::new(config.clone(), &document)?;
     let table = Table::try_from(&config).unwrap_or_default();
     if !origin {
-        return Ok(table.to_string());
+        return Ok(match format {
+            Format::Human => table.to_string(),
+            Format::Json => line(&json!({ "schema": SCHEMA, "config": table })),
+        });
     }
     let mut rows = Vec::new();
     leaves("", &Value::Table(table), &mut rows);
+    if format == Format::Json {
+        let fields: Vec<_> = rows
+            .iter()
+            .map(|(field, value)| json!({ "field": field, "value": value, "origin": document.origin(field) }))
+            .collect();
+        return Ok(line(&json!({ "schema": SCHEMA, "fields": fields })));
+    }
+    let rows: Vec<_> = rows.into_iter().map(|(field, value)| (field, value.to_string())).collect();
     let width = rows.iter().map(|(field, value)| field.len() + value.len()).max().unwrap_or(0).min(MOST_WIDE);
     let mut text = String::new();
     for (field, value) in rows {
@@ -62,7 +78,7 @@ fn show(pipeline: Option<&PathBuf>, origin: bool) -> Result<String, ConfigError>
 }
 
 /// Every field that is no section, with its path and its value as TOML.
-fn leaves(path: &str, value: &Value, rows: &mut Vec<(String, String)>) {
+fn leaves(path: &str, value: &Value, rows: &mut Vec<(String, Value)>) {
     match value {
         Value::Table(table) => {
             for (key, value) in table {
@@ -80,9 +96,11 @@ fn leaves(path: &str, value: &Value, rows: &mut Vec<(String, String)>) {
         | Value::Float(_)
         | Value::Boolean(_)
         | Value::Datetime(_)
-        | Value::Array(_) => rows.push((path.to_owned(), value.to_string())),
+        | Value::Array(_) => rows.push((path.to_owned(), value.clone())),
     }
 }
 
+/// The shape of what is printed as JSON; a field without an origin has its default.
+const SCHEMA: u32 = 1;
 /// Beyond it, an origin stands where it falls.
 const MOST_WIDE: usize = 60;

@@ -1,12 +1,15 @@
 //! `rustkernel doctor`: what this machine has of what kernels need, and what to do about the rest.
 
+mod system;
+
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use rustkernel_core::clock::Clock;
 use rustkernel_core::device::DeviceKind;
 use serde::Serialize;
 
-use super::args::{DoctorArgs, Format};
+use super::args::{self, DoctorArgs, Format};
 use super::{Exit, line, print};
 use crate::cuda::{self, CudaError};
 use crate::worker::{Domain, DomainConfig, DomainState};
@@ -38,7 +41,10 @@ struct Findings {
 }
 
 pub(super) fn doctor(args: &DoctorArgs) -> Exit {
-    let findings = vec![cores(), worker(), cuda_driver(args), nvml()];
+    let mut findings =
+        vec![system::cores(), system::memory(), system::open_files(), worker(), address(args.serve)];
+    findings.extend(args.state.as_deref().map(system::folder));
+    findings.extend([cuda_driver(args), nvml()]);
     let good = findings.iter().all(|finding| finding.state != State::Bad);
     let exit = if good { Exit::Done } else { Exit::Failure };
     let text = match args.format {
@@ -62,12 +68,6 @@ fn human(findings: &[Finding]) -> String {
         }
     }
     text
-}
-
-fn cores() -> Finding {
-    let cores = std::thread::available_parallelism();
-    let found = cores.map_or_else(|error| error.to_string(), |cores| format!("{cores} processors"));
-    Finding { about: "processors", state: State::Good, found, advice: None }
 }
 
 /// Starts one, as a job would.
@@ -101,6 +101,23 @@ fn worker() -> Finding {
     }
 }
 
+/// Whether a node could serve there now.
+fn address(wanted: Option<SocketAddr>) -> Finding {
+    let about = "address";
+    let Some(address) = wanted.or_else(|| args::ADDRESS.parse().ok()) else {
+        return Finding { about, state: State::Bad, found: "none".to_owned(), advice: None };
+    };
+    match TcpListener::bind(address) {
+        Ok(_) => Finding { about, state: State::Good, found: format!("{address} is free"), advice: None },
+        Err(error) => {
+            let state = if wanted.is_some() { State::Bad } else { State::Absent };
+            let advice =
+                "name another one with `run --serve`; `rustkernel status` says whether a node is there";
+            Finding { about, state, found: format!("{address}: {error}"), advice: Some(advice.to_owned()) }
+        }
+    }
+}
+
 fn cuda_driver(args: &DoctorArgs) -> Finding {
     let wanted = args.device.filter(|device| device.kind() == DeviceKind::Cuda);
     let missing = if wanted.is_some() { State::Bad } else { State::Absent };
@@ -110,7 +127,8 @@ fn cuda_driver(args: &DoctorArgs) -> Finding {
             // A driver that is there and does not work is of no use to anybody.
             let is_absent = matches!(error, CudaError::NoDriver { .. } | CudaError::NoDevice);
             let state = if is_absent { missing } else { State::Bad };
-            let advice = Some(error.advice().to_owned());
+            let unneeded = if state == State::Absent { "; without a GPU nothing is missing" } else { "" };
+            let advice = Some(format!("{}{unneeded}", error.advice()));
             return Finding { about: "CUDA", state, found: error.to_string(), advice };
         }
     };

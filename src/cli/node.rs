@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::args::{ActArgs, AskArgs, Format, LetterCommand, NamedArgs, NodeAddress};
 use super::remote::{self, RemoteError};
-use super::{Exit, line, print};
+use super::{Exit, line, part, print};
 use crate::http::{Acted, Action, Child, DeadLetters, Failure, Kind, Letter, NodeSnapshot, Word};
 
 /// `rustkernel tree`.
@@ -16,7 +16,7 @@ pub(super) fn tree(args: &AskArgs) -> Exit {
     ask(args, |snapshot| {
         let text = match args.format {
             Format::Human => drawn(snapshot),
-            Format::Json => line(&snapshot.tree),
+            Format::Json => part("tree", &snapshot.tree),
         };
         Ok((text, exit_of(snapshot)))
     })
@@ -36,7 +36,7 @@ pub(super) fn status(args: &NamedArgs) -> Exit {
             let child = find(snapshot, name)?;
             let text = match args.ask.format {
                 Format::Human => details(&child, &snapshot.failures),
-                Format::Json => line(&child),
+                Format::Json => part("child", &child),
             };
             Ok((text, if child.troubled { Exit::NotReady } else { Exit::Done }))
         }
@@ -53,7 +53,7 @@ pub(super) fn kernels(args: &AskArgs) -> Exit {
             .collect();
         let text = match args.format {
             Format::Human => table(&HEAD, kernels.iter().map(|kernel| cells(kernel, kernel.name.clone()))),
-            Format::Json => line(&kernels),
+            Format::Json => part("kernels", &kernels),
         };
         Ok((text, exit_of(snapshot)))
     })
@@ -69,7 +69,7 @@ pub(super) fn failures(args: &NamedArgs) -> Exit {
         let failures: Vec<&Failure> = snapshot.failures.iter().filter(concerns).collect();
         let text = match args.ask.format {
             Format::Human => reports(&failures, snapshot.unix_millis),
-            Format::Json => line(&failures),
+            Format::Json => part("failures", &failures),
         };
         Ok((text, Exit::Done))
     })
@@ -89,7 +89,7 @@ pub(super) fn dead_letters(command: &LetterCommand) -> Exit {
         LetterCommand::List(args) => ask(args, |snapshot| {
             let text = match args.format {
                 Format::Human => letters(&snapshot.dead_letters, snapshot.unix_millis),
-                Format::Json => line(&snapshot.dead_letters),
+                Format::Json => part("dead_letters", &snapshot.dead_letters),
             };
             Ok((text, Exit::Done))
         }),
@@ -99,7 +99,7 @@ pub(super) fn dead_letters(command: &LetterCommand) -> Exit {
                 found.ok_or_else(|| RemoteError::Unknown(format!("there is no dead letter {letter}")))?;
             let text = match args.format {
                 Format::Human => letter_details(found, snapshot.unix_millis),
-                Format::Json => line(found),
+                Format::Json => part("letter", found),
             };
             Ok((text, Exit::Done))
         }),
@@ -309,7 +309,7 @@ fn letter_details(letter: &Letter, now: u64) -> String {
 fn told(acted: &Acted, format: Format) -> String {
     match format {
         Format::Human => format!("{}\n", acted.message),
-        Format::Json => line(acted),
+        Format::Json => part("acted", acted),
     }
 }
 

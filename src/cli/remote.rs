@@ -3,9 +3,10 @@
 use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
-use std::{env, fs};
+use std::{env, fs, io};
 
 use serde::de::DeserializeOwned;
+use tokio_rustls::rustls;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, http};
 
@@ -18,6 +19,8 @@ use crate::http::{Acted, Action, HealthDocument, NodeSnapshot, SNAPSHOT_SCHEMA, 
 pub(super) enum RemoteError {
     #[error("no node answers at {address}: {why}")]
     Unreachable { address: String, why: String },
+    #[error("the node at {address} is not trusted: {why}; name whom to trust with --tls-ca")]
+    Distrusted { address: String, why: String },
     #[error("what answers at {address} is no rustkernel node: {source}")]
     Foreign { address: String, source: serde_json::Error },
     #[error(
@@ -82,7 +85,9 @@ impl RemoteError {
         say(format_args!("error: {self}"));
         match self {
             Self::Unreachable { .. } => Exit::Unreachable,
-            Self::Foreign { .. } | Self::Schema { .. } | Self::Refused { .. } => Exit::Failure,
+            Self::Distrusted { .. } | Self::Foreign { .. } | Self::Schema { .. } | Self::Refused { .. } => {
+                Exit::Failure
+            }
             Self::Token(_) | Self::Authorities { .. } | Self::NoAuthorities { .. } | Self::Unknown(_) => {
                 Exit::Usage
             }
@@ -153,8 +158,17 @@ impl Answer {
     ) -> Result<Self, RemoteError> {
         let address = node.addr.to_string();
         let unreachable = |error| {
-            let why = if let ureq::Error::Io(error) = error { error.to_string() } else { error.to_string() };
-            RemoteError::Unreachable { address: address.clone(), why }
+            let (why, is_distrusted) = if let ureq::Error::Io(error) = error {
+                (error.to_string(), is_distrust(&error))
+            } else {
+                (error.to_string(), false)
+            };
+            let address = address.clone();
+            if is_distrusted {
+                RemoteError::Distrusted { address, why }
+            } else {
+                RemoteError::Unreachable { address, why }
+            }
         };
         let mut answer = answer.map_err(unreachable)?;
         let body =
@@ -173,6 +187,12 @@ impl Answer {
         let message = said.unwrap_or_else(|_| String::from_utf8_lossy(&self.body).trim().to_owned());
         RemoteError::Refused { address: self.address.clone(), code: self.code, message }
     }
+}
+
+/// Whether somebody answers, and shows a certificate that is not taken.
+fn is_distrust(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// It follows nobody elsewhere, so that the token goes where it is meant to, and through no proxy that the environment names.

@@ -32,7 +32,11 @@ impl Overlay {
         Self::of(env::vars_os())
     }
 
-    fn of(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Self, (String, OverlayFault)> {
+    /// What these variables set, of which each has a name and a value.
+    ///
+    /// # Errors
+    /// The variable whose value or name is no text.
+    pub fn of(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Self, (String, OverlayFault)> {
         let mut settings = Vec::new();
         for (variable, value) in variables {
             if !variable.as_encoded_bytes().starts_with(PREFIX.as_bytes()) {

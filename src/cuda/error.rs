@@ -101,9 +101,7 @@ impl CudaError {
     #[must_use]
     pub fn advice(&self) -> &'static str {
         match self {
-            Self::NoDriver { .. } => {
-                "install NVIDIA's driver, or in a container its runtime; without a GPU nothing is missing"
-            }
+            Self::NoDriver { .. } => "install NVIDIA's driver, or in a container its runtime",
             Self::NoFunction { .. } => "install a driver of CUDA 12 or newer",
             Self::NoDevice | Self::NoSuchDevice { .. } => {
                 "look whether the GPU is visible: nvidia-smi, CUDA_VISIBLE_DEVICES, the container's devices"

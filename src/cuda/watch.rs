@@ -10,7 +10,7 @@ use rustkernel_core::DeviceId;
 use rustkernel_core::clock::{Clock, Timestamp};
 use rustkernel_core::error::BreakerScope;
 use rustkernel_core::fault::{DeviceHealth, DeviceSample, DeviceState, Fault, Verdict};
-use rustkernel_core::log_limit::{LogDecision, LogLimit};
+use rustkernel_core::rate_limit::{RateDecision, RateLimit};
 use rustkernel_core::resilience::HealthCheckResult;
 
 use super::nvml;
@@ -47,7 +47,7 @@ struct Known {
     was_fit: Told,
     listeners: Vec<Weak<dyn Fn() + Send + Sync>>,
     /// Of Xids, which come in storms.
-    log: LogLimit,
+    log: RateLimit,
 }
 
 /// Called when the device becomes unfit or fit again, as long as whoever listens keeps it.
@@ -245,7 +245,7 @@ impl DeviceWatch {
 
     pub(super) fn on_xid(&self, number: u32) {
         self.judge(|known, now| {
-            if let LogDecision::Log { suppressed } = known.log.allow(now) {
+            if let RateDecision::Allow { refused: suppressed } = known.log.allow(now) {
                 tracing::warn!(device = %self.id(), xid = number, suppressed, "the driver tells of an Xid");
             }
             if let Some(fault) = known.health.fault_of(number, now) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use rustkernel_core::clock::Clock;
-use rustkernel_core::log_limit::{LogDecision, LogLimit};
+use rustkernel_core::rate_limit::{RateDecision, RateLimit};
 use subtle::ConstantTimeEq;
 
 /// The secret that an action has to bring along, as `Authorization: Bearer SECRET`. It is in no log and no snapshot.
@@ -61,7 +61,7 @@ impl fmt::Debug for Token {
 pub(super) struct Access {
     token: Option<Token>,
     clock: Clock,
-    guesses: Mutex<LogLimit>,
+    guesses: Mutex<RateLimit>,
 }
 
 /// Wrong tokens that may come at once.
@@ -72,7 +72,7 @@ pub const PER_SECOND: u32 = 5;
 impl Access {
     pub(super) fn new(token: Option<Token>) -> Self {
         // Neither is zero.
-        let guesses = LogLimit::try_new(BURST, Duration::from_secs(1) / PER_SECOND).unwrap_or_default();
+        let guesses = RateLimit::try_new(BURST, Duration::from_secs(1) / PER_SECOND).unwrap_or_default();
         Self { token, clock: Clock::system(), guesses: Mutex::new(guesses) }
     }
 
@@ -95,7 +95,7 @@ impl Access {
             return Ok(());
         }
         let mut guesses = self.guesses.lock().unwrap_or_else(PoisonError::into_inner);
-        if guesses.allow(self.clock.now()) == LogDecision::Suppress {
+        if guesses.allow(self.clock.now()) == RateDecision::Refuse {
             return Err((StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens: try again in a second"));
         }
         let why = if sent.is_some() { "the token is wrong" } else { "an action needs a token" };

@@ -33,7 +33,8 @@ struct Api {
 /// | `POST /v1/actions` | an [`Action`]; needs `Authorization: Bearer TOKEN`, and comes from no other site's page |
 ///
 /// An action is answered by an [`Acted`]: 200 done, 400 not an action, 401 no token or a wrong one, 403 the node has none, 404 no
-/// such kernel or letter, 408 too slow, 409 not in a state for that, 413 longer than [`MAX_BODY_BYTES`], 429 too many wrong tokens,
+/// such kernel or letter, 408 too slow, 409 not in a state for that, 413 longer than [`MAX_BODY_BYTES`], 429 too many wrong tokens (and, by a
+/// [`HealthServer`](super::HealthServer), too many other requests),
 /// 503 the supervisors do not answer.
 pub fn api_router(node: Arc<Node>, token: Option<Token>) -> Router {
     let api = Api { node, access: Access::new(token), watchers: Arc::default() };

@@ -1,8 +1,8 @@
 //! A server of its own for a router.
 
+use std::future::ready;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-#[cfg(feature = "tls")]
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -12,15 +12,18 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
+use futures_util::future::Either;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use rustkernel_core::clock::Clock;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 
+use super::peers::Peers;
 use super::seats::{Answering, Seats};
 
 /// Connections at once. One more takes the place of that which has said nothing for longest; where all of them are being answered, it waits.
@@ -33,8 +36,12 @@ pub const WRITE_LIMIT: Duration = Duration::from_secs(10);
 pub const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Serves a router on a thread of its own until it is dropped: [`MAX_CONNECTIONS`] at once, none of which is waited for longer than
-/// [`HEAD_LIMIT`] to say what it wants, or than [`WRITE_LIMIT`] to take some more of the answer. On a loopback address it answers to
+/// [`HEAD_LIMIT`] to say what it wants, or than [`WRITE_LIMIT`] to take some more of the answer. One address may ask [`REQUESTS_AT_ONCE`] times
+/// at once and [`REQUESTS_PER_SECOND`] times a second, and is told 429 beyond; probes are always answered. On a loopback address it answers to
 /// that address's names only, so that no page of another site reaches it by a name that leads here.
+///
+/// [`REQUESTS_AT_ONCE`]: super::REQUESTS_AT_ONCE
+/// [`REQUESTS_PER_SECOND`]: super::REQUESTS_PER_SECOND
 #[derive(Debug)]
 pub struct HealthServer {
     address: SocketAddr,
@@ -128,8 +135,10 @@ enum Transport {
 }
 
 /// For how long nobody is waited for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Limits {
+    /// For how often one address may ask; what lasts is timed by the server's own runtime.
+    clock: Clock,
     connections: usize,
     head: Duration,
     write: Duration,
@@ -137,7 +146,7 @@ struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: MAX_CONNECTIONS, head: HEAD_LIMIT, write: WRITE_LIMIT }
+        Self { clock: Clock::system(), connections: MAX_CONNECTIONS, head: HEAD_LIMIT, write: WRITE_LIMIT }
     }
 }
 
@@ -153,11 +162,12 @@ async fn serve(
     open: &GracefulShutdown,
 ) {
     let seats = Seats::new(limits.connections);
+    let peers = Arc::new(Peers::new(limits.clock));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.head);
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // There are no descriptors left, or the peer is gone: the next one may be well.
                 tracing::debug!(%error, "a connection is not accepted");
@@ -170,9 +180,15 @@ async fn serve(
         stream.set_write_timeout(Some(limits.write));
         let stream = Box::pin(stream);
         let http = http.clone();
-        let (answers, place) = (TowerToHyperService::new(router.clone()), seat.clone());
-        let service = service_fn(move |request| {
-            let (busy, answer) = (place.busy(), answers.call(request));
+        let (answers, place, peers) =
+            (TowerToHyperService::new(router.clone()), seat.clone(), Arc::clone(&peers));
+        let service = service_fn(move |request: hyper::Request<_>| {
+            let busy = place.busy();
+            let answer = if peers.admit(peer.ip(), request.uri().path()) {
+                Either::Left(answers.call(request))
+            } else {
+                Either::Right(ready(Ok(too_many())))
+            };
             async move { answer.await.map(|answer| answer.map(|body| Answering { body, _busy: busy })) }
         });
         let open = open.watcher();
@@ -196,6 +212,12 @@ async fn serve(
             }
         };
     }
+}
+
+fn too_many() -> Response {
+    let soon = [(header::RETRY_AFTER, "1")];
+    (StatusCode::TOO_MANY_REQUESTS, soon, "this address asks too often: try again in a second\n")
+        .into_response()
 }
 
 const PAUSE: Duration = Duration::from_millis(20);
@@ -222,11 +244,12 @@ fn names_here(headers: &HeaderMap) -> bool {
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream;
-    use std::sync::{Arc, mpsc};
+    use std::sync::mpsc;
 
     use axum::body::{Body, Bytes};
     use axum::routing::get;
 
+    use super::super::REQUESTS_AT_ONCE;
     use super::*;
 
     /// Sixteen that watched and did not read kept everybody else from watching, for ever.
@@ -368,6 +391,35 @@ mod tests {
         asks.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("done"), "{answer}");
         closing.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_address_that_asks_too_often_is_told_so_and_its_probes_are_answered() {
+        let router = Router::new().route("/", get(async || "here")).route("/livez", get(async || "live"));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let asked = tokio::task::spawn_blocking(move || {
+            let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            let last = "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+            let all = ask("/").repeat(REQUESTS_AT_ONCE as usize) + &ask("/") + last;
+            let mut writer = stream.try_clone().unwrap();
+            let writes = thread::spawn(move || writer.write_all(all.as_bytes()));
+            let mut answers = String::new();
+            stream.read_to_string(&mut answers).unwrap();
+            writes.join().unwrap().unwrap();
+            answers
+        });
+        let (clock, _hand) = Clock::manual();
+        let limits = Limits { clock, ..Limits::default() };
+        let open = GracefulShutdown::new();
+        let answers = tokio::select! {
+            () = serve(listener, router, &Transport::Clear, limits, &open) => unreachable!("it never ends"),
+            answers = asked => answers.unwrap(),
+        };
+        assert_eq!(answers.matches("HTTP/1.1 200 ").count(), REQUESTS_AT_ONCE as usize + 1);
+        let (_, refused) = answers.split_once("HTTP/1.1 429 ").unwrap();
+        assert!(refused.contains("retry-after: 1\r\n") && refused.contains("asks too often"), "{refused}");
+        assert!(refused.ends_with("live"), "{refused}");
     }
 
     #[test]

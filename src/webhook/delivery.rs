@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustkernel_core::clock::{Clock, Timestamp};
-use rustkernel_core::log_limit::{LogDecision, LogLimit};
+use rustkernel_core::rate_limit::{RateDecision, RateLimit};
 use rustkernel_core::resilience::{ErrorKind, RetryDecision, RetryPlan};
 use ureq::Agent;
 
@@ -21,7 +21,7 @@ pub(super) struct Delivery {
     plan: RetryPlan,
     clock: Clock,
     rng: fastrand::Rng,
-    log: LogLimit,
+    log: RateLimit,
 }
 
 /// Why an attempt did not deliver its document.
@@ -44,7 +44,7 @@ impl Delivery {
             plan,
             clock: Clock::system(),
             rng: fastrand::Rng::new(),
-            log: LogLimit::default(),
+            log: RateLimit::default(),
         }
     }
 
@@ -80,7 +80,7 @@ impl Delivery {
     }
 
     fn complain(&mut self, document: &Document, attempts: u32, failure: &Failure) {
-        if let LogDecision::Log { suppressed } = self.log.allow(self.clock.now()) {
+        if let RateDecision::Allow { refused: suppressed } = self.log.allow(self.clock.now()) {
             let (host, fact) = (self.target.host(), document.fact());
             let suppressed = (suppressed > 0).then_some(suppressed);
             tracing::warn!(host, fact, attempts, %failure, suppressed, "a webhook document was given up");

@@ -21,7 +21,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustkernel_actors::{Loss, SharedBreaker};
 use rustkernel_core::clock::{Clock, Timestamp};
 use rustkernel_core::error::{BreakerScope, KernelError};
-use rustkernel_core::log_limit::{LogDecision, LogLimit};
+use rustkernel_core::rate_limit::{RateDecision, RateLimit};
 
 use super::config::{DomainConfig, DomainState, DomainStatus};
 use super::control::{Received, receive};
@@ -60,7 +60,7 @@ pub(super) struct Keeper {
     retry_due: Option<Timestamp>,
     tenants: u64,
     /// Of deaths.
-    log: LogLimit,
+    log: RateLimit,
     buffer: Vec<u8>,
     clock: Clock,
 }
@@ -112,7 +112,7 @@ impl Keeper {
             failed_starts: 0,
             retry_due: None,
             tenants: 0,
-            log: LogLimit::default(),
+            log: RateLimit::default(),
             buffer: Vec::new(),
             clock: Clock::system(),
         }
@@ -410,7 +410,7 @@ impl Keeper {
     }
 
     fn note_death(&mut self, reason: &str, blame: Blame, now: Timestamp) {
-        if let LogDecision::Log { suppressed } = self.log.allow(now) {
+        if let RateDecision::Allow { refused: suppressed } = self.log.allow(now) {
             tracing::warn!(domain = %self.name, suppressed, "{reason}");
         }
         self.deaths += 1;
