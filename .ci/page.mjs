@@ -1,5 +1,7 @@
-// Drives the live page of a node: page.mjs ADDRESS TOKEN --node PID [--screenshots FOLDER]. It ends the node to see the page notice.
+// Drives the live page of a node: page.mjs ADDRESS TOKEN --node PID --program FILE [--screenshots FOLDER]. It ends the node to see the page
+// notice, and starts another one with the program.
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -8,6 +10,7 @@ import { chromium } from "playwright-core";
 const [address, token, ...options] = process.argv.slice(2);
 const option = (name) => (options.includes(name) ? options[options.indexOf(name) + 1] : null);
 const pid = Number(option("--node"));
+const program = option("--program");
 const screenshots = option("--screenshots");
 
 const KERNELS = ["graph/load", "graph/pagerank", "graph/top_k"];
@@ -247,6 +250,81 @@ const steps = {
     const sum = shares.reduce((all, share) => all + share, 0);
     assert.ok(Math.abs(sum - 1) < 1e-6, `${shares}`);
     await page.click("#tab-details");
+  },
+
+  async "a kernel's row says where it runs and how long its answers take"() {
+    const { "graph/pagerank": pagerank, root } = await table();
+    assert.equal(pagerank.device, "cpu:0");
+    for (const column of ["p50", "p99"]) assert.match(pagerank[column], /^[0-9.]+ (us|ms|s)$/, column);
+    assert.match(await row("graph/pagerank").locator(".c-p50").getAttribute("title"), /^of \d+ answers$/);
+    assert.deepEqual([root.device, root.p50, root.waiting], ["", "", ""]);
+    assert.match(pagerank.waiting, /^0$/);
+    assert.match(pagerank.left, /^\d+$/);
+  },
+
+  async "a deadline that is lost is shown at the stage that lost it"() {
+    const node = spawn(program, ["run", "--serve", "127.0.0.1:0", "--deadline", "1ms"], { stdio: ["ignore", "ignore", "pipe"] });
+    const told = new Promise((found) => {
+      let text = "";
+      node.stderr.on("data", (more) => {
+        text += more;
+        const serving = /serving on http:\/\/(\S+)/.exec(text);
+        if (serving) found(serving[1]);
+      });
+    });
+    const other = await browser.newPage();
+    await other.goto(`http://${await told}/`);
+    await other.click("#tab-pipelines");
+    await other.waitForFunction(() => document.getElementById("pipeline-list").textContent.includes("the deadline was lost here"));
+    const text = await other.innerText("#pipeline-list");
+    assert.match(text, /debian-pagerank[^]*failed[^]*deadline/);
+    const lines = await other.$$eval("#pipeline-list li", (lines) => lines.map((line) => line.textContent));
+    const lost = lines.filter((line) => line.includes("the deadline was lost here"));
+    assert.equal(lost.length, 1, lines.join("\n"));
+    assert.ok(lost[0].includes("graph/load"), lost[0]);
+    assert.equal(await other.textContent("#tab-pipelines .count, #tab-pipelines :last-child"), "1");
+    await other.close();
+    const gone = new Promise((done) => node.on("exit", done));
+    node.kill("SIGTERM");
+    await gone;
+  },
+
+  async "a device that is lost is told by its name and its reason"() {
+    const shot = await (await fetch(`http://${address}/v1/snapshot`)).json();
+    const reason = "Xid 79: the GPU has fallen off the bus; reset it";
+    shot.health.components.push(
+      { name: "device/cuda:0", status: "unhealthy", reason, needed: true, takes: false },
+      { name: "device/cuda:1", status: "degraded", reason: "throttled by heat", needed: false, takes: true },
+    );
+    shot.tree.children[1].kernel = { ...shot.tree.children[1].kernel, device: "cuda:0", breaker: "open", refused_by: "device" };
+    const other = await browser.newPage();
+    await other.route("**/v1/events", (route) => {
+      return route.fulfill({ contentType: "text/event-stream", body: `data: ${JSON.stringify(shot)}\n\n` });
+    });
+    await other.goto(`http://${address}/`);
+    await other.click("#tab-health");
+    await other.waitForFunction(() => document.getElementById("health-list").textContent.includes("device/cuda:0"));
+    const lines = await other.$$eval("#health-list li", (lines) => lines.map((line) => line.textContent));
+    const lost = lines.find((line) => line.includes("device/cuda:0"));
+    assert.ok(lost.includes("unhealthy") && lost.includes(reason) && lost.includes("ready only while"), lost);
+    assert.ok(lines.some((line) => line.includes("device/cuda:1") && line.includes("degraded")));
+    await other.waitForFunction(() => document.querySelector("#rows .c-device") && document.getElementById("rows").textContent.includes("cuda:0"));
+    await other.close();
+  },
+
+  async "it is dark where the reader's system is, and light where it is not"() {
+    const shades = async (colorScheme) => {
+      await page.emulateMedia({ colorScheme });
+      return page.evaluate(() => {
+        const brightness = (color) => color.match(/[0-9.]+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0);
+        const style = getComputedStyle(document.body);
+        return [brightness(style.backgroundColor), brightness(style.color)];
+      });
+    };
+    const [darkPaper, darkInk] = await shades("dark");
+    const [lightPaper, lightInk] = await shades("light");
+    assert.ok(darkPaper < 200 && darkInk > 400, `dark: ${darkInk} on ${darkPaper}`);
+    assert.ok(lightPaper > 600 && lightInk < 250, `light: ${lightInk} on ${lightPaper}`);
   },
 
   async "an update writes nothing that is as before"() {

@@ -4,23 +4,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 program=${1:-target/debug/rustkernel}
 screenshots=${2:-}
-work=target/page-test
-mkdir -p "$work"
-
-skip() {
-    echo "skipped: $*"
+screenshots=${2:-}
+. .ci/browser.sh
+if [ -z "$browser" ]; then
+    echo "skipped: $why"
     exit 0
-}
-
-if [ ! -x /usr/bin/chromium ]; then
-    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || skip "/usr/bin/chromium is missing, and only root can install it"
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
-        >"$work/apt.log" 2>&1 || skip "chromium cannot be installed, see $work/apt.log"
-fi
-command -v node >/dev/null && command -v npm >/dev/null || skip "node or npm is missing"
-if [ ! -d "$work/node_modules/playwright-core" ]; then
-    npm install --prefix "$work" --no-audit --no-fund --no-save playwright-core@1 >"$work/npm.log" 2>&1 ||
-        skip "playwright-core cannot be fetched, see $work/npm.log"
 fi
 
 token=$(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n')
@@ -47,4 +35,4 @@ fi
 
 # The driver is looked for from where the script lies.
 cp .ci/page.mjs "$work/page.mjs"
-node "$work/page.mjs" "$address" "$token" --node "$node" ${screenshots:+--screenshots "$screenshots"}
+node "$work/page.mjs" "$address" "$token" --node "$node" --program "$program" ${screenshots:+--screenshots "$screenshots"}

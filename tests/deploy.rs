@@ -7,6 +7,7 @@ mod serving;
 
 use std::process::Command;
 
+use serde_json::{Value, json};
 use serving::Serving;
 
 const UNIT: &str = include_str!("../examples/deploy/rustkernel.service");
@@ -41,23 +42,57 @@ fn the_unit_file_starts_the_command_as_it_is() {
 
 #[test]
 fn the_manifest_probes_a_node_as_it_answers() {
-    let lists: Vec<Vec<String>> = MANIFEST
-        .lines()
-        .filter_map(|line| line.trim().split_once(": [").map(|(_, list)| list.trim_end_matches(']')))
-        .map(|list| list.split(", ").map(|word| word.trim_matches('"').to_owned()).collect())
-        .collect();
-    let probes: Vec<&Vec<String>> =
-        lists.iter().filter(|list| list.contains(&"--probe".to_owned())).collect();
-    assert_eq!(probes.len(), 3);
-    let args = lists.iter().find(|list| list[0] == "run").unwrap();
+    let manifest: Value = serde_saphyr::from_str(MANIFEST).unwrap();
+    assert_eq!((&manifest["apiVersion"], &manifest["kind"]), (&json!("apps/v1"), &json!("Deployment")));
+    let pod = &manifest["spec"]["template"]["spec"];
+    let node = &pod["containers"][0];
+    assert_eq!(node["command"], json!(["rustkernel"]));
+    let args: Vec<&str> = texts(&node["args"]);
+    assert_eq!(args[0], "run");
     assert_flags(&args.join(" "));
-    let mut node = Serving::start(&[]);
-    node.result();
-    for probe in probes {
-        assert_eq!(probe[0], "rustkernel");
-        let output = node.health(&[&probe[2..].iter().map(String::as_str).collect::<Vec<_>>()[..]].concat());
-        assert_eq!(output.status.code(), Some(0), "{probe:?}");
+    let after = |flag: &str| args[1 + args.iter().position(|arg| *arg == flag).unwrap()];
+    assert_eq!(after("--serve"), "127.0.0.1:9470", "where the probes look by default");
+
+    let mut serving = Serving::start(&[]);
+    serving.result();
+    for (probe, name) in [("startup", "startupProbe"), ("ready", "readinessProbe"), ("live", "livenessProbe")]
+    {
+        let probed = &node[name];
+        let command = texts(&probed["exec"]["command"]);
+        assert_eq!(command, ["rustkernel", "health", "--probe", probe], "{name}");
+        // The command itself gives up after ten.
+        assert!(probed["timeoutSeconds"].as_u64().unwrap() < 10, "{name}");
+        assert_eq!(serving.health(&command[2..]).status.code(), Some(0), "{name}");
     }
-    assert_eq!(node.health(&["--probe", "ready"]).stdout, b"ready\n");
-    assert!(MANIFEST.contains("127.0.0.1:9470"), "where the probes look by default");
+    assert_eq!(serving.health(&["--probe", "ready"]).stdout, b"ready\n");
+}
+
+#[test]
+fn the_manifest_agrees_with_itself() {
+    let manifest: Value = serde_saphyr::from_str(MANIFEST).unwrap();
+    let template = &manifest["spec"]["template"];
+    assert_eq!(manifest["spec"]["selector"]["matchLabels"], template["metadata"]["labels"]);
+    assert_eq!(manifest["spec"]["strategy"]["type"], "Recreate", "a state folder has one owner");
+    let (pod, node) = (&template["spec"], &template["spec"]["containers"][0]);
+    let names = |list: &Value| -> Vec<Value> {
+        list.as_array().unwrap().iter().map(|item| item["name"].clone()).collect()
+    };
+    assert_eq!(names(&node["volumeMounts"]), names(&pod["volumes"]));
+    let args = texts(&node["args"]);
+    let paths: Vec<&str> = node["volumeMounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|mount| mount["mountPath"].as_str().unwrap())
+        .collect();
+    assert!(args[1].starts_with(paths[0]), "the job's file is mounted");
+    assert_eq!(args[1 + args.iter().position(|arg| *arg == "--state").unwrap()], paths[1]);
+    // The drain, the grace and the webhook's, with room.
+    assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() >= 30);
+    assert_eq!(node["env"][0]["name"], "RUSTKERNEL_TOKEN");
+    assert!(node["env"][0]["valueFrom"]["secretKeyRef"]["key"].is_string(), "the token is a secret");
+}
+
+fn texts(list: &Value) -> Vec<&str> {
+    list.as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect()
 }
