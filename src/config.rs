@@ -57,13 +57,15 @@ pub struct JobConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JobSettings {
-    /// What people call it. Default "job".
+    /// What people call it. Default "job": a name is for people, and nothing depends on it.
     pub name: String,
-    /// The longest that the job may take, all stages and re-runs together; above zero. Default: as long as it takes.
+    /// The longest that the job may take, all stages and re-runs together; above zero. Default: as long as it takes, for nobody but
+    /// the user knows how long that is.
     /// `--deadline` goes first.
     #[serde(deserialize_with = "span::optional", serialize_with = "span::written_if")]
     pub deadline: Option<Duration>,
-    /// Re-runs that all requests of the job may make together. Default 16; a job of many requests under many faults needs more.
+    /// Re-runs that all requests of the job may make together. Default 16: what fails more often
+    /// than that is better looked at than run again. A job of many requests under many faults needs more.
     pub retry_budget: u32,
 }
 
@@ -73,17 +75,18 @@ pub struct JobSettings {
 pub struct StageConfig {
     /// The built-in kernel, for example `graph/pagerank`.
     pub kernel: String,
-    /// The name that this use of the kernel is supervised under, `family/name`. Default: the kernel's own. No two stages
+    /// The name that this use of the kernel is supervised under, `family/name`. Default: the kernel's own, which will do where it is used once. No two stages
     /// may have the same.
     #[serde(default)]
     pub name: Option<String>,
     /// The kernel's own settings; see the kernel.
     #[serde(default)]
     pub settings: toml::Table,
-    /// Where the kernel runs. Default: a thread of its own.
+    /// Where the kernel runs. Default: a thread of its own, which may compute without an end in sight and can be left behind.
     #[serde(default)]
     pub placement: Placement,
-    /// The fault domain it lives in, if its placement is a process; stages of one domain share a process. Default: its device.
+    /// The fault domain it lives in, if its placement is a process; stages of one domain share a process. Default: its device, because
+    /// what a device loses, all who use it lose.
     #[serde(default)]
     pub domain: Option<String>,
     /// Whether a request whose attempt failed may run again. Default true: all built-in kernels are idempotent. Without it the
@@ -94,28 +97,32 @@ pub struct StageConfig {
     /// any. Default false: it costs the time to encode the state.
     #[serde(default)]
     pub checkpointed: bool,
-    /// A checkpoint after every so many requests; at least 1. Default 1.
+    /// A checkpoint after every so many requests; at least 1. Default 1: then a restart has lost nothing. More saves the time to encode.
     #[serde(default = "default_checkpoint_every")]
     pub checkpoint_every: u32,
-    /// A checkpoint this long after the last one, if the kernel has served since; above zero. Default none.
+    /// A checkpoint this long after the last one, if the kernel has served since; above zero. Default none: the count
+    /// above is enough where requests come at all.
     #[serde(default, deserialize_with = "span::optional", serialize_with = "span::written_if")]
     pub checkpoint_after: Option<Duration>,
     /// Warm standbys, the target of `use_replica`; at most 16. Default 0: each costs what the kernel costs.
     #[serde(default)]
     pub replicas: usize,
-    /// Settings of the kernel's degraded path, the target of `degrade`: the same kernel with these settings. Default: there is none.
+    /// Settings of the kernel's degraded path, the target of `degrade`: the same kernel with these settings. Default: there is
+    /// none, because only the user knows which worse answer is still one.
     #[serde(default)]
     pub degraded: Option<toml::Table>,
-    /// Where the kernel runs. Default `cpu:0`; a CUDA device takes a kernel that has a version for it.
+    /// Where the kernel runs. Default `cpu:0`, which every machine has; a CUDA device takes a kernel that has a
+    /// version for it.
     #[serde(default)]
     pub device: DeviceId,
-    /// The device it fails over to, the target of `failover`; another one than `device`. Default none.
+    /// The device it fails over to, the target of `failover`; another one than `device`. Default none: it has to be there.
     #[serde(default)]
     pub backup: Option<DeviceId>,
-    /// What follows when `recovery.escalation` has not helped. Default: the supervisor decides.
+    /// What follows when `recovery.escalation` has not helped. Default: the supervisor decides, which sees the whole group.
     #[serde(default)]
     pub escalations: Vec<RecoveryStrategy>,
-    /// Incarnations that one request may take down before it is given up as a dead letter; at least 1. Default 2.
+    /// Incarnations that one request may take down before it is given up as a dead letter; at least 1. Default 2: the first death
+    /// may have been the machine's, two in a row are the request's.
     #[serde(default = "default_conviction_limit")]
     pub conviction_limit: u32,
     /// Which of the kernel's own errors are tried again, how often, and how far apart.
@@ -124,7 +131,8 @@ pub struct StageConfig {
     /// How often the kernel is restarted, and when.
     #[serde(default)]
     pub recovery: RecoveryPolicy,
-    /// The sliding window in which `recovery.max_restarts` are allowed; above zero. Default 60 s.
+    /// The sliding window in which `recovery.max_restarts` are allowed; above zero. Default 60 s: a kernel that
+    /// fails every few seconds uses its restarts up, one that fails every few minutes does not.
     #[serde(
         default = "default_restart_window",
         deserialize_with = "span::plain",
@@ -132,20 +140,23 @@ pub struct StageConfig {
     )]
     pub restart_window: Duration,
     /// Which of its ends make the supervisor above start it again. A `temporary` kernel stays down once it has failed; `transient` and
-    /// `permanent` are the same for a kernel, which never ends by itself in peace. Default permanent.
+    /// `permanent` are the same for a kernel, which never ends by itself in peace. Default permanent: a job needs
+    /// all its stages.
     #[serde(default)]
     pub restart: Restart,
-    /// How the supervisor above stops it: `"brutal"`, `"infinity"` or `{ within = "5s" }`. Default: asked, and killed after 5 s.
+    /// How the supervisor above stops it: `"brutal"`, `"infinity"` or `{ within = "5s" }`. Default: asked, and killed after 5 s,
+    /// as in OTP.
     #[serde(default)]
     pub shutdown: Shutdown,
     /// Whether its own end may end the supervisor above, as that one's `auto_shutdown` says: not of a permanent kernel, and not under a
-    /// supervisor that never does. Default no.
+    /// supervisor that never does. Default no, as in OTP: a group outlives its members.
     #[serde(default)]
     pub significant: bool,
     /// When requests are refused.
     #[serde(default)]
     pub breaker: CircuitBreakerConfig,
-    /// The longest that one request may take before its kernel counts as hung and is replaced; above zero. Default 60 s. Choose it
+    /// The longest that one request may take before its kernel counts as hung and is replaced; above zero. Default 60 s, far above
+    /// what the built-in kernels take for a graph of a few million edges. Choose it
     /// well above the slowest honest request of the largest input.
     #[serde(
         default = "default_hang_limit",
@@ -153,7 +164,8 @@ pub struct StageConfig {
         serialize_with = "span::written"
     )]
     pub hang_limit: Duration,
-    /// How long a request may block its thread past its deadline before its kernel counts as hung. Default 100 ms.
+    /// How long a request may block its thread past its deadline before its kernel counts as hung. Default 100 ms: a little late is
+    /// cheaper than a new life.
     #[serde(
         default = "default_hang_after",
         deserialize_with = "span::plain",
@@ -163,7 +175,7 @@ pub struct StageConfig {
     /// Bounds of what waits.
     #[serde(default)]
     pub queue: QueueConfig,
-    /// Sends each answer back in until it is good enough. Default: the stage runs once.
+    /// Sends each answer back in until it is good enough. Default: the stage runs once, as most do.
     #[serde(default)]
     pub repeat: Option<RepeatConfig>,
 }
@@ -185,7 +197,7 @@ pub enum Placement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QueueConfig {
-    /// Requests that wait; at least 1. Default 1024.
+    /// Requests that wait; at least 1. Default 1024: enough for a burst, and few enough to be told early that it is too much.
     pub requests: usize,
     /// Payload bytes of all unanswered requests; at least 1. Default 64 GiB: a job has one request at a time, and its graph has to
     /// fit whatever its size.

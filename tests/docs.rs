@@ -55,7 +55,7 @@ fn every_guarantee_names_a_test() {
 }
 
 /// A section of the configuration: its path, the file and the type that have its fields.
-const SECTIONS: [(&str, &str, &str); 10] = [
+const SECTIONS: [(&str, &str, &str); 13] = [
     ("job", "src/config.rs", "JobSettings"),
     ("stage[N]", "src/config.rs", "StageConfig"),
     ("stage[N].queue", "src/config.rs", "QueueConfig"),
@@ -63,9 +63,12 @@ const SECTIONS: [(&str, &str, &str); 10] = [
     ("stage[N].retry", "core/src/resilience/retry/plan.rs", "RetryConfig"),
     ("stage[N].recovery", "core/src/resilience/recovery.rs", "RecoveryPolicy"),
     ("stage[N].breaker", "core/src/resilience/breaker/config.rs", "CircuitBreakerConfig"),
+    ("stage[N].breaker.window", "core/src/resilience/breaker/config.rs", "RateWindow"),
     ("supervisor.NAME", "src/config/supervisor.rs", "SupervisorSection"),
     ("domain.NAME", "src/config/domain.rs", "DomainSection"),
+    ("stage[N].settings of graph/load", "src/kernels/graph/edge_list.rs", "EdgeListLimits"),
     ("stage[N].settings of graph/pagerank", "src/kernels/graph/pagerank.rs", "PageRankConfig"),
+    ("stage[N].settings of graph/top_k", "src/kernels/graph/top_k.rs", "TopKConfig"),
 ];
 
 /// The fields of a type and what their documentation says.
@@ -83,6 +86,35 @@ fn fields(file: &str, name: &str) -> Vec<(String, String)> {
         }
     }
     fields
+}
+
+/// Of what has a default, the page says which and why; what has none says nothing of one.
+#[test]
+fn every_default_has_a_reason() {
+    // A section of its own says it, or there is none.
+    let others = [
+        ("stage[N]", &["kernel", "settings", "retry", "recovery", "breaker", "queue"][..]),
+        ("stage[N].repeat", &["until", "limit"]),
+        ("supervisor.NAME", &["children"]),
+    ];
+    for (section, file, name) in SECTIONS {
+        let bare = others.iter().find(|(other, _)| *other == section).map_or(&[][..], |(_, fields)| fields);
+        for (field, docs) in fields(file, name) {
+            let told = docs
+                .split_once("Default")
+                .map(|(_, told)| told.split_once(". ").map_or(told, |(one, _)| one));
+            match told {
+                None => {
+                    assert!(bare.contains(&field.as_str()), "{section}.{field} says nothing of its default")
+                }
+                Some(told) => {
+                    let reasons =
+                        [": ", ", as ", ", because ", ", which ", ", since ", ", so that ", ", far "];
+                    assert!(reasons.iter().any(|reason| told.contains(reason)), "{section}.{field}: {told}");
+                }
+            }
+        }
+    }
 }
 
 fn reference() -> String {

@@ -28,23 +28,28 @@ use crate::worker::DomainConfig;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DomainSection {
-    /// Whether a second process stands by. Default true.
+    /// Whether a second process stands by. Default true: it costs memory, and saves the time of a start when one dies.
     pub spare: bool,
-    /// How long a request that nobody waits for any more may go on before the process is killed; above zero. Default 100 ms.
+    /// How long a request that nobody waits for any more may go on before the process is killed; above zero. Default 100 ms:
+    /// as long as a thread may block past its deadline.
     #[serde(deserialize_with = "span::plain", serialize_with = "span::written")]
     pub kill_after: Duration,
-    /// How often the process is asked whether it is there; above zero. Default 1 s.
+    /// How often the process is asked whether it is there; above zero. Default 1 s: two short
+    /// messages, and nobody waits for them.
     #[serde(deserialize_with = "span::plain", serialize_with = "span::written")]
     pub heartbeat: Duration,
-    /// How long it may leave that unanswered before it is killed; not shorter than `heartbeat`. Default 10 s.
+    /// How long it may leave that unanswered before it is killed; not shorter than `heartbeat`. Default 10 s:
+    /// longer than a machine under load stands still, since a request that hangs is noticed by its own limits.
     #[serde(deserialize_with = "span::plain", serialize_with = "span::written")]
     pub silence: Duration,
-    /// How long a process may take until it is up; above zero. Default 10 s.
+    /// How long a process may take until it is up; above zero. Default 10 s: a hundred times what one takes
+    /// here, and a CUDA context takes a second or two.
     #[serde(deserialize_with = "span::plain", serialize_with = "span::written")]
     pub start_limit: Duration,
-    /// Deaths allowed within `period`; one more, and no kernel starts there until one of them is so old. Default 5.
+    /// Deaths allowed within `period`; one more, and no kernel starts there until one of them is so old. Default 5: what dies
+    /// more often has a cause that a new process has, too.
     pub max_deaths: u32,
-    /// The sliding window in which deaths are counted; above zero. Default 60 s.
+    /// The sliding window in which deaths are counted; above zero. Default 60 s: as for a kernel's restarts.
     #[serde(deserialize_with = "span::plain", serialize_with = "span::written")]
     pub period: Duration,
 }

@@ -29,24 +29,27 @@ use super::{ConfigError, ConfigFault, Document, JobConfig, list, nearest, span};
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SupervisorSection {
-    /// Who is restarted when one child fails. Default one_for_one. Dynamic makes no sense here: a job's kernels are known.
+    /// Who is restarted when one child fails. Default one_for_one: stages that share nothing need not end together. Dynamic makes no sense here: a job's kernels are known.
     pub strategy: Strategy,
-    /// Restarts allowed within `period`; one more ends the supervisor, and the one above decides. Default 3.
+    /// Restarts allowed within `period`; one more ends the supervisor, and the one above decides. Default 3,
+    /// as Elixir's: OTP's 1 would end it where a lost process takes two kernels at once.
     pub intensity: u32,
-    /// The sliding window in which restarts are counted. Default 5 s.
+    /// The sliding window in which restarts are counted. Default 5 s, as in OTP.
     #[serde(deserialize_with = "span::plain", serialize_with = "span::written")]
     pub period: Duration,
-    /// Whether the end of a significant child ends the supervisor. Default never.
+    /// Whether the end of a significant child ends the supervisor. Default never, as in OTP.
     pub auto_shutdown: AutoShutdown,
-    /// Children allowed at a time. Default 1,000,000.
+    /// Children allowed at a time. Default 1,000,000: a job's are counted in its file, and the bound is the memory's.
     pub max_children: u32,
-    /// The wait before supervisors below are started again.
+    /// The wait before supervisors below are started again. Default: 10 ms, doubling up to 1 s, with jitter, so that one that cannot start does not
+    /// use up the intensity at once.
     pub backoff: BackoffStrategy,
-    /// Which of its own ends make the supervisor above start it again. Default permanent.
+    /// Which of its own ends make the supervisor above start it again. Default permanent: what is below is
+    /// needed.
     pub restart: Restart,
-    /// How the supervisor above stops it. Default: with all the time its children take.
+    /// How the supervisor above stops it. Default: with all the time its children take, as in OTP; each of them has its own limit.
     pub shutdown: Shutdown,
-    /// Whether its own end may end the supervisor above. Default no.
+    /// Whether its own end may end the supervisor above. Default no, as in OTP.
     pub significant: bool,
     /// Stages and supervisors, in start order; at least one.
     pub children: Vec<String>,

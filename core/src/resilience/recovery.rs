@@ -11,17 +11,19 @@ use super::{InvalidConfig, span};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "RawRecovery")]
 pub struct RecoveryPolicy {
-    /// The first answer to a failure. Default [`RecoveryStrategy::RestartKernel`].
+    /// The first answer to a failure. Default [`RecoveryStrategy::RestartKernel`]: it needs nothing beside the
+    /// kernel.
     pub strategy: RecoveryStrategy,
     /// Restarts allowed within the kernel's restart window; one more escalates. 0 escalates at the first failure.
-    /// Default 3.
+    /// Default 3: what three new lives have not cured, a fourth seldom does.
     pub max_restarts: u32,
     /// The wait before a restart; at most an hour. It costs availability and saves a failing device from a storm.
-    /// Default 100 ms; the production preset waits 1 s.
+    /// Default 100 ms: a blink for whoever waits; the production preset waits 1 s.
     #[serde(with = "span")]
     pub restart_delay: Duration,
     /// The answer when the restarts are used up; another one than `strategy`. `None` hands the failure to the
-    /// supervisor, and is the only one after NotifyOperator. Default [`RecoveryStrategy::NotifyOperator`].
+    /// supervisor, and is the only one after NotifyOperator. Default [`RecoveryStrategy::NotifyOperator`]:
+    /// everything else has to be prepared.
     pub escalation: Option<RecoveryStrategy>,
 }
 

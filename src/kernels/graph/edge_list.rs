@@ -33,17 +33,17 @@ pub use error::{EdgeListError, IdFault};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EdgeListLimits {
-    /// The longest line, without its end; 4096 by default. It bounds what is buffered of a file that has no
+    /// The longest line, without its end. Default 4096: it bounds what is buffered of a file that has no
     /// lines at all. Two ids need 39 bytes; raise it only for long comments.
     pub max_line_bytes: usize,
-    /// The longest list, after decompression and, separately, before it; 4 GiB by default. It bounds the time that a
+    /// The longest list, after decompression and, separately, before it. Default 4 GiB: it bounds the time that a
     /// gzip bomb or an endless reader takes.
     pub max_bytes: u64,
-    /// The most lines with an edge, repeated ones included; 2^27 by default. An edge takes 16 bytes while the list is
+    /// The most lines with an edge, repeated ones included. Default 2^27: an edge takes 16 bytes while the list is
     /// read, 36 while it is indexed and 4 afterwards, so the default allows a peak of almost 5 GiB: lower it where
     /// lists come from strangers.
     pub max_edges: usize,
-    /// The most different ids; 2^26 by default. A node takes 16 bytes in the graph and 24 in a
+    /// The most different ids. Default 2^26: a node takes 16 bytes in the graph and 24 in a
     /// PageRank iteration. It is checked when the list is read to its end; what it costs until then
     /// is bounded by `max_edges`.
     pub max_nodes: usize,

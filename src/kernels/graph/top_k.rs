@@ -16,7 +16,7 @@ use super::pagerank::PageRankState;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TopKConfig {
-    /// The length of the ranking, at least 1; 10 by default. A graph with fewer nodes gives all of them.
+    /// The length of the ranking, at least 1. Default 10: what people read. A graph with fewer nodes gives all of them.
     pub k: usize,
 }
 

@@ -22,14 +22,15 @@ pub struct CircuitBreakerConfig {
     /// Low values react fast and open on bad luck. Default 5: below it a burst of unrelated transient errors opens
     /// a healthy kernel's breaker.
     pub failure_threshold: u32,
-    /// Good probes that close a half-open breaker, and the most probes in flight at once; at least 1. Default 2.
+    /// Good probes that close a half-open breaker, and the most probes in flight at once; at least 1. Default 2: one
+    /// may be luck.
     pub success_threshold: u32,
     /// How long the breaker stays open before it lets probes in; above zero, at most [`MAX_OPEN_TIME`]. Default
     /// 30 s: long enough for a restart with its restore.
     #[serde(with = "span")]
     pub timeout: Duration,
     /// How long a half-open breaker waits for its probes, from the first one on, before it opens again; above zero.
-    /// Default `None`: as long as `timeout`.
+    /// Default `None`: as long as `timeout`, after which a kernel that nobody calls is no wiser.
     #[serde(with = "span::optional")]
     pub half_open_timeout: Option<Duration>,
     /// A rate over a sliding window that opens the breaker too. Default `None`: consecutive failures alone. It
@@ -94,15 +95,17 @@ impl Default for CircuitBreakerConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "RawWindow")]
 pub struct RateWindow {
-    /// How far back the window reaches. Default: the last 100 calls.
+    /// How far back the window reaches. Default: the last 100 calls, which cost a few hundred bytes.
     pub span: WindowSpan,
     /// Calls that the window must hold before a rate counts; at least 1, and no more than a window counted in calls
     /// holds. Default 20: one failure in two calls is no rate.
     pub minimum_calls: u32,
-    /// Share of failed calls that opens the breaker; above 0, at most 1. A rate at the limit opens. Default 0.5.
+    /// Share of failed calls that opens the breaker; above 0, at most 1. A rate at the limit opens. Default 0.5: a
+    /// kernel that fails every second call serves nobody well.
     pub failure_ratio: f64,
     /// Calls that take longer than this are slow; above zero. A slow probe is a bad one. Whoever uses
-    /// the bare machine can count work that is still running, through `on_slow`; elsewhere it counts when it ends. Default `None`: no call is slow.
+    /// the bare machine can count work that is still running, through `on_slow`; elsewhere it counts when it ends. Default `None`: no call is slow,
+    /// since what is slow is known of each kernel alone.
     #[serde(with = "span::optional")]
     pub slow_call: Option<Duration>,
     /// Share of slow calls that opens the breaker; above 0, at most 1. Read only with `slow_call`. Default 1.0:

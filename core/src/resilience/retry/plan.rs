@@ -26,10 +26,11 @@ pub struct RetryConfig {
     /// Calls in all, the first one included; at least 1. Default 3: a second retry catches most of what a first one
     /// does not, and each further one adds load where there is trouble already.
     pub max_attempts: u32,
-    /// The delay between attempts. Default: 100 ms, doubling up to 10 s, with full jitter.
+    /// The delay between attempts. Default: 100 ms, doubling up to 10 s, with full jitter, so that those who failed
+    /// together do not come back together.
     pub backoff: BackoffStrategy,
     /// The kinds worth another attempt. `Rejected` and `Cancelled` are never retried, listed or not. Default:
-    /// `Transient` and `Timeout`.
+    /// `Transient` and `Timeout`, because the others fail again, or add load to what has too much.
     pub retryable_errors: Vec<ErrorKind>,
 }
 
