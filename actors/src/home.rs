@@ -34,11 +34,16 @@ impl Home {
 
     /// Asks something; `None` if nobody is there, or it ends before it answers.
     pub(crate) async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> RecoveryMsg) -> Option<T> {
+        self.put(question)?.await.ok()
+    }
+
+    /// Puts a question, and leaves it to the caller to wait for the answer; `None` if nobody is there.
+    pub(crate) fn put<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> RecoveryMsg,
+    ) -> Option<oneshot::Receiver<T>> {
         let (reply, answer) = oneshot::channel();
-        if !self.tell(question(reply)) {
-            return None;
-        }
-        answer.await.ok()
+        self.tell(question(reply)).then_some(answer)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<ActorRef<RecoveryMsg>>> {

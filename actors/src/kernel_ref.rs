@@ -15,7 +15,7 @@ use rustkernel_core::resilience::{HealthCheckResult, HealthProbeConfig, HealthTa
 use rustkernel_core::traits::Payload;
 
 use crate::gate::Mode;
-use crate::slot::{Accounts, ErrorCounts, Life, Shared, Slot, SlotSnapshot, Supervised, Timing};
+use crate::slot::{Accounts, ErrorCounts, Life, Shared, Slot, Supervised, Timing, Vitals};
 use crate::spans;
 use crate::way::{CallReport, Cell, Way};
 
@@ -162,22 +162,22 @@ impl<I: Payload, O: Payload> HealthTarget for KernelRef<I, O> {
 /// A kernel's health as its slot shows it. Where no watchdog ends an execution, a thread that has been blocking for `patience` is
 /// unhealthy. An open breaker degrades the kernel; whether the node should take traffic is another question.
 pub(crate) fn health_of(slot: &dyn Supervised, now: Timestamp, patience: Duration) -> HealthCheckResult {
-    let snapshot = slot.snapshot();
-    let unwatched = snapshot.blocked_since.filter(|since| !snapshot.watched && since.as_nanos() > 1);
+    let vitals = slot.vitals();
+    let unwatched = vitals.blocked_since.filter(|since| !vitals.watched && since.as_nanos() > 1);
     let blocked = unwatched.map(|since| now - since).filter(|blocked| *blocked >= patience);
-    let takes = matches!(snapshot.life, Life::Serving | Life::Starting | Life::Waiting(_));
-    if let Some(scope) = snapshot.refused_by.filter(|_| takes) {
+    let takes = matches!(vitals.life, Life::Serving | Life::Starting | Life::Waiting(_));
+    if let Some(scope) = vitals.refused_by.filter(|_| takes) {
         let place = if scope == BreakerScope::Device { "device" } else { "fault domain" };
         return HealthCheckResult::unhealthy(format!("the breaker of its {place} is open"));
     }
-    match snapshot.life {
+    match vitals.life {
         Life::Serving => match (blocked, slot.gate().mode()) {
             (Some(blocked), _) => {
                 HealthCheckResult::unhealthy(format!("has blocked its thread for {blocked:?}"))
             }
             (None, Mode::Open | Mode::Tripping) => HealthCheckResult::degraded("its breaker is open"),
             (None, Mode::Isolated) => HealthCheckResult::degraded("its breaker is held open"),
-            (None, Mode::Closed | Mode::HalfOpen | Mode::Disabled) => serving_health(&snapshot),
+            (None, Mode::Closed | Mode::HalfOpen | Mode::Disabled) => serving_health(&vitals),
         },
         Life::Starting => HealthCheckResult::degraded("an incarnation is being made"),
         Life::Waiting(_) => HealthCheckResult::degraded("restarting after a failure"),
@@ -194,11 +194,11 @@ pub(crate) fn health_of(slot: &dyn Supervised, now: Timestamp, patience: Duratio
 }
 
 /// The health of a kernel that answers behind a gate that lets calls through.
-fn serving_health(snapshot: &SlotSnapshot) -> HealthCheckResult {
-    if snapshot.degraded {
+fn serving_health(vitals: &Vitals) -> HealthCheckResult {
+    if vitals.degraded {
         return HealthCheckResult::degraded("its degraded path answers");
     }
-    match &snapshot.checkpoint_trouble {
+    match &vitals.checkpoint_trouble {
         Some(trouble) => HealthCheckResult::degraded(trouble.clone()),
         None => HealthCheckResult::healthy(),
     }

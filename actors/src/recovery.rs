@@ -41,6 +41,7 @@ pub use ending::ShutdownReport;
 pub use message::{ChildError, HandOverError};
 pub(crate) use message::{Order, RecoveryMsg};
 pub(crate) use node::{Arriving, Declaration, Declared, KernelPlan, Node, Version};
+pub(crate) use status::SupervisorFacts;
 pub use status::{Branch, ChildPhase, ChildStatus, KernelState, KernelStatus, Tree};
 
 use crate::cause::Cause;

@@ -114,7 +114,7 @@ impl Runtime {
     /// # Cancel safety
     /// A dropped question changes nothing.
     pub async fn tree(&self) -> Option<Tree> {
-        tree::of(&self.inner.root).await
+        tree::of(Arc::clone(&self.inner.root)).await
     }
 
     /// The kernel of this name and these types, if there is one.

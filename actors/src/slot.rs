@@ -28,7 +28,7 @@ use rustkernel_core::resilience::Outcome;
 use rustkernel_core::traits::Payload;
 
 pub(crate) use checkpoints::Kept;
-pub(crate) use control::{SlotSnapshot, Supervised};
+pub(crate) use control::{Supervised, Vitals};
 pub use errors::ErrorCounts;
 use errors::Errors;
 pub use incarnation::Variant;

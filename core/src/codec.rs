@@ -23,6 +23,8 @@
 //! Decoding takes bytes that may come from anywhere: lengths are checked before anything is allocated, a body
 //! may not be longer than [`MAX_BODY_BYTES`], and what is left over after the value is an error.
 
+pub mod packed;
+
 use std::borrow::Cow;
 
 use serde::Serialize;

@@ -330,7 +330,7 @@ impl Recovery {
         }
         let hands_over =
             kernel.has_successor() || kernel.present().is_some_and(|life| life.pending.is_some());
-        let drains = kernel.draining || kernel.plan.kernel.snapshot().life == SlotLife::Draining;
+        let drains = kernel.draining || kernel.plan.kernel.vitals().life == SlotLife::Draining;
         if kernel.phase != Phase::Serving || hands_over || drains {
             return purpose.fail(HandOverError::Busy);
         }

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::ending::ShutdownReport;
 use super::node::{Arriving, Declaration, Declared, Version};
 use super::status::ChildStatus;
+use super::status::SupervisorFacts;
 use crate::cause::Cause;
 
 pub(crate) enum RecoveryMsg {
@@ -111,7 +112,7 @@ pub(crate) enum Order {
     },
     /// How the supervisor itself is.
     Describe {
-        reply: oneshot::Sender<super::status::SupervisorFacts>,
+        reply: oneshot::Sender<SupervisorFacts>,
     },
 }
 

@@ -195,7 +195,7 @@ impl KernelChild {
         let present = self.present().map(|life| &life.incarnation);
         KernelStatus {
             id: self.plan.kernel.id().clone(),
-            state: self.state(snapshot.life, state),
+            state: self.state(snapshot.vitals.life, state),
             since: now - self.since,
             incarnation: present.map_or(snapshot.incarnation, |incarnation| incarnation.number),
             device: self.plan.device_of(present.map_or(self.variant, |incarnation| incarnation.variant)),
@@ -206,17 +206,21 @@ impl KernelChild {
             last_failure,
             breaker: gate.state_name(),
             breaker_failures: gate.failures(),
-            refused_by: snapshot.refused_by,
+            refused_by: snapshot.vitals.refused_by,
             rejected: gate.rejected() + snapshot.refused_by_shared,
             stale_outcomes: gate.stale(),
             accounts: snapshot.accounts,
             waiting: snapshot.waiting,
             waiting_bytes: snapshot.waiting_bytes,
             running_for: snapshot.running_since.filter(|since| !since.is_zero()).map(|since| now - since),
-            blocked_for: snapshot.blocked_since.filter(|since| since.as_nanos() > 1).map(|since| now - since),
+            blocked_for: snapshot
+                .vitals
+                .blocked_since
+                .filter(|since| since.as_nanos() > 1)
+                .map(|since| now - since),
             checkpoint: snapshot.checkpoint,
             checkpoint_bytes: snapshot.checkpoint_bytes,
-            checkpoint_trouble: snapshot.checkpoint_trouble,
+            checkpoint_trouble: snapshot.vitals.checkpoint_trouble,
             latency: snapshot.latency,
             refused: snapshot.refused,
             failed: snapshot.failed,

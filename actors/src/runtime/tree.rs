@@ -1,33 +1,44 @@
-//! The whole tree, asked supervisor by supervisor. Whoever asks walks; no supervisor waits for another.
+//! The whole tree, asked supervisor by supervisor, several of those below one at a time. Whoever asks walks; no supervisor waits for another.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::recovery::{Branch, KernelStatus, Node, Order, RecoveryMsg, Tree};
+use crate::recovery::{Branch, KernelStatus, Node, Order, RecoveryMsg, SupervisorFacts, Tree};
 
-type Asking<'a> = Pin<Box<dyn Future<Output = Option<Tree>> + Send + 'a>>;
+type Asking = Pin<Box<dyn Future<Output = Option<Tree>> + Send>>;
 
-/// What is below `node`; `None` if it is the root and gone. One below that is down is shown without its children.
-pub(super) fn of(node: &Arc<Node>) -> Asking<'_> {
+/// What is below `node`; `None` if it is the root and gone. One below that is down is shown without its children. The supervisor has been
+/// asked when this returns.
+pub(super) fn of(node: Arc<Node>) -> Asking {
+    let asked = node.home.put(|reply| RecoveryMsg::Order(Order::Describe { reply }));
     Box::pin(async move {
-        let facts = node.home.ask(|reply| RecoveryMsg::Order(Order::Describe { reply })).await?;
-        let mut children = Vec::with_capacity(facts.children.len());
-        for (child, below) in facts.children {
-            let supervisor = match &below {
-                Some(node) => Some(of(node).await.unwrap_or_else(|| down(node))),
+        let SupervisorFacts { restarts_in_period, restarts, children } = asked?.await.ok()?;
+        let mut unasked =
+            children.iter().filter_map(|(_, below)| below.clone()).collect::<Vec<_>>().into_iter();
+        let mut asked: VecDeque<Asking> = unasked.by_ref().take(AHEAD).map(of).collect();
+        let mut branches = Vec::with_capacity(children.len());
+        for (child, below) in children {
+            let supervisor = match below {
+                Some(node) => {
+                    let answer = asked.pop_front();
+                    asked.extend(unasked.next().map(of));
+                    let told = if let Some(answer) = answer { answer.await } else { None };
+                    Some(told.unwrap_or_else(|| down(&node)))
+                }
                 None => None,
             };
-            children.push(Branch { child, supervisor });
+            branches.push(Branch { child, supervisor });
         }
-        Some(Tree {
-            restarts_in_period: Some(facts.restarts_in_period),
-            restarts: facts.restarts,
-            children,
-            ..down(node)
-        })
+        let restarts_in_period = Some(restarts_in_period);
+        Some(Tree { restarts_in_period, restarts, children: branches, ..down(&node) })
     })
 }
+
+/// So many siblings are asked before the first of them has answered: enough for every processor to have one, and what they tell is read while
+/// it is in its caches.
+const AHEAD: usize = 8;
 
 fn down(node: &Node) -> Tree {
     let config = &node.config;

@@ -73,6 +73,7 @@ pub(crate) trait Supervised: Send + Sync {
     fn stop(&self);
     fn has_alternative(&self) -> bool;
     fn snapshot(&self) -> SlotSnapshot;
+    fn vitals(&self) -> Vitals;
     /// Runs a dead letter of this kernel again.
     fn replay(self: Arc<Self>, letter: DeadLetter, replay: Replay, deadline: Deadline) -> Replaying;
 }
@@ -80,29 +81,35 @@ pub(crate) trait Supervised: Send + Sync {
 /// What a slot shows of itself.
 #[derive(Clone, Debug)]
 pub(crate) struct SlotSnapshot {
-    pub(crate) life: Life,
+    pub(crate) vitals: Vitals,
     pub(crate) accounts: Accounts,
     pub(crate) waiting: usize,
     pub(crate) waiting_bytes: usize,
     pub(crate) running_since: Option<Timestamp>,
-    /// Whether the watchdog ends an execution that takes too long.
-    pub(crate) watched: bool,
-    pub(crate) blocked_since: Option<Timestamp>,
     pub(crate) checkpoint: Option<u64>,
     pub(crate) checkpoint_bytes: Option<usize>,
-    /// Whether the degraded path serves.
-    pub(crate) degraded: bool,
     pub(crate) standbys: usize,
     /// The number of the last life that began.
     pub(crate) incarnation: u64,
-    /// What is wrong with the checkpoints.
-    pub(crate) checkpoint_trouble: Option<String>,
-    /// What its kernel lives in whose breaker is open.
-    pub(crate) refused_by: Option<BreakerScope>,
     pub(crate) refused_by_shared: u64,
     pub(crate) latency: Option<Box<Latency>>,
     pub(crate) refused: ErrorCounts,
     pub(crate) failed: ErrorCounts,
+}
+
+/// What of it says how healthy its kernel is.
+#[derive(Clone, Debug)]
+pub(crate) struct Vitals {
+    pub(crate) life: Life,
+    /// Whether the watchdog ends an execution that takes too long.
+    pub(crate) watched: bool,
+    pub(crate) blocked_since: Option<Timestamp>,
+    /// Whether the degraded path serves.
+    pub(crate) degraded: bool,
+    /// What is wrong with the checkpoints.
+    pub(crate) checkpoint_trouble: Option<String>,
+    /// What its kernel lives in whose breaker is open.
+    pub(crate) refused_by: Option<BreakerScope>,
 }
 
 impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
@@ -308,28 +315,24 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
         let state = self.lock();
         let running = state.ledger.running.as_ref();
         SlotSnapshot {
-            life: state.ledger.life,
+            vitals: self.vitals_of(&state),
             accounts: state.ledger.accounts,
             waiting: state.ledger.waiting(),
             waiting_bytes: state.ledger.bytes(),
             running_since: running.map(|running| running.started),
-            watched: self.rules.watch.hang_limit.is_some(),
-            blocked_since: state.incarnation.as_ref().and_then(|incarnation| incarnation.blocked_since()),
             checkpoint: state.checkpoints.newest().map(|kept| kept.sequence),
             checkpoint_bytes: state.checkpoints.newest().and_then(|kept| kept.frame.known_len()),
-            degraded: state
-                .incarnation
-                .as_ref()
-                .is_some_and(|incarnation| incarnation.variant == Variant::Degraded),
             standbys: state.standbys.len(),
             incarnation: state.incarnations,
-            checkpoint_trouble: state.checkpoints.trouble().map(str::to_owned),
-            refused_by: self.refused_by(&state),
             refused_by_shared: state.refused_by_shared,
             latency: state.ledger.latencies.summary(self.clock().now()),
             refused,
             failed,
         }
+    }
+
+    fn vitals(&self) -> Vitals {
+        self.vitals_of(&self.lock())
     }
 
     fn replay(self: Arc<Self>, letter: DeadLetter, replay: Replay, deadline: Deadline) -> Replaying {
@@ -338,6 +341,18 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
 }
 
 impl<I: Payload, O: Payload> Slot<I, O> {
+    fn vitals_of(&self, state: &State<I, O>) -> Vitals {
+        let present = state.incarnation.as_ref();
+        Vitals {
+            life: state.ledger.life,
+            watched: self.rules.watch.hang_limit.is_some(),
+            blocked_since: present.and_then(|incarnation| incarnation.blocked_since()),
+            degraded: present.is_some_and(|incarnation| incarnation.variant == Variant::Degraded),
+            checkpoint_trouble: state.checkpoints.trouble().map(str::to_owned),
+            refused_by: self.refused_by(state),
+        }
+    }
+
     /// Whether a standby or the degraded path may be called to serve until its kernel does again.
     pub(super) fn has_relief(&self, state: &State<I, O>) -> bool {
         let is_coming = matches!(state.ledger.life, Life::Waiting(_) | Life::Starting);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use rustkernel_core::codec::packed;
 use rustkernel_core::traits::Payload;
 
 use super::fingerprint::Fingerprint;
@@ -48,12 +49,17 @@ pub enum GraphError {
     },
 }
 
-#[derive(PartialEq, Eq)]
+#[derive(PartialEq, Eq, Serialize)]
 struct Rows {
+    #[serde(with = "packed")]
     ids: Vec<u64>,
+    #[serde(with = "packed")]
     starts: Vec<u32>,
+    #[serde(with = "packed")]
     sources: Vec<u32>,
+    #[serde(skip)]
     out_degrees: Vec<u32>,
+    #[serde(skip)]
     fingerprint: u64,
 }
 
@@ -199,14 +205,24 @@ impl Payload for Graph {
 
 impl Serialize for Graph {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (&self.0.ids, &self.0.starts, &self.0.sources).serialize(serializer)
+        self.0.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Graph {
     /// Checks that the rows are consistent: the bytes may come from anywhere.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (ids, starts, sources) = Deserialize::deserialize(deserializer)?;
+        #[derive(Deserialize)]
+        #[serde(rename = "Rows", deny_unknown_fields)]
+        struct Parts {
+            #[serde(with = "packed")]
+            ids: Vec<u64>,
+            #[serde(with = "packed")]
+            starts: Vec<u32>,
+            #[serde(with = "packed")]
+            sources: Vec<u32>,
+        }
+        let Parts { ids, starts, sources } = Parts::deserialize(deserializer)?;
         checked(ids, starts, sources).map_err(serde::de::Error::custom)
     }
 }

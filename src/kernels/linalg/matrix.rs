@@ -2,14 +2,16 @@
 
 use std::fmt;
 
+use rustkernel_core::codec::packed;
 use rustkernel_core::traits::Payload;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A dense matrix of `f32`, row by row.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Serialize)]
 pub struct Matrix {
     rows: u32,
     columns: u32,
+    #[serde(with = "packed")]
     values: Vec<f32>,
 }
 
@@ -79,16 +81,18 @@ impl Payload for Matrix {
     }
 }
 
-impl Serialize for Matrix {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (self.rows, self.columns, &self.values).serialize(serializer)
-    }
-}
-
 impl<'de> Deserialize<'de> for Matrix {
     /// Checks that there are as many values as the shape says: the bytes may come from anywhere.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (rows, columns, values) = Deserialize::deserialize(deserializer)?;
+        #[derive(Deserialize)]
+        #[serde(rename = "Matrix", deny_unknown_fields)]
+        struct Parts {
+            rows: u32,
+            columns: u32,
+            #[serde(with = "packed")]
+            values: Vec<f32>,
+        }
+        let Parts { rows, columns, values } = Parts::deserialize(deserializer)?;
         Self::new(rows, columns, values).map_err(serde::de::Error::custom)
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use rustkernel_core::codec::packed;
 use rustkernel_core::traits::Payload;
 
 use super::PageRankError;
@@ -13,6 +14,7 @@ use crate::kernels::graph::Graph;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PageRankState {
     graph: Graph,
+    #[serde(with = "packed")]
     ranks: Arc<[f64]>,
     iteration: u32,
     delta: f64,
@@ -101,6 +103,7 @@ impl<'de> Deserialize<'de> for PageRankState {
         #[serde(rename = "PageRankState", deny_unknown_fields)]
         struct Parts {
             graph: Graph,
+            #[serde(with = "packed")]
             ranks: Arc<[f64]>,
             iteration: u32,
             delta: f64,
