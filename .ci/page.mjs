@@ -264,14 +264,19 @@ const steps = {
 
   async "a deadline that is lost is shown at the stage that lost it"() {
     const node = spawn(program, ["run", "--serve", "127.0.0.1:0", "--deadline", "1ms"], { stdio: ["ignore", "ignore", "pipe"] });
-    const told = new Promise((found) => {
+    const gone = new Promise((done) => node.on("exit", done));
+    const told = new Promise((found, failed) => {
       let text = "";
       node.stderr.on("data", (more) => {
         text += more;
-        const serving = /serving on http:\/\/(\S+)/.exec(text);
+        const serving = /serving on http:\/\/(\S+)\n/.exec(text);
         if (serving) found(serving[1]);
       });
+      node.on("error", failed);
+      gone.then(() => failed(new Error(`it does not serve: ${text}`)));
     });
+    told.catch(() => {});
+    process.on("exit", () => node.kill("SIGKILL"));
     const other = await browser.newPage();
     await other.goto(`http://${await told}/`);
     await other.click("#tab-pipelines");
@@ -284,7 +289,6 @@ const steps = {
     assert.ok(lost[0].includes("graph/load"), lost[0]);
     assert.equal(await other.textContent("#tab-pipelines .count, #tab-pipelines :last-child"), "1");
     await other.close();
-    const gone = new Promise((done) => node.on("exit", done));
     node.kill("SIGTERM");
     await gone;
   },

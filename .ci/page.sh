@@ -8,7 +8,8 @@ screenshots=${2:-}
 . .ci/browser.sh
 if [ -z "$browser" ]; then
     echo "skipped: $why"
-    exit 0
+    # Whoever relies on a green run relies on this, too.
+    exit "${CI:+1}"
 fi
 
 token=$(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n')

@@ -99,7 +99,7 @@ fn talk(command: NodeCommand) -> Exit {
         NodeCommand::Restart(args) => node::act(&args.act, &Action::Restart { name: args.name }),
         NodeCommand::Resume(args) => node::act(&args.act, &Action::Resume { name: args.name }),
         NodeCommand::Isolate(args) => node::act(&args.act, &Action::Isolate { name: args.name }),
-        NodeCommand::Drain(args) => node::act(&args, &Action::Drain),
+        NodeCommand::Drain(args) => node::act(&args, &Action::Drain {}),
         NodeCommand::DeadLetters(command) => node::dead_letters(&command),
     }
 }
@@ -189,6 +189,14 @@ fn causes(error: &dyn Error) -> String {
 /// Writes a line to stderr.
 fn say(line: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{}", harmless(&line.to_string()));
+}
+
+/// A text that somebody else has written, for a place that is one line long: what would begin another is shown as what it is.
+fn one_line(text: &str) -> Cow<'_, str> {
+    if !text.contains(['\n', '\t']) {
+        return text.into();
+    }
+    text.replace('\n', "\\n").replace('\t', "\\t").into()
 }
 
 /// Names and messages come from kernels and from nodes: what would move a terminal's cursor, or more, is shown as what it is, in a way that JSON

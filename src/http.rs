@@ -6,8 +6,9 @@
 //! | `/readyz`, `/health/ready`, `/v2/health/ready` | the node takes work | starting, draining, a kernel is down, the runtime is gone |
 //! | `/startupz`, `/health/startup` | the kernels have been started | before |
 //! | `/health` | as ready | as ready |
-//! | `/livez/NAME`, `/readyz/NAME`, `/startupz/NAME` | that component is not unhealthy | it is; 404 where there is none |
-//! | `/v2/models/NAME/ready` | that kernel is healthy or degraded | it is not; 404 where there is none |
+//! | `/livez/NAME`, `/startupz/NAME` | that component is not unhealthy | it is; 404 where there is none |
+//! | `/readyz/NAME` | that component takes requests | it does not, also because its breaker refuses them; 404 where there is none |
+//! | `/v2/models/NAME/ready` | that kernel takes requests | it does not; 404 where there is none |
 //!
 //! Those of Kubernetes' names answer in a word; with `?verbose` in a line for each component, those that `?exclude=NAME` names left out, also in
 //! the answer. Those under `/health/` answer with `?verbose` in the shape of `application/health+json` (an expired Internet-Draft that
@@ -47,8 +48,8 @@ pub use page::page_router;
 pub use peers::{REQUESTS_AT_ONCE, REQUESTS_PER_SECOND};
 pub use server::{CLOSE_LIMIT, HEAD_LIMIT, HealthServer, MAX_CONNECTIONS, WRITE_LIMIT};
 pub use snapshot::{
-    Child, DeadLetters, Failure, KernelView, Kind, LastFailure, LatencyView, Letter, MAX_REPORTS,
-    NodeSnapshot, PipelineView, SNAPSHOT_SCHEMA, StageView, SupervisorView, Word,
+    Child, DeadLetters, Failure, FailureList, KernelView, Kind, LastFailure, LatencyView, Letter, LetterList,
+    MAX_REPORTS, NodeSnapshot, PipelineView, SNAPSHOT_SCHEMA, StageView, SupervisorView, Word,
 };
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError};

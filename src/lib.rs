@@ -80,6 +80,11 @@ struct ChainsGuide;
 
 /// The guide's example, run.
 #[cfg(doctest)]
+#[doc = include_str!("../docs/guide/replicas.md")]
+struct ReplicasGuide;
+
+/// The guide's example, run.
+#[cfg(doctest)]
 #[doc = include_str!("../docs/guide/checkpoints.md")]
 struct CheckpointsGuide;
 

@@ -132,17 +132,19 @@ async fn exported_now(State(exported): State<Arc<Exported>>) -> Response {
         Err(late) => return late.into_response(),
     };
     publisher.publish(&recent.snapshot);
+    let histograms = histograms(&recent.snapshot, &publisher.names);
     drop(publisher);
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (kind, (exported.render)() + &histograms(&recent.snapshot)).into_response()
+    (kind, (exported.render)() + &histograms).into_response()
 }
 
-/// The histograms of every kernel that has anything measured, in Prometheus' text format.
-fn histograms(snapshot: &NodeSnapshot) -> String {
+/// The histograms of every kernel of these names that has anything measured, in Prometheus' text format.
+fn histograms(snapshot: &NodeSnapshot, names: &Names) -> String {
     let mut texts = [EXECUTION, QUEUE_TIME, REQUEST_TIME].map(|name| (name, String::new()));
     if let Some(root) = &snapshot.tree {
         root.walk(&mut |child, _| {
             let seen = child.kernel.as_ref().and_then(|kernel| kernel.latency.as_ref()?.all.as_deref());
+            let seen = seen.filter(|_| names.0.contains(&child.name));
             let Some(Latency { execution, queue, request, .. }) = seen else { return };
             for ((name, text), spread) in texts.iter_mut().zip([execution, queue, request]) {
                 if spread.count > 0 {

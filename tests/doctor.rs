@@ -56,7 +56,7 @@ fn a_machine_without_a_gpu_is_told_so_and_is_well() {
 #[test]
 fn what_a_node_needs_of_the_system_is_looked_at_where_it_is_named() {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("doctor-state");
-    let _ = fs::remove_dir_all(&folder);
+    let _ = fs::remove_dir_all(&folder).or_else(|_| fs::remove_file(&folder));
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let named = |folder: &Path, address: &str| {

@@ -104,7 +104,10 @@ fn the_commands_show_a_node_and_act_on_it() {
     }
     assert_eq!(ask(&address, &["status", "graph/nix"], &[]).status.code(), Some(2));
 
-    assert_eq!(act(&address, &["drain"]), (Some(0), "the node drains and ends\n".to_owned()));
+    assert_eq!(
+        act(&address, &["drain"]),
+        (Some(0), "the node is not ready any more, and is asked to end\n".to_owned())
+    );
     let (code, said) = node.end();
     assert_eq!(code, Some(0), "{said}");
     assert!(!said.contains(TOKEN), "a secret is in no log");
@@ -172,6 +175,7 @@ fn what_is_no_action_is_answered_by_its_status_and_the_node_goes_on() {
         (r#"{"action":"explode"}"#, 400),
         (r#"{"action":"restart"}"#, 400),
         (r#"{"action":"restart","name":"a","more":1}"#, 400),
+        (r#"{"action":"drain","more":1}"#, 400),
         (r#"{"action":"restart","name":"\u0000"}"#, 404),
         (huge.as_str(), 413),
     ];
@@ -249,7 +253,7 @@ fn a_service_manager_is_told_of_the_start_the_watchdog_and_the_stop() {
     let _ = std::fs::remove_file(&socket);
     let manager = UnixDatagram::bind(&socket).unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_rustkernel"))
-        .args(["run", "--serve", "127.0.0.1:0"])
+        .args(["run", "--serve", "127.0.0.1:0", "--grace", "0s"])
         .env("NOTIFY_SOCKET", &socket)
         .env("WATCHDOG_USEC", "100000")
         .stdout(std::process::Stdio::null())
@@ -269,6 +273,44 @@ fn a_service_manager_is_told_of_the_start_the_watchdog_and_the_stop() {
     assert!(Command::new("sh").args(["-c", &order]).status().unwrap().success());
     while !told().contains("STOPPING=1") {}
     assert_eq!(child.wait().unwrap().code(), Some(1), "its job was cut short");
+}
+
+/// They looked into the snapshot alone, which has the last 200, and denied the rest.
+#[tokio::test]
+async fn what_is_kept_beyond_a_snapshot_is_found_by_the_commands() {
+    let runtime = Runtime::builder().build().await.unwrap();
+    let mut kernels = Vec::new();
+    for number in 0..14 {
+        let spec = KernelSpec::new(format!("a/k{number}"), || Fragile).inline();
+        let spec = spec.idempotent().breaker(None).recovery(at_once(u32::MAX));
+        kernels.push(soon(runtime.spawn(spec)).await.unwrap());
+    }
+    for kernel in &kernels {
+        for _ in 0..15 {
+            // Two lives each.
+            soon(kernel.call(0, NONE)).await.unwrap_err();
+        }
+    }
+    let node = Node::new(runtime.clone());
+    node.started();
+    let server = HealthServer::start("127.0.0.1:0".parse().unwrap(), node_router(node, None)).unwrap();
+    let address = server.address().to_string();
+    let asked = tokio::task::spawn_blocking(move || {
+        let ask = |command: &[&str]| out(&ask(&address, command, &[]));
+        [
+            ask(&["dead-letters", "show", "1"]),
+            ask(&["dead-letters", "list"]),
+            ask(&["failures", "a/k0"]),
+            ask(&["status"]),
+            ask(&["status", "a/k0"]),
+        ]
+    });
+    let [shown, listed, failed, overview, details] = soon(asked).await.unwrap();
+    assert!(shown.contains("a/k0") && shown.contains("zero"), "{shown}");
+    assert_eq!(listed.lines().count(), 1 + 14 * 15);
+    assert_eq!(failed.lines().count(), 1 + 16, "16 of each child are kept: {failed}");
+    assert!(overview.contains(&format!("{} failures in the history", 14 * 16)), "{overview}");
+    assert!(details.contains("16 in the history"), "{details}");
 }
 
 #[tokio::test]

@@ -201,12 +201,32 @@ fn a_node_whose_kernel_is_isolated_is_live_and_not_ready() {
 fn a_job_that_is_cut_short_says_so() {
     for (signal, code) in [("TERM", 1), ("INT", 130)] {
         // Every attempt hangs, so that the job is still there when the signal comes.
-        let mut node = Serving::start(&["--inject", "hang=1"]);
+        let mut node = Serving::start(&["--inject", "hang=1", "--grace", "50ms"]);
         assert_eq!(get(&node.address, "/health/live").0, 200);
         let (ended, said) = node.signal(signal);
         assert_eq!(ended, Some(code), "{said}");
         assert!(said.contains("the job was cut short"), "{said}");
     }
+}
+
+/// It was cut short by the first signal, and then the node waited for nothing.
+#[test]
+fn a_job_that_is_under_way_has_the_time_of_the_drain_to_end() {
+    let mut node = Serving::start(&["--drain-delay", "1s", "--grace", "600s"]);
+    let order = format!("kill -TERM {}", node.child.id());
+    assert!(Command::new("sh").args(["-c", &order]).status().unwrap().success());
+    while get(&node.address, "/readyz").0 != 503 {
+        std::thread::yield_now();
+    }
+    assert!(node.result()["result"].is_object(), "it has come to its end");
+    let (code, said) = node.end();
+    assert_eq!(code, Some(0), "{said}");
+
+    let mut endless =
+        Serving::start_with(&["--inject", "hang=1", "--grace", "50ms"], Some("a-token-for-a-drain"));
+    assert_eq!(post(&endless.address, "a-token-for-a-drain", r#"{"action":"drain"}"#).0, 200);
+    let (code, said) = endless.end();
+    assert!(code == Some(1) && said.contains("the job was cut short"), "{said}");
 }
 
 #[test]

@@ -13,6 +13,16 @@ fn the_commands_answer_as_the_transcripts_say() {
 }
 
 #[test]
+fn a_request_that_is_given_up_is_shown_tried_and_forgotten() {
+    let mut node = Serving::start_with(&["--inject", "panic=1", "--seed", "7"], Some(TOKEN));
+    node.result();
+    trycmd::TestCases::new()
+        .env("RUSTKERNEL_ADDR", &node.address)
+        .env("RUSTKERNEL_TOKEN", TOKEN)
+        .case("tests/transcripts/letters/*.md");
+}
+
+#[test]
 fn the_commands_of_a_node_answer_as_the_transcript_says() {
     let mut node = Serving::start_with(&[], Some(TOKEN));
     node.result();

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::args::{Format, HealthArgs, NodeAddress, Probe};
 use super::remote::{self, RemoteError};
-use super::{Exit, line, print};
+use super::{Exit, line, one_line, print};
 use crate::http::{Component, HEALTH_SCHEMA, HealthDocument};
 
 #[derive(Serialize)]
@@ -74,7 +74,7 @@ fn row(component: &Component, width: usize) -> String {
     let Component { name, status, reason, .. } = component;
     let status = status.to_string();
     match reason {
-        Some(reason) => format!("{name:<width$}  {status:<9}  {reason}\n"),
+        Some(reason) => format!("{name:<width$}  {status:<9}  {}\n", one_line(reason)),
         None => format!("{name:<width$}  {status}\n"),
     }
 }

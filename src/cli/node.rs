@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use rustkernel_core::clock::unix_millis;
 use rustkernel_core::resilience::HealthStatus;
 use serde::Serialize;
 
 use super::args::{ActArgs, AskArgs, Format, LetterCommand, NamedArgs, NodeAddress};
 use super::remote::{self, RemoteError};
-use super::{Exit, line, part, print};
+use super::{Exit, line, one_line, part, print};
 use crate::http::{Acted, Action, Child, DeadLetters, Failure, Kind, Letter, NodeSnapshot, Word};
 
 /// `rustkernel tree`.
@@ -35,7 +36,7 @@ pub(super) fn status(args: &NamedArgs) -> Exit {
         Some(name) => {
             let child = find(snapshot, name)?;
             let text = match args.ask.format {
-                Format::Human => details(&child, &snapshot.failures),
+                Format::Human => details(&child, remote::failures(&args.ask, Some(name))?.len()),
                 Format::Json => part("child", &child),
             };
             Ok((text, if child.troubled { Exit::NotReady } else { Exit::Done }))
@@ -65,8 +66,7 @@ pub(super) fn failures(args: &NamedArgs) -> Exit {
         if let Some(name) = &args.name {
             find(snapshot, name)?;
         }
-        let concerns = |failure: &&Failure| args.name.as_ref().is_none_or(|name| failure.offender == *name);
-        let failures: Vec<&Failure> = snapshot.failures.iter().filter(concerns).collect();
+        let failures = remote::failures(&args.ask, args.name.as_deref())?;
         let text = match args.ask.format {
             Format::Human => reports(&failures, snapshot.unix_millis),
             Format::Json => part("failures", &failures),
@@ -86,22 +86,20 @@ pub(super) fn act(args: &ActArgs, action: &Action) -> Exit {
 /// `rustkernel dead-letters`.
 pub(super) fn dead_letters(command: &LetterCommand) -> Exit {
     match command {
-        LetterCommand::List(args) => ask(args, |snapshot| {
-            let text = match args.format {
-                Format::Human => letters(&snapshot.dead_letters, snapshot.unix_millis),
-                Format::Json => part("dead_letters", &snapshot.dead_letters),
-            };
-            Ok((text, Exit::Done))
+        LetterCommand::List(args) => tell_letters(args, |kept| {
+            Ok(match args.format {
+                Format::Human => letters(kept, unix_millis()),
+                Format::Json => part("dead_letters", kept),
+            })
         }),
-        LetterCommand::Show { letter, ask: args } => ask(args, |snapshot| {
-            let found = snapshot.dead_letters.letters.iter().find(|found| found.letter == *letter);
+        LetterCommand::Show { letter, ask: args } => tell_letters(args, |kept| {
+            let found = kept.letters.iter().find(|found| found.letter == *letter);
             let found =
                 found.ok_or_else(|| RemoteError::Unknown(format!("there is no dead letter {letter}")))?;
-            let text = match args.format {
-                Format::Human => letter_details(found, snapshot.unix_millis),
+            Ok(match args.format {
+                Format::Human => letter_details(found, unix_millis()),
                 Format::Json => part("letter", found),
-            };
-            Ok((text, Exit::Done))
+            })
         }),
         LetterCommand::Replay { letter, act: args } => act(args, &Action::Replay { letter: *letter }),
         LetterCommand::Drop { letter, act: args } => act(args, &Action::Drop { letter: *letter }),
@@ -111,6 +109,13 @@ pub(super) fn dead_letters(command: &LetterCommand) -> Exit {
 fn ask(node: &AskArgs, tell: impl FnOnce(&NodeSnapshot) -> Result<(String, Exit), RemoteError>) -> Exit {
     match remote::snapshot(node).and_then(|snapshot| tell(&snapshot)) {
         Ok((text, exit)) => print(&text).exit(exit),
+        Err(error) => error.tell(),
+    }
+}
+
+fn tell_letters(node: &AskArgs, tell: impl FnOnce(&DeadLetters) -> Result<String, RemoteError>) -> Exit {
+    match remote::dead_letters(node).and_then(|kept| tell(&kept)) {
+        Ok(text) => print(&text).exit(Exit::Done),
         Err(error) => error.tell(),
     }
 }
@@ -186,7 +191,7 @@ fn overview(snapshot: &NodeSnapshot, address: &NodeAddress) -> String {
         snapshot.health.status,
         span(snapshot.uptime_s),
         snapshot.version,
-        snapshot.failures.len(),
+        snapshot.failures_kept,
         snapshot.dead_letters.total,
     );
     let wrong: Vec<_> = all.iter().filter(|(child, _)| child.troubled).collect();
@@ -197,11 +202,11 @@ fn overview(snapshot: &NodeSnapshot, address: &NodeAddress) -> String {
     text
 }
 
-fn details(child: &Child, failures: &[Failure]) -> String {
+fn details(child: &Child, failures: usize) -> String {
     let mut text = String::new();
     // Writing to a string does not fail; so below.
     let mut row = |name: &str, value: String| {
-        let _ = writeln!(text, "{name:<16} {value}");
+        let _ = writeln!(text, "{name:<16} {}", one_line(&value));
     };
     let known = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     row("name", child.name.clone());
@@ -243,12 +248,11 @@ fn details(child: &Child, failures: &[Failure]) -> String {
         row("last failure", format!("{}: {}", failure.class, failure.message));
         row("advice", failure.advice.to_string());
     }
-    let own = failures.iter().filter(|failure| failure.offender == child.name).count();
-    row("failures", format!("{own} in the history"));
+    row("failures", format!("{failures} in the history"));
     text
 }
 
-fn reports(failures: &[&Failure], now: u64) -> String {
+fn reports(failures: &[Failure], now: u64) -> String {
     if failures.is_empty() {
         return "nothing has failed\n".to_owned();
     }
@@ -302,7 +306,7 @@ fn letter_details(letter: &Letter, now: u64) -> String {
         ago(letter.unix_millis, now),
         letter.attempts,
         word(&letter.phase),
-        letter.error,
+        one_line(&letter.error),
     )
 }
 
@@ -316,7 +320,7 @@ fn told(acted: &Acted, format: Format) -> String {
 /// Columns as wide as their widest cell; the last one is as long as it is.
 fn table<const N: usize>(head: &[&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
     let mut all = vec![head.map(str::to_owned)];
-    all.extend(rows);
+    all.extend(rows.map(|row| row.map(|cell| one_line(&cell).into_owned())));
     let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
     let mut text = String::new();

@@ -12,15 +12,18 @@ use ureq::{Agent, Body, http};
 
 use super::args::{ActArgs, AskArgs};
 use super::{Exit, say};
-use crate::http::{Acted, Action, HealthDocument, NodeSnapshot, SNAPSHOT_SCHEMA, Token, TokenError};
+use crate::http::{
+    Acted, Action, DeadLetters, Failure, FailureList, HealthDocument, LetterList, NodeSnapshot,
+    SNAPSHOT_SCHEMA, Token, TokenError,
+};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RemoteError {
     #[error("no node answers at {address}: {why}")]
     Unreachable { address: String, why: String },
-    #[error("the node at {address} is not trusted: {why}; name whom to trust with --tls-ca")]
-    Distrusted { address: String, why: String },
+    #[error("the node at {address} is not trusted: {why}{}", if *is_unknown { "; name whom to trust with --tls-ca" } else { "" })]
+    Distrusted { address: String, why: String, is_unknown: bool },
     #[error("what answers at {address} is no rustkernel node: {source}")]
     Foreign { address: String, source: serde_json::Error },
     #[error(
@@ -108,6 +111,20 @@ pub(super) fn snapshot(node: &AskArgs) -> Result<NodeSnapshot, RemoteError> {
     }
 }
 
+/// The failures that are kept, of one child or of all.
+pub(super) fn failures(node: &AskArgs, of: Option<&str>) -> Result<Vec<Failure>, RemoteError> {
+    let asked = client(node, QUESTION)?.get(node.addr.url("v1/failures"));
+    let asked = of.into_iter().fold(asked, |asked, name| asked.query("of", name));
+    let answer = Answer::read_from(node, asked.call())?;
+    if answer.code == 200 { Ok(answer.read::<FailureList>()?.failures) } else { Err(answer.refused()) }
+}
+
+/// The dead letters that are kept.
+pub(super) fn dead_letters(node: &AskArgs) -> Result<DeadLetters, RemoteError> {
+    let answer = Answer::about(node, "v1/dead-letters")?;
+    if answer.code == 200 { Ok(answer.read::<LetterList>()?.dead_letters) } else { Err(answer.refused()) }
+}
+
 /// The node's health, whatever it is.
 pub(super) fn health(node: &AskArgs) -> Result<HealthDocument, RemoteError> {
     let answer = Answer::about(node, "health")?;
@@ -158,16 +175,18 @@ impl Answer {
     ) -> Result<Self, RemoteError> {
         let address = node.addr.to_string();
         let unreachable = |error| {
-            let (why, is_distrusted) = if let ureq::Error::Io(error) = error {
-                (error.to_string(), is_distrust(&error))
-            } else {
-                (error.to_string(), false)
-            };
             let address = address.clone();
-            if is_distrusted {
-                RemoteError::Distrusted { address, why }
+            let (why, fault) = if let ureq::Error::Io(error) = &error {
+                (error.to_string(), distrust(error))
             } else {
-                RemoteError::Unreachable { address, why }
+                (error.to_string(), None)
+            };
+            match fault {
+                Some(fault) => {
+                    let is_unknown = *fault == rustls::CertificateError::UnknownIssuer;
+                    RemoteError::Distrusted { address, why, is_unknown }
+                }
+                None => RemoteError::Unreachable { address, why },
             }
         };
         let mut answer = answer.map_err(unreachable)?;
@@ -189,10 +208,10 @@ impl Answer {
     }
 }
 
-/// Whether somebody answers, and shows a certificate that is not taken.
-fn is_distrust(error: &io::Error) -> bool {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
+/// What is wrong with the certificate of whoever answers, if that is why it is not spoken to.
+fn distrust(error: &io::Error) -> Option<&rustls::CertificateError> {
+    let inner = error.get_ref()?.downcast_ref()?;
+    if let rustls::Error::InvalidCertificate(fault) = inner { Some(fault) } else { None }
 }
 
 /// It follows nobody elsewhere, so that the token goes where it is meant to, and through no proxy that the environment names.

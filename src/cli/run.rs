@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,7 +71,17 @@ enum RunError {
 /// How a job that began ended.
 enum Ending {
     Finished(Result<Ranking, KernelError>, PipelineReport),
-    Cut(Signal),
+    /// By this signal; `None` where it took longer than its node would wait.
+    Cut(Option<Signal>),
+}
+
+/// How far the end of the node has come when its job has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nobody has asked for it.
+    Serves,
+    /// It has been not ready for as long as it was to, and what was under way has had its time.
+    Drained,
 }
 
 pub(super) fn run(args: RunArgs) -> Exit {
@@ -179,7 +190,8 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
     );
 
     let mut done = false;
-    let exit = match follow(&job, &args, &tally, (state.as_ref(), &runtime), &mut signals).await {
+    let (ending, stage) = follow(&job, &args, &tally, (state.as_ref(), &node), &mut signals).await;
+    let exit = match ending {
         Ending::Finished(result, stages) => {
             node.report(JOB, health_of(&result));
             node.ran(&name, &stages, result.as_ref().err());
@@ -196,7 +208,7 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
             let report = Report { name, result, stages, counts, resumed, kernels, blocked_threads, names };
             let printed = tell(&report, args.format);
             done = report.result.is_ok() && printed == Printed::Whole;
-            if server.is_some() {
+            if server.is_some() && stage == Stage::Serves {
                 tokio::select! {
                     _ = signals.next() => {}
                     () = loss.happens() => {}
@@ -208,10 +220,11 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
         }
         Ending::Cut(signal) => {
             say("error: the job was cut short");
-            if signal == Signal::Interrupt { Exit::Interrupted } else { Exit::Failure }
+            node.report(JOB, HealthCheckResult::unhealthy("cut short"));
+            if signal == Some(Signal::Interrupt) { Exit::Interrupted } else { Exit::Failure }
         }
     };
-    let delays = server.is_some() && !loss.has_happened();
+    let delays = server.is_some() && stage == Stage::Serves && !loss.has_happened();
     stop(&node, &runtime, &args, delays.then_some(&mut signals)).await;
     if let Some(state) = &state {
         keep(state, &runtime, done);
@@ -296,14 +309,15 @@ fn keep(state: &JobState, runtime: &Runtime, done: bool) {
     }
 }
 
+/// Until the job ends. One that is served goes on for as long as a drain of its node lets it; any other is cut short at once.
 async fn follow(
     job: &Job,
     args: &RunArgs,
     tally: &Tally,
-    (state, runtime): (Option<&JobState>, &Runtime),
+    (state, node): (Option<&JobState>, &Node),
     signals: &mut Signals,
-) -> Ending {
-    let input = input_of(args);
+) -> (Ending, Stage) {
+    let runtime = node.runtime();
     let records = async {
         match state {
             Some(state) => state.keep_records(runtime).await,
@@ -311,17 +325,41 @@ async fn follow(
         }
     };
     let devices = job.devices();
-    let ending = tokio::select! {
-        (result, report) = job.run(input, args.deadline.map(Deadline::Within)) => {
-            Ending::Finished(result, report)
+    let beside = async {
+        tokio::select! {
+            () = records => {}
+            () = systemd::watch(runtime, &devices) => {}
+            () = progress::show(job, tally) => {}
         }
-        () = records => unreachable!("it never ends"),
-        () = systemd::watch(runtime, &devices) => unreachable!("it never ends"),
-        signal = signals.next() => Ending::Cut(signal),
-        () = progress::show(job, tally) => unreachable!("it never ends"),
+    };
+    let run = job.run(input_of(args), args.deadline.map(Deadline::Within));
+    let (mut run, mut beside) = (pin!(run), pin!(beside));
+    let asked = tokio::select! {
+        (result, report) = &mut run => Err(Ending::Finished(result, report)),
+        signal = signals.next() => Ok(Some(signal)),
+        () = node.drain_wanted() => Ok(None),
+        () = &mut beside => unreachable!("none of them ends"),
+    };
+    let ended = match asked {
+        Err(ending) => (ending, Stage::Serves),
+        Ok(signal) if args.serve.is_none() || signal == Some(Signal::Interrupt) => {
+            (Ending::Cut(signal), Stage::Serves)
+        }
+        Ok(_) => {
+            node.draining();
+            systemd::stopping(args.drain_delay + 2 * args.grace + WEBHOOK_GRACE);
+            let drains = timeout(args.drain_delay + args.grace, async {
+                tokio::select! {
+                    (result, report) = &mut run => Ending::Finished(result, report),
+                    signal = signals.next() => Ending::Cut(Some(signal)),
+                    () = &mut beside => unreachable!("none of them ends"),
+                }
+            });
+            (drains.await.unwrap_or(Ending::Cut(None)), Stage::Drained)
+        }
     };
     progress::clear();
-    ending
+    ended
 }
 
 fn serve(

@@ -30,7 +30,8 @@ pub enum Action {
         name: String,
     },
     /// Take nothing new, finish what is there, and end.
-    Drain,
+    // In braces, or fields that it does not have would be taken.
+    Drain {},
     /// Try a dead letter again.
     Replay {
         /// Its number.
@@ -94,9 +95,9 @@ pub(super) async fn act(node: &Node, action: Action) -> Result<String, Refused> 
                 Err(Refused::Conflict(format!("{name} has no breaker")))
             }
         }
-        Action::Drain => {
+        Action::Drain {} => {
             node.drain();
-            Ok("the node drains and ends".to_owned())
+            Ok("the node is not ready any more, and is asked to end".to_owned())
         }
         Action::Replay { letter } => {
             letter_is_known(runtime, letter)?;

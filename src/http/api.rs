@@ -6,17 +6,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde::Deserialize;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::access::{Access, Token};
 use super::action::{Acted, Action, Refused, act};
 use super::node::{FRESH, Late, Node};
+use super::snapshot::{FailureList, LetterList, SNAPSHOT_SCHEMA};
 
 struct Api {
     node: Arc<Node>,
@@ -29,6 +31,8 @@ struct Api {
 /// | path | |
 /// |---|---|
 /// | `GET /v1/snapshot` | a [`NodeSnapshot`](super::NodeSnapshot) |
+/// | `GET /v1/failures` | a [`FailureList`]: every failure that is kept; `?of=NAME`: of one child |
+/// | `GET /v1/dead-letters` | a [`LetterList`]: every dead letter that is kept |
 /// | `GET /v1/events` | one a second, as server-sent events; [`MAX_WATCHERS`] at most |
 /// | `POST /v1/actions` | an [`Action`]; needs `Authorization: Bearer TOKEN`, and comes from no other site's page |
 ///
@@ -40,6 +44,8 @@ pub fn api_router(node: Arc<Node>, token: Option<Token>) -> Router {
     let api = Api { node, access: Access::new(token), watchers: Arc::default() };
     Router::new()
         .route("/v1/snapshot", get(snapshot))
+        .route("/v1/failures", get(failures))
+        .route("/v1/dead-letters", get(dead_letters))
         .route("/v1/events", get(events))
         .route("/v1/actions", post(action).layer(DefaultBodyLimit::max(MAX_BODY_BYTES)))
         .with_state(Arc::new(api))
@@ -57,6 +63,19 @@ const TURN: Duration = Duration::from_secs(1);
 async fn snapshot(State(api): State<Arc<Api>>) -> Response {
     let text = api.node.recent(FRESH).await.map(|recent| String::from(&*recent.text()));
     text.map(|text| ([(header::CONTENT_TYPE, "application/json")], text)).into_response()
+}
+
+#[derive(Deserialize)]
+struct Whose {
+    of: Option<String>,
+}
+
+async fn failures(State(api): State<Arc<Api>>, Query(whose): Query<Whose>) -> Json<FailureList> {
+    Json(api.node.failures(whose.of.as_deref()))
+}
+
+async fn dead_letters(State(api): State<Arc<Api>>) -> Json<LetterList> {
+    Json(LetterList { schema: SNAPSHOT_SCHEMA, dead_letters: api.node.dead_letters(usize::MAX) })
 }
 
 async fn events(State(api): State<Arc<Api>>) -> Response {

@@ -61,6 +61,9 @@ struct Asked {
     excluded: Vec<String>,
 }
 
+/// Each is compared with every component; whoever needs more asks for the components one by one.
+const MOST_EXCLUDED: usize = 64;
+
 type Pairs = Query<Vec<(String, String)>>;
 
 impl From<Pairs> for Asked {
@@ -68,7 +71,10 @@ impl From<Pairs> for Asked {
         let excluded = pairs.iter().filter(|(key, _)| key == "exclude");
         Self {
             is_verbose: pairs.iter().any(|(key, _)| key == "verbose"),
-            excluded: excluded.flat_map(|(_, names)| names.split(',').map(str::to_owned)).collect(),
+            excluded: excluded
+                .flat_map(|(_, names)| names.split(',').map(str::to_owned))
+                .take(MOST_EXCLUDED)
+                .collect(),
         }
     }
 }

@@ -17,7 +17,8 @@ use tokio::time::timeout;
 
 use super::document::{Component, HEALTH_SCHEMA, HealthDocument};
 use super::snapshot::{
-    self, Child, DeadLetters, Failure, Letter, MAX_REPORTS, NodeSnapshot, PipelineView, SNAPSHOT_SCHEMA,
+    self, Child, DeadLetters, Failure, FailureList, Letter, MAX_REPORTS, NodeSnapshot, PipelineView,
+    SNAPSHOT_SCHEMA,
 };
 
 /// A node: its runtime, how far it has started, whether it drains, and what it reports besides.
@@ -117,7 +118,7 @@ impl Node {
         self.drains.notify_one();
     }
 
-    pub(super) fn runtime(&self) -> &Runtime {
+    pub(crate) fn runtime(&self) -> &Runtime {
         &self.runtime
     }
 
@@ -127,9 +128,9 @@ impl Node {
     /// A dropped question changes nothing.
     pub async fn snapshot(&self) -> NodeSnapshot {
         let tree = self.runtime.tree().await.map(Child::root);
-        let failures = self.runtime.failures().into_iter().rev().take(MAX_REPORTS);
-        let (total, letters) = self.runtime.dead_letters();
-        let letters = letters.into_iter().rev().take(MAX_REPORTS);
+        let failures = self.runtime.failures();
+        let failures_kept = failures.len();
+        let failures = failures.into_iter().rev().take(MAX_REPORTS);
         NodeSnapshot {
             schema: SNAPSHOT_SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -139,10 +140,26 @@ impl Node {
             health: self.document(),
             tree,
             failures: failures.map(Failure::from).collect(),
-            dead_letters: DeadLetters { total, letters: letters.map(Letter::from).collect() },
+            failures_kept,
+            dead_letters: self.dead_letters(MAX_REPORTS),
             pipelines: self.ran.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             abandoned_threads: self.runtime.abandoned_threads(),
         }
+    }
+
+    /// Every failure that is kept, the newest first; of the child of this name, or of all.
+    #[must_use]
+    pub fn failures(&self, of: Option<&str>) -> FailureList {
+        let failures = of.map_or_else(|| self.runtime.failures(), |child| self.runtime.history(child));
+        let failures = failures.into_iter().rev().map(Failure::from).collect();
+        FailureList { schema: SNAPSHOT_SCHEMA, failures }
+    }
+
+    /// How many requests were given up for good, and the last of them, the newest first; `most` at most.
+    #[must_use]
+    pub fn dead_letters(&self, most: usize) -> DeadLetters {
+        let (total, letters) = self.runtime.dead_letters();
+        DeadLetters { total, letters: letters.into_iter().rev().take(most).map(Letter::from).collect() }
     }
 
     /// Reports a component that is no kernel, replacing what was reported of it before. It counts in the node's status, not

@@ -5,6 +5,7 @@
 //! files and talk to its own origin, and nothing more: names, reasons and errors on it come from users' kernels.
 
 use axum::Router;
+use axum::extract::OriginalUri;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -16,13 +17,25 @@ use axum::routing::get;
 /// | `GET /` | the page |
 /// | `GET /page.css`, `/page.js`, `/page.svg` | what it loads |
 ///
-/// Its links are relative, so that both can be nested below a prefix that ends with a slash.
+/// Its links are relative, so that both can be [nested](Router::nest) below a prefix.
 pub fn page_router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
-        .route("/", get(|| async { file("text/html; charset=utf-8", PAGE) }))
+        .route("/", get(page))
         .route("/page.css", get(|| async { file("text/css; charset=utf-8", STYLE) }))
         .route("/page.js", get(|| async { file("text/javascript; charset=utf-8", SCRIPT) }))
         .route("/page.svg", get(|| async { file("image/svg+xml", ICON) }))
+}
+
+/// Below a prefix, what the page links to lies beyond its own path: it says so.
+async fn page(OriginalUri(asked): OriginalUri) -> Response {
+    let html = "text/html; charset=utf-8";
+    let last = asked.path().rsplit('/').next().unwrap_or_default();
+    if last.is_empty() {
+        return file(html, PAGE);
+    }
+    // A path has neither quotes nor angle brackets.
+    let base = format!("<head>\n<base href=\"{}/\">", last.replace('&', "&amp;"));
+    file(html, PAGE.replacen("<head>", &base, 1))
 }
 
 const PAGE: &str = include_str!("page/page.html");
@@ -38,7 +51,7 @@ const SCRIPT: &str = concat!(
 );
 const ICON: &str = include_str!("page/page.svg");
 
-fn file(kind: &'static str, text: &'static str) -> Response {
+fn file(kind: &'static str, text: impl IntoResponse) -> Response {
     let headers = [
         (header::CONTENT_TYPE, kind),
         // A node that was replaced by a newer one must not be shown by the older one's script.
@@ -52,10 +65,14 @@ fn file(kind: &'static str, text: &'static str) -> Response {
 
 /// No inline script or style, no other origin, no frame around it: a page that can restart kernels must not be clicked through another one.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
-     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+     base-uri 'self'; form-action 'none'; frame-ancestors 'none'";
 
 #[cfg(test)]
 mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::extract::Request;
+    use tower::ServiceExt;
+
     use super::*;
 
     #[test]
@@ -86,6 +103,31 @@ mod tests {
         assert!([PAGE, STYLE, SCRIPT, ICON].iter().all(|text| text.is_ascii()));
         let size: usize = [PAGE, STYLE, SCRIPT, ICON].iter().map(|text| text.len()).sum();
         assert!(size < MAX_BYTES, "{size}");
+    }
+
+    /// The book mounts it so, and what it linked to was not found.
+    #[tokio::test]
+    async fn below_a_prefix_it_finds_what_it_links_to() {
+        let site = Router::<()>::new().nest("/ops/supervision", page_router());
+        let get = async |path: &str| {
+            let request = Request::get(path).body(Body::empty()).unwrap();
+            let answer = site.clone().oneshot(request).await.unwrap();
+            let status = answer.status();
+            (
+                status,
+                String::from_utf8(to_bytes(answer.into_body(), MAX_BYTES).await.unwrap().into()).unwrap(),
+            )
+        };
+        let (status, text) = get("/ops/supervision").await;
+        assert!(status.is_success() && text.contains("<base href=\"supervision/\">"), "{status} {text}");
+        for linked in ["page.css", "page.js", "page.svg"] {
+            assert!(text.contains(&format!("\"{linked}\"")));
+            assert!(get(&format!("/ops/supervision/{linked}")).await.0.is_success());
+        }
+        let alone =
+            page_router::<()>().oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
+        let text = to_bytes(alone.into_body(), MAX_BYTES).await.unwrap();
+        assert_eq!(text, PAGE);
     }
 
     /// What a node carries along and sends at most.

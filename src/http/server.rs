@@ -8,9 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use futures_util::future::Either;
 use hyper::server::conn::http1;
@@ -37,7 +35,8 @@ pub const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Serves a router on a thread of its own until it is dropped: [`MAX_CONNECTIONS`] at once, none of which is waited for longer than
 /// [`HEAD_LIMIT`] to say what it wants, or than [`WRITE_LIMIT`] to take some more of the answer. One address may ask [`REQUESTS_AT_ONCE`] times
-/// at once and [`REQUESTS_PER_SECOND`] times a second, and is told 429 beyond; probes are always answered. On a loopback address it answers to
+/// at once and [`REQUESTS_PER_SECOND`] times a second, and is told 429 beyond; bare probes are always answered. Behind a proxy all are one
+/// address. On a loopback address it answers to
 /// that address's names only, so that no page of another site reaches it by a name that leads here.
 ///
 /// [`REQUESTS_AT_ONCE`]: super::REQUESTS_AT_ONCE
@@ -86,7 +85,6 @@ impl HealthServer {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let router = if address.ip().is_loopback() { router.layer(from_fn(from_here)) } else { router };
         // The timer too: connections have their limits, and a server that runs out of descriptors waits before it accepts again.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel::<()>();
@@ -162,6 +160,7 @@ async fn serve(
     open: &GracefulShutdown,
 ) {
     let seats = Seats::new(limits.connections);
+    let is_local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
     let peers = Arc::new(Peers::new(limits.clock));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.head);
@@ -184,7 +183,11 @@ async fn serve(
             (TowerToHyperService::new(router.clone()), seat.clone(), Arc::clone(&peers));
         let service = service_fn(move |request: hyper::Request<_>| {
             let busy = place.busy();
-            let answer = if peers.admit(peer.ip(), request.uri().path()) {
+            // Who is not meant to be here is refused whatever it asks, and uses up nobody's share.
+            let is_for_us = !is_local || names_here(request.headers());
+            let answer = if !is_for_us {
+                Either::Right(ready(Ok(not_here())))
+            } else if peers.admit(peer.ip(), &request) {
                 Either::Left(answers.call(request))
             } else {
                 Either::Right(ready(Ok(too_many())))
@@ -222,14 +225,11 @@ fn too_many() -> Response {
 
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Lets through what was meant for this machine by whoever sent it.
-async fn from_here(request: Request, next: Next) -> Response {
-    if names_here(request.headers()) {
-        return next.run(request).await;
-    }
+fn not_here() -> Response {
     (StatusCode::FORBIDDEN, "this node answers to localhost and its address\n").into_response()
 }
 
+/// Whether whoever sent it meant this machine.
 fn names_here(headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) else { return true };
     let name = match host.rsplit_once(':') {

@@ -39,8 +39,11 @@ pub struct NodeSnapshot {
     pub health: HealthDocument,
     /// The supervisor at the root; `None` when it is gone.
     pub tree: Option<Child>,
-    /// The last failures, the newest first; [`MAX_REPORTS`] at most.
+    /// The last failures, the newest first; [`MAX_REPORTS`] at most, of those that are kept.
     pub failures: Vec<Failure>,
+    /// How many are kept.
+    #[serde(default)]
+    pub failures_kept: usize,
     /// Requests that were given up for good.
     pub dead_letters: DeadLetters,
     /// The last run of each pipeline that the node was told of.
@@ -271,12 +274,30 @@ pub struct Failure {
     pub unix_millis: u64,
 }
 
+/// All failures that are kept, of one child or of all: `GET /v1/failures?of=NAME`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FailureList {
+    /// [`SNAPSHOT_SCHEMA`].
+    pub schema: u32,
+    /// The newest first.
+    pub failures: Vec<Failure>,
+}
+
+/// All dead letters that are kept: `GET /v1/dead-letters`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LetterList {
+    /// [`SNAPSHOT_SCHEMA`].
+    pub schema: u32,
+    /// The newest first.
+    pub dead_letters: DeadLetters,
+}
+
 /// Requests that were given up for good.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeadLetters {
     /// How many there have been.
     pub total: u64,
-    /// Those that are kept, the newest first; [`MAX_REPORTS`] at most.
+    /// Those that are kept, the newest first; in a snapshot [`MAX_REPORTS`] at most.
     pub letters: Vec<Letter>,
 }
 

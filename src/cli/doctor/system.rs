@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use rustix::fs::statvfs;
@@ -16,7 +16,7 @@ pub(super) fn cores() -> Finding {
     Finding { about: "processors", state: State::Good, found, advice: None }
 }
 
-/// What is free, and how much of it this process's group may have, as a container has it.
+/// What is free, and what the control groups of this process leave of it, as a container's and a unit's do.
 pub(super) fn memory() -> Finding {
     let about = "memory";
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -26,15 +26,29 @@ pub(super) fn memory() -> Finding {
         let found = "/proc/meminfo does not tell".to_owned();
         return Finding { about, state: State::Absent, found, advice: None };
     };
-    let limit = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
-    let limit = limit.and_then(|text| text.trim().parse::<u64>().ok());
-    let found = match limit {
-        Some(limit) => format!("{} available; this process's group may use {}", size(free), size(limit)),
+    let left = left_by_groups();
+    let found = match left.filter(|left| *left < free) {
+        Some(left) => {
+            format!("{} available, of which this process's group may use {}", size(free), size(left))
+        }
         None => format!("{} available", size(free)),
     };
-    let is_little = free.min(limit.unwrap_or(u64::MAX)) < LEAST_MEMORY;
+    let is_little = free.min(left.unwrap_or(u64::MAX)) < LEAST_MEMORY;
     let advice = is_little.then(|| format!("the shipped job takes up to {}", size(LEAST_MEMORY)));
     Finding { about, state: if is_little { State::Bad } else { State::Good }, found, advice }
+}
+
+/// What the strictest of this process's control groups (version 2) has left; `None` where none has a limit.
+fn left_by_groups() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let read = |file: PathBuf| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok();
+    let left = |group: &Path| {
+        let group = Path::new("/sys/fs/cgroup").join(group);
+        let limit = read(group.join("memory.max"))?;
+        Some(limit.saturating_sub(read(group.join("memory.current")).unwrap_or(0)))
+    };
+    Path::new(own).ancestors().filter_map(left).min()
 }
 
 /// Each kernel in a worker has a socket, each domain some more, and each connection one.
@@ -48,24 +62,28 @@ pub(super) fn open_files() -> Finding {
     Finding { about, state: if is_low { State::Bad } else { State::Good }, found, advice }
 }
 
-/// Whether a job's state can be written down there. A folder that is not there is made, and taken away again.
+/// Whether a job's state can be written down there, or the folder be made.
 pub(super) fn folder(dir: &Path) -> Finding {
     let about = "state folder";
-    let is_new = !dir.exists();
-    let probe = dir.join(".doctor");
-    let written = fs::create_dir_all(dir)
-        .and_then(|()| fs::File::create(&probe))
-        .and_then(|mut file| file.write_all(b"as a checkpoint is written").and_then(|()| file.sync_all()));
-    let space = statvfs(dir).map(|found| found.f_bavail.saturating_mul(found.f_frsize));
-    let _ = fs::remove_file(&probe);
-    if is_new {
-        let _ = fs::remove_dir(dir);
-    }
+    // The nearest one that is there: nothing is made that would stay.
+    let there = dir.ancestors().find(|dir| dir.exists() || dir.as_os_str().is_empty()).unwrap_or(dir);
+    let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
+    let probe = there.join(format!(".rustkernel-doctor-{}", std::process::id()));
+    let written = fs::OpenOptions::new().write(true).create_new(true).open(&probe).and_then(|mut file| {
+        let written = file.write_all(b"as a checkpoint is written").and_then(|()| file.sync_all());
+        fs::remove_file(&probe).and(written)
+    });
     match written {
         Ok(()) => {
+            let space = statvfs(there).map(|found| found.f_bavail.saturating_mul(found.f_frsize));
             let free = space.map_or_else(|error| error.to_string(), |bytes| format!("{} free", size(bytes)));
-            let found = format!("{} can be written, {free}", dir.display());
-            Finding { about, state: State::Good, found, advice: None }
+            let can = if there == dir { "can be written" } else { "can be made" };
+            Finding {
+                about,
+                state: State::Good,
+                found: format!("{} {can}, {free}", dir.display()),
+                advice: None,
+            }
         }
         Err(error) => {
             let advice = "make it this user's, or name another one with `run --state`".to_owned();
