@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rustkernel_core::codec::packed;
 use rustkernel_core::error::KernelError;
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,7 @@ pub struct PageRankCheckpoint {
     request: u64,
     graph: u64,
     iteration: u32,
+    #[serde(with = "packed")]
     ranks: Arc<[f64]>,
     delta: f64,
 }
