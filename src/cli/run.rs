@@ -225,7 +225,9 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
         }
     };
     let delays = server.is_some() && stage == Stage::Serves && !loss.has_happened();
-    stop(&node, &runtime, &args, delays.then_some(&mut signals)).await;
+    // What was cut short after a drain has had its grace.
+    let grace = if stage == Stage::Drained && exit != Exit::Done { Duration::ZERO } else { args.grace };
+    stop(&node, &runtime, (args.drain_delay, grace), delays.then_some(&mut signals)).await;
     if let Some(state) = &state {
         keep(state, &runtime, done);
     }
@@ -238,14 +240,19 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
 }
 
 /// Not ready, for a while; then nothing new; then the end of what is there.
-async fn stop(node: &Node, runtime: &Runtime, args: &RunArgs, delays: Option<&mut Signals>) {
+async fn stop(
+    node: &Node,
+    runtime: &Runtime,
+    (delay, grace): (Duration, Duration),
+    delays: Option<&mut Signals>,
+) {
     node.draining();
-    systemd::stopping(args.drain_delay + args.grace + WEBHOOK_GRACE);
-    if let Some(signals) = delays.filter(|_| !args.drain_delay.is_zero()) {
+    systemd::stopping(delay + grace + WEBHOOK_GRACE);
+    if let Some(signals) = delays.filter(|_| !delay.is_zero()) {
         // Whoever cannot wait says so again.
-        let _ = timeout(args.drain_delay, signals.next()).await;
+        let _ = timeout(delay, signals.next()).await;
     }
-    runtime.shutdown(args.grace).await;
+    runtime.shutdown(grace).await;
 }
 
 /// The loss of a device that this process has itself: after one it can only end.
@@ -347,7 +354,7 @@ async fn follow(
         }
         Ok(_) => {
             node.draining();
-            systemd::stopping(args.drain_delay + 2 * args.grace + WEBHOOK_GRACE);
+            systemd::stopping(args.drain_delay + args.grace + WEBHOOK_GRACE);
             let drains = timeout(args.drain_delay + args.grace, async {
                 tokio::select! {
                     (result, report) = &mut run => Ending::Finished(result, report),
