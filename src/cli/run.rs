@@ -209,12 +209,7 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
             let printed = tell(&report, args.format);
             done = report.result.is_ok() && printed == Printed::Whole;
             if server.is_some() && stage == Stage::Serves {
-                tokio::select! {
-                    _ = signals.next() => {}
-                    () = loss.happens() => {}
-                    () = node.drain_wanted() => {}
-                    () = systemd::watch(&runtime, &loss.devices) => unreachable!("it never ends"),
-                }
+                stay(&node, &loss, &mut signals).await;
             }
             printed.exit(exit)
         }
@@ -237,6 +232,16 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
     // Whoever has had the node drained is told so.
     server.into_iter().for_each(HealthServer::close);
     Ok(if loss.has_happened() { Exit::DeviceLost } else { exit })
+}
+
+/// Serves on, until somebody or the loss of a device ends it.
+async fn stay(node: &Node, loss: &Loss, signals: &mut Signals) {
+    tokio::select! {
+        _ = signals.next() => {}
+        () = loss.happens() => {}
+        () = node.drain_wanted() => {}
+        () = systemd::watch(node.runtime(), &loss.devices) => unreachable!("it never ends"),
+    }
 }
 
 /// Not ready, for a while; then nothing new; then the end of what is there.
