@@ -62,7 +62,7 @@ macro_rules! metrics {
 
 metrics! {
     UP = Gauge "rustkernel_up" [] "1 while the node answers";
-    BUILD_INFO = Gauge "rustkernel_build_info" ["version"] "1, with the version";
+    BUILD_INFO = Gauge "rustkernel_build_info" ["version", "revision"] "1, with the version, and the revision that the build was told by RUSTKERNEL_REVISION";
     READY = Gauge "rustkernel_ready" [] "Whether the node takes work";
     LIVE = Gauge "rustkernel_live" [] "Whether a restart of the process would help nothing";
     UPTIME = Gauge "rustkernel_uptime_seconds" [] "For how long the node has been there";
@@ -84,12 +84,13 @@ metrics! {
     REQUEST_TIME = Histogram "rustkernel_request_seconds" ["kernel"] "How long requests with a deadline took, from the slot to the end of their last execution";
     QUEUE_TIME = Histogram "rustkernel_queue_seconds" ["kernel"] "How long requests with a deadline waited for their first execution";
     EXECUTION = Histogram "rustkernel_kernel_execution_seconds" ["kernel"] "How long executions took, where that is measured";
+    CHECKPOINT_AGE = Gauge "rustkernel_checkpoint_age_seconds" ["kernel"] "How old the newest checkpoint is, where this process has taken it";
     CHECKPOINT_BYTES = Gauge "rustkernel_checkpoint_bytes" ["kernel"] "The size of the newest checkpoint";
     DEAD_LETTERS = Counter "rustkernel_dead_letters_total" [] "Requests that were given up for good";
     ABANDONED = Gauge "rustkernel_abandoned_threads" [] "Threads that were left behind and still block";
-    DEVICE_STATE = Gauge "rustkernel_device_state" ["device", "state"] "1 for the state that a device is in: healthy, degraded, unhealthy";
-    DEVICE_FAULTS = Counter "rustkernel_device_faults_total" ["device", "class", "code"] "Faults of a device, by class and code";
-    DEVICE_MEMORY = Gauge "rustkernel_device_memory_bytes" ["device", "kind"] "Memory of a device, whoever uses it: used, total";
+    DEVICE_STATE = Gauge "rustkernel_device_state" ["device", "gpu_uuid", "state"] "1 for the state that a device is in: healthy, degraded, unhealthy";
+    DEVICE_FAULTS = Counter "rustkernel_device_faults_total" ["device", "gpu_uuid", "class", "code"] "Faults of a device, by class and code";
+    DEVICE_MEMORY = Gauge "rustkernel_device_memory_bytes" ["device", "gpu_uuid", "kind"] "Memory of a device, whoever uses it: used, total";
 }
 
 /// Tells the recorder what each metric is. To be called once it is installed.
@@ -243,7 +244,8 @@ impl Publisher {
     pub fn publish(&mut self, snapshot: &NodeSnapshot) {
         let truth = |holds: bool| if holds { 1.0 } else { 0.0 };
         gauge!(UP).set(1.0);
-        gauge!(BUILD_INFO, "version" => snapshot.version.clone()).set(1.0);
+        let revision = option_env!("RUSTKERNEL_REVISION").unwrap_or("unknown");
+        gauge!(BUILD_INFO, "version" => snapshot.version.clone(), "revision" => revision).set(1.0);
         gauge!(READY).set(truth(snapshot.health.ready));
         gauge!(LIVE).set(truth(snapshot.health.live));
         gauge!(UPTIME).set(snapshot.uptime_s);
@@ -313,6 +315,9 @@ fn publish_gauges(name: &str, kernel: &KernelView) {
         let is_it = if kernel.breaker == state { 1.0 } else { 0.0 };
         gauge!(BREAKER, "kernel" => name(), "state" => state).set(is_it);
     }
+    if let Some(age) = kernel.checkpoint_age_s {
+        gauge!(CHECKPOINT_AGE, "kernel" => name()).set(age);
+    }
     if let Some(bytes) = kernel.checkpoint_bytes {
         gauge!(CHECKPOINT_BYTES, "kernel" => name()).set(float(bytes as u64));
     }
@@ -329,6 +334,8 @@ fn publish_devices() {
     use rustkernel_core::fault::DeviceState;
 
     for watch in crate::cuda::DeviceWatch::all() {
+        // Until NVML has been asked, or is known not to be there: a name that changes would be two devices.
+        let Some(uuid) = watch.uuid() else { continue };
         let device = watch.id().to_string();
         let state = match watch.state() {
             DeviceState::Healthy if watch.unfit().is_none() => "healthy",
@@ -337,16 +344,19 @@ fn publish_devices() {
         };
         for other in ["healthy", "degraded", "unhealthy"] {
             let is_it = if state == other { 1.0 } else { 0.0 };
-            gauge!(DEVICE_STATE, "device" => device.clone(), "state" => other).set(is_it);
+            gauge!(DEVICE_STATE, "device" => device.clone(), "gpu_uuid" => uuid.clone(), "state" => other)
+                .set(is_it);
         }
         for (fault, count) in watch.faults() {
             let (class, code) = (fault.class.to_string(), fault.code.to_string());
-            counter!(DEVICE_FAULTS, "device" => device.clone(), "class" => class, "code" => code)
-                .absolute(count);
+            let labels =
+                [("device", device.clone()), ("gpu_uuid", uuid.clone()), ("class", class), ("code", code)];
+            counter!(DEVICE_FAULTS, &labels).absolute(count);
         }
         if let Some(memory) = watch.memory() {
             for (kind, bytes) in [("used", memory.used), ("total", memory.total)] {
-                gauge!(DEVICE_MEMORY, "device" => device.clone(), "kind" => kind).set(float(bytes));
+                gauge!(DEVICE_MEMORY, "device" => device.clone(), "gpu_uuid" => uuid.clone(), "kind" => kind)
+                    .set(float(bytes));
             }
         }
     }

@@ -299,7 +299,9 @@ async fn restore_newer<K: LocalKernel>(
     kernel: &mut K,
     held: u64,
 ) -> Result<u64, KernelError> {
-    while let Some(Kept { sequence, frame }) = slot.newest_checkpoint().filter(|kept| kept.sequence > held) {
+    while let Some(Kept { sequence, frame, .. }) =
+        slot.newest_checkpoint().filter(|kept| kept.sequence > held)
+    {
         let restoring = frame.bytes().and_then(|bytes| checkpointer.restore(kernel, &bytes));
         match restoring {
             Ok(restoring) => {

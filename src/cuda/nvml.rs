@@ -108,6 +108,7 @@ impl Monitor<'_> {
                 if let Err(error) = &events {
                     tracing::info!(device = %watch.id(), "NVML tells of no Xids: {error}");
                 }
+                watch.identified(device.uuid().unwrap_or_else(|_| "unknown".to_owned()));
                 let device = Device { watch, device, events: events.ok() };
                 device.look();
                 self.devices.push(device);

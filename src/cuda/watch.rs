@@ -37,6 +37,8 @@ struct Known {
     /// When NVML last said something of it, or was asked to.
     heard: Timestamp,
     place: Option<String>,
+    /// By which other tools know it.
+    uuid: Option<String>,
     /// Another device that goes by the same name in another process.
     namesake: Option<String>,
     tripped: Option<Timestamp>,
@@ -123,6 +125,22 @@ impl DeviceWatch {
     #[must_use]
     pub fn memory(&self) -> Option<DeviceMemory> {
         self.lock().memory
+    }
+
+    /// By which other tools know it: what NVML says, `unknown` where that says nothing, and `None` as long as it has not been asked.
+    #[must_use]
+    pub fn uuid(&self) -> Option<String> {
+        let known = self.lock();
+        match (&known.uuid, &known.signal) {
+            (Some(uuid), _) => Some(uuid.clone()),
+            (None, Signal::None(_)) => Some("unknown".to_owned()),
+            (None, Signal::Unasked | Signal::Nvml) => None,
+        }
+    }
+
+    /// NVML has said so.
+    pub(super) fn identified(&self, uuid: String) {
+        self.lock().uuid = Some(uuid);
     }
 
     /// Every device that this process knows, by name.

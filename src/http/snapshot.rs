@@ -229,6 +229,9 @@ pub struct KernelView {
     pub checkpoint: Option<u64>,
     /// Its size.
     pub checkpoint_bytes: Option<usize>,
+    /// How old it is; `None` for one that an earlier process has left.
+    #[serde(default)]
+    pub checkpoint_age_s: Option<f64>,
     /// What is wrong with its checkpoints.
     pub checkpoint_trouble: Option<String>,
     /// How long its executions take, where a deadline, a hang limit or a windowed breaker has them measured.
@@ -458,6 +461,7 @@ impl From<KernelStatus> for KernelView {
             blocked_s: kernel.blocked_for.as_ref().map(Duration::as_secs_f64),
             checkpoint: kernel.checkpoint,
             checkpoint_bytes: kernel.checkpoint_bytes,
+            checkpoint_age_s: kernel.checkpoint_age.as_ref().map(Duration::as_secs_f64),
             checkpoint_trouble: kernel.checkpoint_trouble,
             latency: kernel.latency.map(LatencyView::from),
         }

@@ -136,11 +136,11 @@ async fn errors_open_the_breaker_of_the_device_and_a_slow_device_is_degraded_and
     metrics::with_local_recorder(&recorder, || Publisher::default().publish(&snapshot));
     let told = recorder.handle().render();
     for line in [
-        r#"rustkernel_device_state{device="cuda:0",state="degraded"} 1"#,
-        r#"rustkernel_device_state{device="cuda:0",state="healthy"} 0"#,
-        r#"rustkernel_device_faults_total{device="cuda:0",class="kernel exception",code="Xid 13"} 1"#,
-        r#"rustkernel_device_memory_bytes{device="cuda:0",kind="used"} 536870912"#,
-        r#"rustkernel_device_memory_bytes{device="cuda:0",kind="total"} 1073741824"#,
+        r#"rustkernel_device_state{device="cuda:0",gpu_uuid="GPU-5ca1ab1e-0000-0000-0000-000000000000",state="degraded"} 1"#,
+        r#"rustkernel_device_state{device="cuda:0",gpu_uuid="GPU-5ca1ab1e-0000-0000-0000-000000000000",state="healthy"} 0"#,
+        r#"rustkernel_device_faults_total{device="cuda:0",gpu_uuid="GPU-5ca1ab1e-0000-0000-0000-000000000000",class="kernel exception",code="Xid 13"} 1"#,
+        r#"rustkernel_device_memory_bytes{device="cuda:0",gpu_uuid="GPU-5ca1ab1e-0000-0000-0000-000000000000",kind="used"} 536870912"#,
+        r#"rustkernel_device_memory_bytes{device="cuda:0",gpu_uuid="GPU-5ca1ab1e-0000-0000-0000-000000000000",kind="total"} 1073741824"#,
     ] {
         assert!(told.lines().any(|found| found == line), "{line} in {told}");
     }

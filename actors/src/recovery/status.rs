@@ -85,6 +85,8 @@ pub struct KernelStatus {
     pub checkpoint: Option<u64>,
     /// Its size, once it has become bytes.
     pub checkpoint_bytes: Option<usize>,
+    /// How old it is; `None` for one that an earlier process has left.
+    pub checkpoint_age: Option<Duration>,
     /// What is wrong with its checkpoints.
     pub checkpoint_trouble: Option<String>,
     /// How long its executions take, where that was measured.
@@ -220,6 +222,7 @@ impl KernelChild {
                 .map(|since| now - since),
             checkpoint: snapshot.checkpoint,
             checkpoint_bytes: snapshot.checkpoint_bytes,
+            checkpoint_age: snapshot.checkpoint_taken.map(|taken| now - taken),
             checkpoint_trouble: snapshot.vitals.checkpoint_trouble,
             latency: snapshot.latency,
             refused: snapshot.refused,

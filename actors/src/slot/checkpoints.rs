@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use rustkernel_core::clock::Timestamp;
 use rustkernel_core::error::KernelError;
 use rustkernel_core::traits::Payload;
 
@@ -18,6 +19,8 @@ pub(crate) struct Kept {
     /// Counts the checkpoints of a kernel, over all its lives.
     pub(crate) sequence: u64,
     pub(crate) frame: Arc<dyn Frame>,
+    /// When it was taken; `None` for one that an earlier process has left.
+    pub(crate) taken: Option<Timestamp>,
 }
 
 #[derive(Default)]
@@ -56,9 +59,9 @@ impl Checkpoints {
     }
 
     /// Adds one. What has to go is given back, to be dropped outside the slot's lock: its drop is user code.
-    pub(super) fn push(&mut self, frame: Arc<dyn Frame>) -> (u64, Option<Kept>) {
+    pub(super) fn push(&mut self, frame: Arc<dyn Frame>, now: Timestamp) -> (u64, Option<Kept>) {
         self.last += 1;
-        self.kept.push_front(Kept { sequence: self.last, frame });
+        self.kept.push_front(Kept { sequence: self.last, frame, taken: Some(now) });
         let oldest = if self.kept.len() > KEPT { self.kept.pop_back() } else { None };
         (self.last, oldest)
     }
@@ -82,11 +85,12 @@ impl<I: Payload, O: Payload> Slot<I, O> {
                 return Took::Failed(reason);
             }
         };
+        let now = self.clock().now();
         let mut state = self.lock();
         if state.ledger.epoch != incarnation.epoch() {
             return Took::Fenced;
         }
-        let (sequence, oldest) = state.checkpoints.push(Arc::clone(&frame));
+        let (sequence, oldest) = state.checkpoints.push(Arc::clone(&frame), now);
         state.checkpoints.trouble = None;
         // Replicas that follow take each one.
         let followers: Vec<_> = if self.rules.replicas_follow { state.standbys.clone() } else { Vec::new() };
@@ -134,7 +138,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         if let Some((sequence, bytes)) = recovered.found.filter(|(sequence, _)| *sequence < oldest)
             && state.checkpoints.kept.len() < KEPT
         {
-            state.checkpoints.kept.push_back(Kept { sequence, frame: Arc::new(bytes) });
+            state.checkpoints.kept.push_back(Kept { sequence, frame: Arc::new(bytes), taken: None });
         }
         Ok(())
     }

@@ -88,6 +88,7 @@ pub(crate) struct SlotSnapshot {
     pub(crate) running_since: Option<Timestamp>,
     pub(crate) checkpoint: Option<u64>,
     pub(crate) checkpoint_bytes: Option<usize>,
+    pub(crate) checkpoint_taken: Option<Timestamp>,
     pub(crate) standbys: usize,
     /// The number of the last life that began.
     pub(crate) incarnation: u64,
@@ -322,6 +323,7 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
             running_since: running.map(|running| running.started),
             checkpoint: state.checkpoints.newest().map(|kept| kept.sequence),
             checkpoint_bytes: state.checkpoints.newest().and_then(|kept| kept.frame.known_len()),
+            checkpoint_taken: state.checkpoints.newest().and_then(|kept| kept.taken),
             standbys: state.standbys.len(),
             incarnation: state.incarnations,
             refused_by_shared: state.refused_by_shared,

@@ -175,6 +175,7 @@ const LABELS = {
   blocked_s: "blocking for",
   waiting_bytes: "bytes not answered",
   checkpoint_bytes: "checkpoint size",
+  checkpoint_age_s: "checkpoint age",
 };
 
 /** Any field, also one that this page does not know yet: its unit is the end of its name. */
@@ -236,7 +237,7 @@ function factsOf(row) {
         ["answers timed", seen.count.toLocaleString("en")],
         ...["p50_s", "p90_s", "p99_s"].map((name) => fact(name, seen.count ? seen[name] : null)),
       );
-    const guard = of("breaker", "breaker_failures", "checkpoint", "checkpoint_bytes", "checkpoint_trouble");
+    const guard = of("breaker", "breaker_failures", "checkpoint", "checkpoint_bytes", "checkpoint_age_s", "checkpoint_trouble");
     groups.push(["Requests", requests], ["Work", work], ["Breaker and checkpoints", guard.concat(of(...Object.keys(own)))]);
   }
   return groups.map(([title, list]) => [title, list.filter(Boolean)]).filter(([, list]) => list.length);
