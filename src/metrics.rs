@@ -80,10 +80,10 @@ metrics! {
     PENDING_BYTES = Gauge "rustkernel_pending_bytes" ["kernel"] "Bytes of all requests that are not answered";
     BREAKER = Gauge "rustkernel_breaker_state" ["kernel", "state"] "1 for the state that the kernel's breaker is in";
     TRANSITIONS = Counter "rustkernel_breaker_transitions_total" ["kernel", "to"] "Changes of the breaker's state";
-    DURATION = Gauge "rustkernel_kernel_duration_seconds" ["kernel", "quantile"] "How long executions of the last minute took, where that is measured";
-    REQUEST_TIME = Histogram "rustkernel_request_seconds" ["kernel"] "How long requests with a deadline took, from the slot to the end of their last execution";
-    QUEUE_TIME = Histogram "rustkernel_queue_seconds" ["kernel"] "How long requests with a deadline waited for their first execution";
-    EXECUTION = Histogram "rustkernel_kernel_execution_seconds" ["kernel"] "How long executions took, where that is measured";
+    DURATION = Gauge "rustkernel_kernel_recent_duration_seconds" ["kernel", "quantile"] "How long executions of the last minute took, where that is measured";
+    REQUEST_TIME = Histogram "rustkernel_request_duration_seconds" ["kernel"] "How long requests with a deadline took, from the slot to the end of their last execution";
+    QUEUE_TIME = Histogram "rustkernel_queue_duration_seconds" ["kernel"] "How long requests with a deadline waited for their first execution";
+    EXECUTION = Histogram "rustkernel_kernel_duration_seconds" ["kernel"] "How long executions took, where that is measured";
     CHECKPOINT_AGE = Gauge "rustkernel_checkpoint_age_seconds" ["kernel"] "How old the newest checkpoint is, where this process has taken it";
     CHECKPOINT_BYTES = Gauge "rustkernel_checkpoint_bytes" ["kernel"] "The size of the newest checkpoint";
     DEAD_LETTERS = Counter "rustkernel_dead_letters_total" [] "Requests that were given up for good";

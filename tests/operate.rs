@@ -58,7 +58,7 @@ fn the_commands_show_a_node_and_act_on_it() {
 
     let (_, _, scraped) = get(&address, "/metrics");
     // The job has a deadline, so its requests' waits are known too.
-    for name in ["kernel_execution", "queue", "request"].map(|name| format!("rustkernel_{name}_seconds")) {
+    for name in ["kernel", "queue", "request"].map(|name| format!("rustkernel_{name}_duration_seconds")) {
         let count = format!("{name}_count{{kernel=\"graph/pagerank\"}} ");
         let all = format!("{name}_bucket{{kernel=\"graph/pagerank\",le=\"+Inf\"}} ");
         let value = |line: &str| {
