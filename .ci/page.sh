@@ -9,7 +9,8 @@ screenshots=${2:-}
 if [ -z "$browser" ]; then
     echo "skipped: $why"
     # Whoever relies on a green run relies on this, too.
-    exit "${CI:+1}"
+    [ -z "${CI:-}" ] || exit 1
+    exit 0
 fi
 
 token=$(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n')

@@ -212,14 +212,15 @@ fn a_job_that_is_cut_short_says_so() {
 /// It was cut short by the first signal, and then the node waited for nothing.
 #[test]
 fn a_job_that_is_under_way_has_the_time_of_the_drain_to_end() {
-    let mut node = Serving::start(&["--drain-delay", "1s", "--grace", "600s"]);
+    let mut node = Serving::start(&["--drain-delay", "600s", "--grace", "600s"]);
     let order = format!("kill -TERM {}", node.child.id());
     assert!(Command::new("sh").args(["-c", &order]).status().unwrap().success());
     while get(&node.address, "/readyz").0 != 503 {
         std::thread::yield_now();
     }
     assert!(node.result()["result"].is_object(), "it has come to its end");
-    let (code, said) = node.end();
+    assert_eq!(get(&node.address, "/livez").0, 200, "it says for as long as it was to that it is not ready");
+    let (code, said) = node.signal("TERM");
     assert_eq!(code, Some(0), "{said}");
 
     let mut endless =

@@ -233,7 +233,7 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "ADDR", num_args = 0..=1, default_missing_value = ADDRESS, value_parser = address)]
     pub(super) serve: Option<SocketAddr>,
     /// How long a node that drains says that it is not ready, and goes on as before, so that others stop sending it work; then it takes
-    /// nothing new. A second signal cuts it short.
+    /// nothing new. A second signal cuts it short, and a job that is still under way.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration, requires = "serve")]
     pub(super) drain_delay: Duration,
     /// How long what is under way may take when the node stops, before it is ended.

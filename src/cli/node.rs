@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use rustkernel_core::clock::unix_millis;
 use rustkernel_core::resilience::HealthStatus;
 use serde::Serialize;
 
 use super::args::{ActArgs, AskArgs, Format, LetterCommand, NamedArgs, NodeAddress};
 use super::remote::{self, RemoteError};
 use super::{Exit, line, one_line, part, print};
-use crate::http::{Acted, Action, Child, DeadLetters, Failure, Kind, Letter, NodeSnapshot, Word};
+use crate::http::{Acted, Action, Child, DeadLetters, Failure, Kind, Letter, LetterList, NodeSnapshot, Word};
 
 /// `rustkernel tree`.
 pub(super) fn tree(args: &AskArgs) -> Exit {
@@ -88,16 +87,16 @@ pub(super) fn dead_letters(command: &LetterCommand) -> Exit {
     match command {
         LetterCommand::List(args) => tell_letters(args, |kept| {
             Ok(match args.format {
-                Format::Human => letters(kept, unix_millis()),
-                Format::Json => part("dead_letters", kept),
+                Format::Human => letters(&kept.dead_letters, kept.unix_millis),
+                Format::Json => part("dead_letters", &kept.dead_letters),
             })
         }),
         LetterCommand::Show { letter, ask: args } => tell_letters(args, |kept| {
-            let found = kept.letters.iter().find(|found| found.letter == *letter);
+            let found = kept.dead_letters.letters.iter().find(|found| found.letter == *letter);
             let found =
                 found.ok_or_else(|| RemoteError::Unknown(format!("there is no dead letter {letter}")))?;
             Ok(match args.format {
-                Format::Human => letter_details(found, unix_millis()),
+                Format::Human => letter_details(found, kept.unix_millis),
                 Format::Json => part("letter", found),
             })
         }),
@@ -113,7 +112,7 @@ fn ask(node: &AskArgs, tell: impl FnOnce(&NodeSnapshot) -> Result<(String, Exit)
     }
 }
 
-fn tell_letters(node: &AskArgs, tell: impl FnOnce(&DeadLetters) -> Result<String, RemoteError>) -> Exit {
+fn tell_letters(node: &AskArgs, tell: impl FnOnce(&LetterList) -> Result<String, RemoteError>) -> Exit {
     match remote::dead_letters(node).and_then(|kept| tell(&kept)) {
         Ok(text) => print(&text).exit(Exit::Done),
         Err(error) => error.tell(),

@@ -13,8 +13,8 @@ use ureq::{Agent, Body, http};
 use super::args::{ActArgs, AskArgs};
 use super::{Exit, say};
 use crate::http::{
-    Acted, Action, DeadLetters, Failure, FailureList, HealthDocument, LetterList, NodeSnapshot,
-    SNAPSHOT_SCHEMA, Token, TokenError,
+    Acted, Action, Failure, FailureList, HealthDocument, LetterList, NodeSnapshot, SNAPSHOT_SCHEMA, Token,
+    TokenError,
 };
 
 /// Why there is no answer.
@@ -100,15 +100,7 @@ impl RemoteError {
 
 /// The node's state.
 pub(super) fn snapshot(node: &AskArgs) -> Result<NodeSnapshot, RemoteError> {
-    let answer = Answer::about(node, "v1/snapshot")?;
-    if answer.code != 200 {
-        return Err(answer.refused());
-    }
-    let schema = answer.read::<serde_json::Value>()?["schema"].as_u64();
-    match schema.and_then(|schema| u32::try_from(schema).ok()) {
-        Some(SNAPSHOT_SCHEMA) | None => answer.read(),
-        Some(schema) => Err(RemoteError::Schema { address: node.addr.to_string(), schema }),
-    }
+    Answer::about(node, "v1/snapshot")?.of_schema(node)
 }
 
 /// The failures that are kept, of one child or of all.
@@ -116,13 +108,12 @@ pub(super) fn failures(node: &AskArgs, of: Option<&str>) -> Result<Vec<Failure>,
     let asked = client(node, QUESTION)?.get(node.addr.url("v1/failures"));
     let asked = of.into_iter().fold(asked, |asked, name| asked.query("of", name));
     let answer = Answer::read_from(node, asked.call())?;
-    if answer.code == 200 { Ok(answer.read::<FailureList>()?.failures) } else { Err(answer.refused()) }
+    answer.of_schema::<FailureList>(node).map(|list| list.failures)
 }
 
 /// The dead letters that are kept.
-pub(super) fn dead_letters(node: &AskArgs) -> Result<DeadLetters, RemoteError> {
-    let answer = Answer::about(node, "v1/dead-letters")?;
-    if answer.code == 200 { Ok(answer.read::<LetterList>()?.dead_letters) } else { Err(answer.refused()) }
+pub(super) fn dead_letters(node: &AskArgs) -> Result<LetterList, RemoteError> {
+    Answer::about(node, "v1/dead-letters")?.of_schema(node)
 }
 
 /// The node's health, whatever it is.
@@ -198,6 +189,18 @@ impl Answer {
     fn read<T: DeserializeOwned>(&self) -> Result<T, RemoteError> {
         let foreign = |source| RemoteError::Foreign { address: self.address.clone(), source };
         serde_json::from_slice(&self.body).map_err(foreign)
+    }
+
+    /// A document of the shape that this command knows.
+    fn of_schema<T: DeserializeOwned>(&self, node: &AskArgs) -> Result<T, RemoteError> {
+        if self.code != 200 {
+            return Err(self.refused());
+        }
+        let schema = self.read::<serde_json::Value>()?["schema"].as_u64();
+        match schema.and_then(|schema| u32::try_from(schema).ok()) {
+            Some(SNAPSHOT_SCHEMA) | None => self.read(),
+            Some(schema) => Err(RemoteError::Schema { address: node.addr.to_string(), schema }),
+        }
     }
 
     /// In the node's words, or in those of whoever is before it.

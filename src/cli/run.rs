@@ -16,7 +16,7 @@ use rustkernel_core::envelope::Deadline;
 use rustkernel_core::error::{KernelError, KernelErrorKind};
 use rustkernel_core::resilience::HealthCheckResult;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::args::{Format, RunArgs};
 use super::remote::{self, TokenFault};
@@ -80,8 +80,8 @@ enum Ending {
 enum Stage {
     /// Nobody has asked for it.
     Serves,
-    /// It has been not ready for as long as it was to, and what was under way has had its time.
-    Drained,
+    /// It has not been ready since then.
+    Drains(Instant),
 }
 
 pub(super) fn run(args: RunArgs) -> Exit {
@@ -191,6 +191,7 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
 
     let mut done = false;
     let (ending, stage) = follow(&job, &args, &tally, (state.as_ref(), &node), &mut signals).await;
+    let was_cut = matches!(ending, Ending::Cut(_));
     let exit = match ending {
         Ending::Finished(result, stages) => {
             node.report(JOB, health_of(&result));
@@ -219,10 +220,8 @@ async fn drive(prepared: Prepared, args: RunArgs) -> Result<Exit, RunError> {
             if signal == Some(Signal::Interrupt) { Exit::Interrupted } else { Exit::Failure }
         }
     };
-    let delays = server.is_some() && stage == Stage::Serves && !loss.has_happened();
-    // What was cut short after a drain has had its grace.
-    let grace = if stage == Stage::Drained && exit != Exit::Done { Duration::ZERO } else { args.grace };
-    stop(&node, &runtime, (args.drain_delay, grace), delays.then_some(&mut signals)).await;
+    let waits = server.is_some() && !loss.has_happened();
+    stop(&node, &runtime, rest(stage, was_cut, &args, waits), &mut signals).await;
     if let Some(state) = &state {
         keep(state, &runtime, done);
     }
@@ -244,16 +243,22 @@ async fn stay(node: &Node, loss: &Loss, signals: &mut Signals) {
     }
 }
 
+/// How long the node is still to say that it is not ready, and how long what is under way may then take.
+fn rest(stage: Stage, was_cut: bool, args: &RunArgs, waits: bool) -> (Duration, Duration) {
+    match stage {
+        // What was cut short after a drain has had its time.
+        Stage::Drains(_) if was_cut => (Duration::ZERO, Duration::ZERO),
+        _ if !waits => (Duration::ZERO, args.grace),
+        Stage::Drains(since) => (args.drain_delay.saturating_sub(since.elapsed()), args.grace),
+        Stage::Serves => (args.drain_delay, args.grace),
+    }
+}
+
 /// Not ready, for a while; then nothing new; then the end of what is there.
-async fn stop(
-    node: &Node,
-    runtime: &Runtime,
-    (delay, grace): (Duration, Duration),
-    delays: Option<&mut Signals>,
-) {
+async fn stop(node: &Node, runtime: &Runtime, (delay, grace): (Duration, Duration), signals: &mut Signals) {
     node.draining();
     systemd::stopping(delay + grace + WEBHOOK_GRACE);
-    if let Some(signals) = delays.filter(|_| !delay.is_zero()) {
+    if !delay.is_zero() {
         // Whoever cannot wait says so again.
         let _ = timeout(delay, signals.next()).await;
     }
@@ -359,6 +364,7 @@ async fn follow(
         }
         Ok(_) => {
             node.draining();
+            let since = Instant::now();
             systemd::stopping(args.drain_delay + args.grace + WEBHOOK_GRACE);
             let drains = timeout(args.drain_delay + args.grace, async {
                 tokio::select! {
@@ -367,7 +373,7 @@ async fn follow(
                     () = &mut beside => unreachable!("none of them ends"),
                 }
             });
-            (drains.await.unwrap_or(Ending::Cut(None)), Stage::Drained)
+            (drains.await.unwrap_or(Ending::Cut(None)), Stage::Drains(since))
         }
     };
     progress::clear();

@@ -127,14 +127,19 @@ impl DeviceWatch {
         self.lock().memory
     }
 
-    /// By which other tools know it: what NVML says, `unknown` where that says nothing, and `None` as long as it has not been asked.
+    /// By which other tools know it: what NVML says, `unknown` where that says nothing, and `None` as long as it has
+    /// not been asked or may still answer.
     #[must_use]
     pub fn uuid(&self) -> Option<String> {
         let known = self.lock();
         match (&known.uuid, &known.signal) {
             (Some(uuid), _) => Some(uuid.clone()),
             (None, Signal::None(_)) => Some("unknown".to_owned()),
-            (None, Signal::Unasked | Signal::Nvml) => None,
+            (None, Signal::Nvml) => {
+                let is_silent = self.0.clock.now().saturating_since(known.heard) >= STALE;
+                is_silent.then(|| "unknown".to_owned())
+            }
+            (None, Signal::Unasked) => None,
         }
     }
 

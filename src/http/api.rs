@@ -1,10 +1,11 @@
 //! A node's state as JSON, and actions on it.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, FromRequest, Query, Request, State};
 use axum::http::{StatusCode, header};
@@ -12,18 +13,21 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde::Deserialize;
+use rustkernel_core::clock::{Timestamp, unix_millis};
+use serde::{Deserialize, Serialize};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::access::{Access, Token};
 use super::action::{Acted, Action, Refused, act};
 use super::node::{FRESH, Late, Node};
-use super::snapshot::{FailureList, LetterList, SNAPSHOT_SCHEMA};
+use super::snapshot::{LetterList, SNAPSHOT_SCHEMA};
 
 struct Api {
     node: Arc<Node>,
     access: Access,
     watchers: Arc<AtomicUsize>,
+    failures: Mutex<Option<(Timestamp, Bytes)>>,
+    letters: Mutex<Option<(Timestamp, Bytes)>>,
 }
 
 /// The node's state, and actions by whoever has the token; without a token there are none.
@@ -31,7 +35,7 @@ struct Api {
 /// | path | |
 /// |---|---|
 /// | `GET /v1/snapshot` | a [`NodeSnapshot`](super::NodeSnapshot) |
-/// | `GET /v1/failures` | a [`FailureList`]: every failure that is kept; `?of=NAME`: of one child |
+/// | `GET /v1/failures` | a [`FailureList`](super::FailureList): every failure that is kept; `?of=NAME`: of one child |
 /// | `GET /v1/dead-letters` | a [`LetterList`]: every dead letter that is kept |
 /// | `GET /v1/events` | one a second, as server-sent events; [`MAX_WATCHERS`] at most |
 /// | `POST /v1/actions` | an [`Action`]; needs `Authorization: Bearer TOKEN`, and comes from no other site's page |
@@ -41,7 +45,13 @@ struct Api {
 /// [`HealthServer`](super::HealthServer), too many other requests),
 /// 503 the supervisors do not answer.
 pub fn api_router(node: Arc<Node>, token: Option<Token>) -> Router {
-    let api = Api { node, access: Access::new(token), watchers: Arc::default() };
+    let api = Api {
+        node,
+        access: Access::new(token),
+        watchers: Arc::default(),
+        failures: Mutex::default(),
+        letters: Mutex::default(),
+    };
     Router::new()
         .route("/v1/snapshot", get(snapshot))
         .route("/v1/failures", get(failures))
@@ -70,12 +80,40 @@ struct Whose {
     of: Option<String>,
 }
 
-async fn failures(State(api): State<Arc<Api>>, Query(whose): Query<Whose>) -> Json<FailureList> {
-    Json(api.node.failures(whose.of.as_deref()))
+async fn failures(State(api): State<Arc<Api>>, Query(whose): Query<Whose>) -> Response {
+    match whose.of.as_deref() {
+        Some(name) => Json(api.node.failures(Some(name))).into_response(),
+        None => shared(&api, &api.failures, || api.node.failures(None)),
+    }
 }
 
-async fn dead_letters(State(api): State<Arc<Api>>) -> Json<LetterList> {
-    Json(LetterList { schema: SNAPSHOT_SCHEMA, dead_letters: api.node.dead_letters(usize::MAX) })
+async fn dead_letters(State(api): State<Arc<Api>>) -> Response {
+    shared(&api, &api.letters, || LetterList {
+        schema: SNAPSHOT_SCHEMA,
+        unix_millis: unix_millis(),
+        dead_letters: api.node.dead_letters(usize::MAX),
+    })
+}
+
+/// The document that was last made, if that is [fresh](FRESH), or a new one: it may be long, and whoever asks for it again and again may not
+/// keep the server from its probes.
+fn shared<T: Serialize>(
+    api: &Api,
+    last: &Mutex<Option<(Timestamp, Bytes)>>,
+    make: impl FnOnce() -> T,
+) -> Response {
+    let now = api.node.runtime().clock().now();
+    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+    let text = match &*last {
+        Some((made, text)) if now - *made < FRESH => text.clone(),
+        _ => {
+            // No type of ours fails, so there is always a document.
+            let text = Bytes::from(serde_json::to_vec(&make()).unwrap_or_default());
+            *last = Some((now, text.clone()));
+            text
+        }
+    };
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
 async fn events(State(api): State<Arc<Api>>) -> Response {
@@ -131,6 +169,9 @@ async fn action(State(api): State<Arc<Api>>, request: Request) -> Response {
     };
     let acted = act(&api.node, action).await;
     api.node.forget_recent().await;
+    for last in [&api.failures, &api.letters] {
+        last.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
     match acted {
         Ok(message) => answer(StatusCode::OK, message),
         Err(Refused::Unknown(message)) => answer(StatusCode::NOT_FOUND, message),

@@ -33,8 +33,8 @@ async fn page(OriginalUri(asked): OriginalUri) -> Response {
     if last.is_empty() {
         return file(html, PAGE);
     }
-    // A path has neither quotes nor angle brackets.
-    let base = format!("<head>\n<base href=\"{}/\">", last.replace('&', "&amp;"));
+    let last = last.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;");
+    let base = format!("<head>\n<base href=\"./{last}/\">");
     file(html, PAGE.replacen("<head>", &base, 1))
 }
 
@@ -119,7 +119,7 @@ mod tests {
             )
         };
         let (status, text) = get("/ops/supervision").await;
-        assert!(status.is_success() && text.contains("<base href=\"supervision/\">"), "{status} {text}");
+        assert!(status.is_success() && text.contains("<base href=\"./supervision/\">"), "{status} {text}");
         for linked in ["page.css", "page.js", "page.svg"] {
             assert!(text.contains(&format!("\"{linked}\"")));
             assert!(get(&format!("/ops/supervision/{linked}")).await.0.is_success());

@@ -291,6 +291,8 @@ pub struct FailureList {
 pub struct LetterList {
     /// [`SNAPSHOT_SCHEMA`].
     pub schema: u32,
+    /// When they were asked for.
+    pub unix_millis: u64,
     /// The newest first.
     pub dead_letters: DeadLetters,
 }

@@ -46,9 +46,18 @@ fn left_by_groups() -> Option<u64> {
     let left = |group: &Path| {
         let group = Path::new("/sys/fs/cgroup").join(group);
         let limit = read(group.join("memory.max"))?;
-        Some(limit.saturating_sub(read(group.join("memory.current")).unwrap_or(0)))
+        let used = read(group.join("memory.current")).unwrap_or(0);
+        Some(limit.saturating_sub(used.saturating_sub(reclaimable(&group))))
     };
     Path::new(own).ancestors().filter_map(left).min()
+}
+
+/// What a group's files and caches hold, which makes room for whoever needs it.
+fn reclaimable(group: &Path) -> u64 {
+    let stat = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
+    let known = ["inactive_file ", "active_file ", "slab_reclaimable "];
+    let lines = stat.lines().filter_map(|line| known.iter().find_map(|name| line.strip_prefix(name)));
+    lines.filter_map(|bytes| bytes.parse::<u64>().ok()).sum()
 }
 
 /// Each kernel in a worker has a socket, each domain some more, and each connection one.
