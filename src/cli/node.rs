@@ -379,4 +379,11 @@ mod tests {
         let rows = [["a".to_owned(), "x".to_owned()], ["long".to_owned(), String::new()]];
         assert_eq!(table(&["N", "S"], rows.into_iter()), "N     S\na     x\nlong\n");
     }
+
+    /// A kernel's reason made a row that looked like another kernel's.
+    #[test]
+    fn a_cell_begins_no_row_of_its_own() {
+        let rows = [["a".to_owned(), "x\nb  healthy".to_owned()]];
+        assert_eq!(table(&["N", "S"], rows.into_iter()), "N  S\na  x\\nb  healthy\n");
+    }
 }
