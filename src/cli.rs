@@ -191,14 +191,6 @@ fn say(line: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{}", harmless(&line.to_string()));
 }
 
-/// A text that somebody else has written, for a place that is one line long: what would begin another is shown as what it is.
-fn one_line(text: &str) -> Cow<'_, str> {
-    if !text.contains(['\n', '\t']) {
-        return text.into();
-    }
-    text.replace('\n', "\\n").replace('\t', "\\t").into()
-}
-
 /// Names and messages come from kernels and from nodes: what would move a terminal's cursor, or more, is shown as what it is, in a way that JSON
 /// has, too.
 fn harmless(text: &str) -> Cow<'_, str> {

@@ -40,6 +40,8 @@ use axum::Router;
 pub use access::{BURST, MIN_TOKEN_BYTES, PER_SECOND, Token, TokenError};
 pub use action::{Acted, Action};
 pub use api::{MAX_BODY_BYTES, MAX_WATCHERS, api_router};
+#[cfg(feature = "cli")]
+pub(crate) use document::one_line;
 pub use document::{Component, HEALTH_SCHEMA, HealthDocument};
 #[cfg(feature = "metrics")]
 pub(crate) use node::FRESH;

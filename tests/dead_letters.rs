@@ -159,12 +159,12 @@ async fn a_letter_that_cannot_be_replayed_says_what_is_missing() {
     let local = Scene::new(vec![7], 9, false).await;
     assert!(matches!(local.replay().await, Err(ReplayError::NotPortable { .. })));
     let scene = Scene::new(vec![7], 9, true).await;
-    let damaged = DeadLetter { input: Some(vec![1, 2, 3]), unix_millis: 1, ..scene.letter.clone() };
+    let damaged = DeadLetter { input: Some([1, 2, 3].into()), unix_millis: 1, ..scene.letter.clone() };
     let refused = soon(scene.kernel.replay(&damaged, NONE)).await;
     assert!(matches!(refused, Err(ReplayError::Codec(_))));
     // Read as what this kernel takes, it would be another input.
     let input = Some(codec::encode_as("[i8]", &vec![-7_i8]).unwrap());
-    let other = DeadLetter { input, unix_millis: 1, ..scene.letter.clone() };
+    let other = DeadLetter { input: input.map(Into::into), unix_millis: 1, ..scene.letter.clone() };
     let refused = soon(scene.kernel.replay(&other, NONE)).await;
     assert!(matches!(refused, Err(ReplayError::Codec(CodecError::OtherSchema { .. }))), "{refused:?}");
     let foreign = DeadLetter { kernel: "a/other".parse().unwrap(), ..scene.letter.clone() };

@@ -40,7 +40,7 @@ pub struct DeadLetter {
     /// The input as a codec frame that is named after the input's [schema](rustkernel_core::traits::Payload::schema). `None` where the
     /// kernel is registered without a codec, where the frame is longer than 64 KiB, and where it made room for the inputs of later
     /// letters.
-    pub input: Option<Vec<u8>>,
+    pub input: Option<Arc<[u8]>>,
 }
 
 impl DeadLetter {
@@ -100,7 +100,7 @@ impl DeadLetters {
             phase: error.phase(),
             error: text,
             unix_millis: unix_millis(),
-            input,
+            input: input.map(Arc::from),
         });
         Some(number)
     }
@@ -176,7 +176,7 @@ impl Kept {
         {
             self.remove(*oldest);
         }
-        self.input_bytes += letter.input.as_ref().map_or(0, Vec::len);
+        self.input_bytes += letter.input.as_ref().map_or(0, |input| input.len());
         self.letters.insert(letter.letter, Entry { letter, request: None, is_replaying: false });
         let mut oldest_first = self.letters.values_mut();
         while self.input_bytes > INPUT_BYTES_IN_ALL {

@@ -104,10 +104,8 @@ fn worker() -> Finding {
 /// Whether a node could serve there now.
 fn address(wanted: Option<SocketAddr>) -> Finding {
     let about = "address";
-    let Some(address) = wanted.or_else(|| args::ADDRESS.parse().ok()) else {
-        return Finding { about, state: State::Bad, found: "none".to_owned(), advice: None };
-    };
-    match TcpListener::bind(address) {
+    let address = wanted.map_or_else(|| args::ADDRESS.to_owned(), |address| address.to_string());
+    match TcpListener::bind(&address) {
         Ok(_) => Finding { about, state: State::Good, found: format!("{address} is free"), advice: None },
         Err(error) => {
             let state = if wanted.is_some() { State::Bad } else { State::Absent };

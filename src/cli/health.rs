@@ -5,8 +5,8 @@ use serde::Serialize;
 
 use super::args::{Format, HealthArgs, NodeAddress, Probe};
 use super::remote::{self, RemoteError};
-use super::{Exit, line, one_line, print};
-use crate::http::{Component, HEALTH_SCHEMA, HealthDocument};
+use super::{Exit, line, print};
+use crate::http::{Component, HEALTH_SCHEMA, HealthDocument, one_line};
 
 #[derive(Serialize)]
 struct ComponentDocument<'a> {

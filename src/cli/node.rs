@@ -8,8 +8,10 @@ use serde::Serialize;
 
 use super::args::{ActArgs, AskArgs, Format, LetterCommand, NamedArgs, NodeAddress};
 use super::remote::{self, RemoteError};
-use super::{Exit, line, one_line, part, print};
-use crate::http::{Acted, Action, Child, DeadLetters, Failure, Kind, Letter, LetterList, NodeSnapshot, Word};
+use super::{Exit, line, part, print};
+use crate::http::{
+    Acted, Action, Child, DeadLetters, Failure, Kind, Letter, LetterList, NodeSnapshot, Word, one_line,
+};
 
 /// `rustkernel tree`.
 pub(super) fn tree(args: &AskArgs) -> Exit {
@@ -319,7 +321,7 @@ fn told(acted: &Acted, format: Format) -> String {
 /// Columns as wide as their widest cell; the last one is as long as it is.
 fn table<const N: usize>(head: &[&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
     let mut all = vec![head.map(str::to_owned)];
-    all.extend(rows.map(|row| row.map(|cell| one_line(&cell).into_owned())));
+    all.extend(rows.map(|row| row.map(|cell| one_line(&cell))));
     let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
     let mut text = String::new();

@@ -434,7 +434,9 @@ mod tests {
         }
         watch.on_sample(&asks_for(RecoveryAction::None), None);
         assert_eq!(watch.health().status, HealthStatus::Healthy);
+        assert_eq!(watch.uuid(), None, "it may still be told");
         time.advance(STALE);
+        assert_eq!(watch.uuid().unwrap(), "unknown");
         assert_eq!(watch.health().reason.unwrap(), "NVML has not answered for 15 s");
         watch.on_sample(&DeviceSample::default(), None);
         assert_eq!(watch.health().status, HealthStatus::Degraded, "errors are no answers");
@@ -447,7 +449,9 @@ mod tests {
     #[test]
     fn no_signal_is_said_and_is_no_trouble() {
         let (watch, _time, _turns, _listener) = watched();
+        assert_eq!(watch.uuid(), None, "nobody has opened it");
         watch.deaf("there is no such library");
+        assert_eq!(watch.uuid().unwrap(), "unknown");
         let health = watch.health();
         assert_eq!(health.status, HealthStatus::Healthy);
         assert_eq!(health.reason.unwrap(), "no signal from NVML: there is no such library");

@@ -81,3 +81,11 @@ fn word(status: HealthStatus) -> &'static str {
         HealthStatus::Unhealthy | HealthStatus::Unknown => "fail",
     }
 }
+
+/// Reasons come from kernels, and names from whoever asks: what would begin a line, or move a terminal's cursor, is shown as what it is.
+pub(crate) fn one_line(text: &str) -> String {
+    let show = |character: char| {
+        if character.is_control() { character.escape_default().collect() } else { String::from(character) }
+    };
+    text.chars().map(show).collect()
+}

@@ -10,7 +10,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
 
-use super::document::{Component, HealthDocument};
+use super::document::{Component, HealthDocument, one_line};
 use super::node::Node;
 
 /// The health endpoints of `node`.
@@ -128,14 +128,6 @@ async fn component(probe: Probe, State(node): State<Arc<Node>>, Path(name): Path
 
 fn reason_of(part: &Component) -> String {
     part.reason.as_ref().map(|reason| format!(": {}", one_line(reason))).unwrap_or_default()
-}
-
-/// Reasons come from kernels, and names from whoever asks: what would begin a line, or move a terminal's cursor, is shown as what it is.
-fn one_line(text: &str) -> String {
-    let show = |character: char| {
-        if character.is_control() { character.escape_default().collect() } else { String::from(character) }
-    };
-    text.chars().map(show).collect()
 }
 
 async fn bare(State(node): State<Arc<Node>>, Path(probe): Path<Probe>) -> StatusCode {

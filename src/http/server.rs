@@ -401,7 +401,9 @@ mod tests {
         let asked = tokio::task::spawn_blocking(move || {
             let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
             let last = "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-            let all = ask("/").repeat(REQUESTS_AT_ONCE as usize) + &ask("/") + last;
+            // What is not meant for this node uses up nothing.
+            let strange = ask("/").replace("localhost", "evil.example").repeat(REQUESTS_AT_ONCE as usize);
+            let all = strange + &ask("/").repeat(REQUESTS_AT_ONCE as usize) + &ask("/") + last;
             let mut writer = stream.try_clone().unwrap();
             let writes = thread::spawn(move || writer.write_all(all.as_bytes()));
             let mut answers = String::new();
@@ -416,6 +418,7 @@ mod tests {
             () = serve(listener, router, &Transport::Clear, limits, &open) => unreachable!("it never ends"),
             answers = asked => answers.unwrap(),
         };
+        assert_eq!(answers.matches("HTTP/1.1 403 ").count(), REQUESTS_AT_ONCE as usize);
         assert_eq!(answers.matches("HTTP/1.1 200 ").count(), REQUESTS_AT_ONCE as usize + 1);
         let (_, refused) = answers.split_once("HTTP/1.1 429 ").unwrap();
         assert!(refused.contains("retry-after: 1\r\n") && refused.contains("asks too often"), "{refused}");

@@ -26,7 +26,8 @@ pub(super) fn memory() -> Finding {
         let found = "/proc/meminfo does not tell".to_owned();
         return Finding { about, state: State::Absent, found, advice: None };
     };
-    let left = left_by_groups();
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let left = left_by_groups(&groups, Path::new("/sys/fs/cgroup"));
     let found = match left.filter(|left| *left < free) {
         Some(left) => {
             format!("{} available, of which this process's group may use {}", size(free), size(left))
@@ -39,12 +40,11 @@ pub(super) fn memory() -> Finding {
 }
 
 /// What the strictest of this process's control groups (version 2) has left; `None` where none has a limit.
-fn left_by_groups() -> Option<u64> {
-    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+fn left_by_groups(groups: &str, root: &Path) -> Option<u64> {
     let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let read = |file: PathBuf| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok();
     let left = |group: &Path| {
-        let group = Path::new("/sys/fs/cgroup").join(group);
+        let group = root.join(group);
         let limit = read(group.join("memory.max"))?;
         let used = read(group.join("memory.current")).unwrap_or(0);
         Some(limit.saturating_sub(used.saturating_sub(reclaimable(&group))))
@@ -110,4 +110,28 @@ const LEAST_FILES: u64 = 512;
 fn size(bytes: u64) -> String {
     let mebibytes = bytes >> 20;
     if mebibytes < 10 << 10 { format!("{mebibytes} MiB") } else { format!("{} GiB", mebibytes >> 10) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_strictest_group_counts_and_caches_make_room() {
+        let root = std::env::temp_dir().join(format!("rustkernel-groups-{}", std::process::id()));
+        let unit = root.join("system.slice/node.service");
+        fs::create_dir_all(&unit).unwrap();
+        let write = |group: &Path, file: &str, text: &str| fs::write(group.join(file), text).unwrap();
+        let left = || left_by_groups("1:name=systemd:/other\n0::/system.slice/node.service\n", &root);
+        write(&unit, "memory.max", "max\n");
+        assert_eq!(left(), None);
+        write(&root.join("system.slice"), "memory.max", "5000\n");
+        write(&unit, "memory.max", "1000\n");
+        write(&unit, "memory.current", "900\n");
+        assert_eq!(left(), Some(100));
+        write(&unit, "memory.stat", "anon 200\nfile 700\ninactive_file 300\nactive_file 350\n");
+        assert_eq!(left(), Some(750));
+        assert_eq!(left_by_groups("4:memory:/version/one\n", &root), None);
+        fs::remove_dir_all(root).unwrap();
+    }
 }

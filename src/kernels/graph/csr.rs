@@ -49,7 +49,8 @@ pub enum GraphError {
     },
 }
 
-#[derive(PartialEq, Eq, Serialize)]
+#[derive(PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Rows {
     #[serde(with = "packed")]
     ids: Vec<u64>,
@@ -57,6 +58,7 @@ struct Rows {
     starts: Vec<u32>,
     #[serde(with = "packed")]
     sources: Vec<u32>,
+    // What follows from the others is made anew where they are read.
     #[serde(skip)]
     out_degrees: Vec<u32>,
     #[serde(skip)]
@@ -212,17 +214,7 @@ impl Serialize for Graph {
 impl<'de> Deserialize<'de> for Graph {
     /// Checks that the rows are consistent: the bytes may come from anywhere.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(rename = "Rows", deny_unknown_fields)]
-        struct Parts {
-            #[serde(with = "packed")]
-            ids: Vec<u64>,
-            #[serde(with = "packed")]
-            starts: Vec<u32>,
-            #[serde(with = "packed")]
-            sources: Vec<u32>,
-        }
-        let Parts { ids, starts, sources } = Parts::deserialize(deserializer)?;
+        let Rows { ids, starts, sources, .. } = Rows::deserialize(deserializer)?;
         checked(ids, starts, sources).map_err(serde::de::Error::custom)
     }
 }
