@@ -6,7 +6,7 @@ use rustkernel_actors::Runtime;
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::cuda::Device;
+use crate::cuda::{Device, DeviceWatch};
 
 /// The kernels serve.
 pub(super) fn ready(status: &str) {
@@ -20,9 +20,12 @@ pub(super) fn stopping(grace: Duration) {
 }
 
 /// Pings the watchdog, where one is set, twice in each of its periods: if every supervisor has answered since, the runtime has not given up, and
-/// the driver has answered about each of the process's own devices. A ping from a loop that does nothing else would prove nothing. Never ends.
+/// the driver has answered about each of the process's own devices, and NVML's questions about all others come back. A ping from a loop that does nothing else would prove nothing. Never ends.
 pub(super) async fn watch(runtime: &Runtime, devices: &[Device]) {
-    let answers = |every| devices.iter().all(|device| !device.is_stuck(every));
+    let answers = |every| {
+        devices.iter().all(|device| !device.is_stuck(every))
+            && DeviceWatch::all().iter().all(|watch| !watch.is_stuck(every))
+    };
     match sd_notify::watchdog_enabled() {
         Some(period) => pings(runtime, period / 2, answers, || tell(&[NotifyState::Watchdog])).await,
         None => std::future::pending().await,

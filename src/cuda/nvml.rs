@@ -153,6 +153,7 @@ impl Device<'_> {
     }
 
     fn look(&self) {
+        self.watch.note_turn();
         let (device, mut troubles) = (&self.device, Troubles::default());
         let fields = [FieldId(field_id::NVML_FI_DEV_GET_GPU_RECOVERY_ACTION), FieldId(REMAP_PENDING)];
         let mut numbers = [None; 2];

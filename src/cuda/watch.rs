@@ -36,6 +36,8 @@ struct Known {
     signal: Signal,
     /// When NVML last said something of it, or was asked to.
     heard: Timestamp,
+    /// When whoever asks NVML last came by, whatever it was told.
+    turned: Timestamp,
     place: Option<String>,
     /// By which other tools know it.
     uuid: Option<String>,
@@ -143,6 +145,20 @@ impl DeviceWatch {
         }
     }
 
+    /// Whether whoever asks NVML of it has not come by for `span`, and for 15 s: a call does not come back.
+    #[must_use]
+    pub fn is_stuck(&self, span: Duration) -> bool {
+        let known = self.lock();
+        let since = self.0.clock.now().saturating_since(known.turned);
+        matches!(known.signal, Signal::Nvml) && since >= span.max(STALE)
+    }
+
+    /// NVML is about to be asked.
+    pub(super) fn note_turn(&self) {
+        let now = self.0.clock.now();
+        self.lock().turned = now;
+    }
+
     /// NVML has said so.
     pub(super) fn identified(&self, uuid: String) {
         self.lock().uuid = Some(uuid);
@@ -214,6 +230,7 @@ impl DeviceWatch {
                 known.place = Some(place.to_owned());
                 known.signal = Signal::Nvml;
                 known.heard = self.0.clock.now();
+                known.turned = known.heard;
                 drop(known);
                 nvml::watch(self, place);
             }
@@ -437,6 +454,9 @@ mod tests {
         assert_eq!(watch.uuid(), None, "it may still be told");
         time.advance(STALE);
         assert_eq!(watch.uuid().unwrap(), "unknown");
+        assert!(watch.is_stuck(Duration::ZERO) && !watch.is_stuck(STALE * 2));
+        watch.note_turn();
+        assert!(!watch.is_stuck(Duration::ZERO), "it was asked, and has not answered");
         assert_eq!(watch.health().reason.unwrap(), "NVML has not answered for 15 s");
         watch.on_sample(&DeviceSample::default(), None);
         assert_eq!(watch.health().status, HealthStatus::Degraded, "errors are no answers");
@@ -449,7 +469,7 @@ mod tests {
     #[test]
     fn no_signal_is_said_and_is_no_trouble() {
         let (watch, _time, _turns, _listener) = watched();
-        assert_eq!(watch.uuid(), None, "nobody has opened it");
+        assert!(watch.uuid().is_none() && !watch.is_stuck(Duration::ZERO), "nobody has opened it");
         watch.deaf("there is no such library");
         assert_eq!(watch.uuid().unwrap(), "unknown");
         let health = watch.health();
