@@ -249,12 +249,22 @@ impl Play {
             target = at;
         }
         self.note(&format!("pass {} ms", target - self.model.now));
+        let side_by_side = due.is_some_and(|(at, many)| at == target && many > 1);
+        if side_by_side {
+            // A start that fails could end the others before or after they began.
+            self.let_all_start();
+        }
         self.hand.advance(Duration::from_millis(target - self.model.now));
         let before = self.model.log.len();
         self.model.advance_to(target);
-        if due.is_some_and(|(at, many)| at == target && many > 1) {
-            // They start side by side.
+        if side_by_side {
             self.in_any_order(before);
+        }
+    }
+
+    fn let_all_start(&mut self) {
+        for (node, _) in self.model.failing.drain() {
+            self.cast.fail(&self.plants[node].name, 0);
         }
     }
 
