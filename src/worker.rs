@@ -14,6 +14,7 @@
 //!
 //! Linux only: processes are held by pidfd, memory is shared by memfd.
 
+mod alone;
 mod arena;
 mod config;
 mod control;
@@ -23,7 +24,9 @@ mod eager;
 mod host;
 mod keeper;
 mod kernels;
+mod link;
 mod mailbox;
+mod pace;
 mod premises;
 mod process;
 mod remote;

@@ -31,6 +31,10 @@ struct Proxy(Arc<Place>);
 
 type Told = (u64, u64);
 
+fn panicked(reason: &str) -> Loss {
+    Loss::Panicked { reason: reason.into(), suspicion: Suspicion::Alone }
+}
+
 impl Kernel for Proxy {
     type Input = u64;
     type Output = Told;
@@ -151,9 +155,9 @@ async fn an_idle_kernel_is_restarted_too_and_a_panic_there_costs_its_budget() {
     let (runtime, kernel) = spawned(proxied(&place)).await;
     place.ends(Suspicion::Suspect);
     assert_eq!(soon(kernel.call(1, NONE)).await.unwrap().0, 2);
-    place.newest().lost(Loss::Panicked("there".into()));
+    place.newest().lost(panicked("there"));
     assert_eq!(soon(kernel.call(1, NONE)).await.unwrap().0, 3);
-    place.newest().lost(Loss::Panicked("again".into()));
+    place.newest().lost(panicked("again"));
     assert_eq!(kind(soon(kernel.call(1, NONE)).await), DOWN_ISOLATED);
     assert_eq!(status(&runtime, "a/b").await.last_failure, Some(Cause::Panicked("again".into())));
 }
@@ -163,9 +167,9 @@ async fn a_loss_of_an_earlier_life_and_a_second_one_change_nothing() {
     let (place, _asked) = Place::new();
     let (runtime, kernel) = spawned(proxied(&place)).await;
     let first = place.newest();
-    first.lost(Loss::Panicked("once".into()));
+    first.lost(panicked("once"));
     assert_eq!(soon(kernel.call(1, NONE)).await.unwrap().0, 2);
-    first.lost(Loss::Panicked("twice".into()));
+    first.lost(panicked("twice"));
     first.lost(Loss::Domain { reason: "late".into(), suspicion: Suspicion::Alone });
     assert_eq!(soon(kernel.call(1, NONE)).await.unwrap().0, 2);
     assert_eq!(runtime.failures().len(), 1);
@@ -331,7 +335,7 @@ async fn who_is_answered_from_another_place_is_not_behind_the_breaker_of_the_fir
     let (_runtime, kernel) = spawned(spec).await;
     breaker.open(None);
     assert!(matches!(kind(soon(kernel.call(1, NONE)).await), KernelErrorKind::Rejected(_)));
-    place.newest().lost(Loss::Panicked("it did".into()));
+    place.newest().lost(panicked("it did"));
     // Accepted while the degraded path is being made, or after; the kernel itself comes back behind the breaker.
     assert!(soon(kernel.call(1, NONE)).await.is_ok());
     kit_balanced(&kernel);

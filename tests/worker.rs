@@ -7,6 +7,8 @@ mod kit;
 #[path = "support/puppets.rs"]
 mod puppets;
 
+#[path = "worker/ahead.rs"]
+mod ahead;
 #[path = "worker/deaths.rs"]
 mod deaths;
 #[path = "worker/hostile.rs"]

@@ -25,7 +25,12 @@ pub struct Lifeline {
 #[non_exhaustive]
 pub enum Loss {
     /// It alone has ended: it panicked. That costs its restart budget.
-    Panicked(String),
+    Panicked {
+        /// What it said.
+        reason: String,
+        /// What that says about the request in hand.
+        suspicion: Suspicion,
+    },
     /// What it lived in together with others has ended. The domain answers for that; the kernel is restarted at no cost.
     Domain {
         /// What ended it, for people.
@@ -35,12 +40,13 @@ pub enum Loss {
     },
 }
 
-/// What the death of a fault domain says about the request that one of its kernels had in hand.
+/// What the end of a kernel elsewhere, or of what it lived in, says about the request that it had in hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suspicion {
     /// It had not come there yet: it goes back to where it was.
     None,
-    /// It was in execution beside others: it may have been any of them.
+    /// It was in execution beside others, or others were seen [ahead of their turn](rustkernel_core::traits::LookAhead): it may have been any
+    /// of them.
     Suspect,
     /// Nothing else was in execution there: it is convicted.
     Alone,
@@ -95,8 +101,8 @@ impl Lifeline {
     pub fn lost(&self, loss: Loss) {
         let Some(kernel) = self.kernel.upgrade() else { return };
         match loss {
-            Loss::Panicked(text) => {
-                kernel.lose(&self.incarnation, Cause::Panicked(text), Suspicion::Alone);
+            Loss::Panicked { reason, suspicion } => {
+                kernel.lose(&self.incarnation, Cause::Panicked(reason), suspicion);
             }
             Loss::Domain { reason, suspicion } => {
                 kernel.lose(&self.incarnation, Cause::DomainLost(reason), suspicion);

@@ -4,6 +4,7 @@
 //! the recovery actor fences, restarts and closes ([`control`]). One lock guards the [`ledger`]; answers are
 //! given and wakers woken after it is released.
 
+mod ahead;
 mod checkpoints;
 mod control;
 mod errors;
@@ -197,8 +198,14 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         }
         let header = timing.header;
         let kept = keep(&request, header.id);
-        let sleeper =
-            state.ledger.accept(Entry { header, request, bytes, convictions: 0, accepted: timing.now });
+        let sleeper = state.ledger.accept(Entry {
+            header,
+            request,
+            bytes,
+            convictions: 0,
+            accepted: timing.now,
+            ticket: 0,
+        });
         let arm = arm(&mut state.ledger, deadline);
         drop(state);
         if let Some(generation) = permit.probe_generation() {
@@ -232,7 +239,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         };
         drop(state);
         let purged = !dead.is_empty();
-        self.answer_all(dead, || cancelled(Phase::Queued));
+        self.answer_all(dead, |entry| cancelled(entry.phase()));
         self.gate.give_back(request.permit);
         let Some(Request { input, way, .. }) = Arc::into_inner(request) else {
             unreachable!("nobody else has it")
@@ -303,9 +310,13 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         });
     }
 
-    fn answer_all(&self, entries: Vec<Entry<Shared<I, O>>>, error: impl Fn() -> KernelError) {
+    fn answer_all(
+        &self,
+        entries: Vec<Entry<Shared<I, O>>>,
+        error: impl Fn(&Entry<Shared<I, O>>) -> KernelError,
+    ) {
         for entry in entries {
-            let error = error();
+            let error = error(&entry);
             self.conclude(entry.header, entry.request, Outcome::of(&error), error);
         }
     }
@@ -346,7 +357,7 @@ impl<I: Payload, O: Payload> Alarm for Slot<I, O> {
         }
         self.schedule(arm);
         wake(due.waker);
-        self.answer_all(due.expired, || deadline_exceeded(Phase::Queued));
+        self.answer_all(due.expired, |entry| deadline_exceeded(entry.phase()));
         if let Some((header, request)) = due.overdue {
             self.conclude(header, request, Outcome::Failure, deadline_exceeded(Phase::Executing));
         }

@@ -114,10 +114,10 @@ fn config() -> DomainConfig {
     DomainConfig { max_deaths: u32::MAX, kill_after: Duration::from_millis(1), ..DomainConfig::default() }
 }
 
-fn spec(domain: &Domain) -> KernelSpec<Remote<Vec<u8>, Vec<u8>>> {
+fn spec(domain: &Domain, id: &str) -> KernelSpec<Remote<Vec<u8>, Vec<u8>>> {
     let recovery =
         RecoveryPolicy { max_restarts: u32::MAX, restart_delay: Duration::ZERO, ..RecoveryPolicy::default() };
-    domain.kernel::<Echo>("bench/echo", "echo", &()).breaker(None).recovery(recovery)
+    domain.kernel::<Echo>(id, "echo", &()).breaker(None).recovery(recovery)
 }
 
 /// A kernel in a domain of its own.
@@ -125,7 +125,7 @@ fn placed(runtime: &tokio::runtime::Runtime, config: DomainConfig) -> (Runtime, 
     runtime.block_on(async {
         let supervisor = Runtime::builder().build().await.unwrap();
         let domain = Domain::start("bench", config).unwrap();
-        let kernel = supervisor.spawn(spec(&domain)).await.unwrap();
+        let kernel = supervisor.spawn(spec(&domain, "bench/echo")).await.unwrap();
         (supervisor, domain, kernel)
     })
 }
@@ -133,14 +133,23 @@ fn placed(runtime: &tokio::runtime::Runtime, config: DomainConfig) -> (Runtime, 
 fn calls(report: &mut Report) {
     for flavour in Flavour::BOTH {
         let runtime = flavour.runtime();
-        let (_supervisor, _domain, kernel) = placed(&runtime, config());
+        let (supervisor, domain, kernel) = placed(&runtime, config());
+        let again = spec(&domain, "bench/again").idempotent();
+        let idempotent = runtime.block_on(supervisor.spawn(again)).unwrap();
         for outstanding in [1, 64] {
             let count = report.scale(10_000);
             let mut peer = Peer::start();
-            let contender = Side::new("kernel in a worker process", || {
-                let call = || call(kernel.clone(), count / outstanding);
-                drive(&runtime, outstanding, count / outstanding, call)
-            });
+            let side = |name, kernel: &EchoRef| {
+                let (runtime, kernel) = (&runtime, kernel.clone());
+                Side::new(name, move || {
+                    let call = || call(kernel.clone(), count / outstanding);
+                    drive(runtime, outstanding, count / outstanding, call)
+                })
+            };
+            let contenders = vec![
+                (side("kernel in a worker process, idempotent", &idempotent), Target::Ratio(2.0)),
+                (side("kernel in a worker process", &kernel), Target::Ratio(2.0)),
+            ];
             report.run(Group {
                 name: format!("worker: call of 64 B, {outstanding} outstanding, {}", flavour.name()),
                 unit: "ns",
@@ -151,7 +160,7 @@ fn calls(report: &mut Report) {
                         _ => peer.pipelined(count, outstanding),
                     })
                 }),
-                contenders: vec![(contender, Target::Ratio(2.0))],
+                contenders,
             });
         }
     }

@@ -18,8 +18,9 @@ use rustkernel_core::resilience::InvalidConfig;
 use rustkernel_core::traits::LocalKernel;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{RwLock, oneshot};
+use tokio::sync::oneshot;
 
+use super::alone::Alone;
 use super::config::{DomainConfig, DomainState, DomainStatus};
 use super::host::is_worker;
 use super::keeper::Keeper;
@@ -42,8 +43,8 @@ pub(super) struct Shared {
     device: Option<DeviceId>,
     mailbox: Arc<Mailbox>,
     status: Arc<Mutex<DomainStatus>>,
-    /// Held by everything that runs in the domain: a suspect alone, the others together.
-    pub(super) alone: RwLock<()>,
+    /// Held by everything that runs in the domain.
+    pub(super) alone: Alone,
     keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -81,7 +82,7 @@ impl Domain {
         let keeper = Keeper::new(Arc::clone(&name), config, Arc::clone(&mailbox), Arc::clone(&status));
         let keeper = thread::Builder::new().name(format!("domain {name}")).spawn(move || keeper.keep())?;
         let keeper = Mutex::new(Some(keeper));
-        Ok(Self(Arc::new(Shared { name, device, mailbox, status, alone: RwLock::new(()), keeper })))
+        Ok(Self(Arc::new(Shared { name, device, mailbox, status, alone: Alone::default(), keeper })))
     }
 
     /// The domain's name.

@@ -1,6 +1,7 @@
 //! A process in worker mode: it makes the kernels it is asked for, each on a thread of its own behind a socket of its own, and ends with the
 //! process that started it.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
@@ -112,7 +113,8 @@ fn host(kernels: Kernels) -> Result<(), WireError> {
                 let refused = socket.try_clone();
                 let spawned = thread::Builder::new().name(name.clone()).spawn(move || {
                     let _in_runtime = handle.enter();
-                    let tenant = Tenant { host: &host, kernel, running: &running, regions };
+                    let unread = Cell::new(0);
+                    let tenant = Tenant { host: &host, kernel, running: &running, regions, unread };
                     tenant.live(&name, &settings, socket.into());
                     drop(tenant);
                     host.running().remove(&kernel);
@@ -176,6 +178,8 @@ struct Tenant<'a> {
     running: &'a Running,
     /// To the kernel and from it.
     regions: [Region; 2],
+    /// The last request whose answer is in shared memory and has not been read there, as far as is known; 0 for none.
+    unread: Cell<u64>,
 }
 
 impl Tenant<'_> {
@@ -221,6 +225,14 @@ impl Tenant<'_> {
                 return Ok(());
             };
             let parcel = Parcel::new(body, inline, &self.regions[0])?;
+            let taken = match &message {
+                ToKernel::Run(run) => run.taken,
+                // They are asked alone.
+                ToKernel::Save { .. } | ToKernel::Restore { .. } => u64::MAX,
+            };
+            if taken >= self.unread.get() {
+                self.unread.set(0);
+            }
             match message {
                 ToKernel::Run(run) => {
                     let mut written = None;
@@ -251,15 +263,20 @@ impl Tenant<'_> {
 
     fn answer(&self, socket: &mut UnixStream, request: u64, output: &[u8]) -> Result<(), WireError> {
         let done = |body| FromKernel::Done { request, result: Ok(()), body };
-        if output.len() < SHARED_FROM_BYTES {
+        let bytes = output.len() as u64;
+        if bytes > MAX_BODY_BYTES {
+            let error = KernelError::exhausted("the answer is longer than an answer may be");
+            return refuse(socket, request, &error);
+        }
+        // It may not be written over. Whoever has sent requests ahead of their turns may get one long answer after the other.
+        if output.len() < SHARED_FROM_BYTES || self.unread.get() > 0 {
             return write(socket, &done(Body::Inline), output);
         }
-        let put = match u64::try_from(output.len()) {
-            Ok(bytes) if bytes <= MAX_BODY_BYTES => self.regions[1].put(output).map(|()| bytes),
-            _ => Err(std::io::Error::other("the answer is longer than an answer may be")),
-        };
-        match put {
-            Ok(bytes) => write(socket, &done(Body::Shared(bytes)), &[]),
+        match self.regions[1].put(output) {
+            Ok(()) => {
+                self.unread.set(request);
+                write(socket, &done(Body::Shared(bytes)), &[])
+            }
             // The answer itself cannot be sent; its caller is told.
             Err(error) => refuse(socket, request, &KernelError::exhausted(error)),
         }
@@ -289,7 +306,7 @@ impl Tenant<'_> {
         if is_cancelled {
             return Err(KernelError::new(KernelErrorKind::Cancelled, Phase::Queued));
         }
-        let deadline = run.remaining.map_or(Timestamp::NEVER, |remaining| self.host.clock.now() + remaining);
+        let deadline = run.due.map_or(Timestamp::NEVER, |due| self.host.clock.now() + due.remaining());
         let header = Header {
             attempt: run.attempt,
             retry_budget: run.retry_budget,

@@ -1,24 +1,25 @@
 //! What stands here for a kernel that lives in a worker.
 
 use std::fmt;
-use std::future::pending;
-use std::io::{self, Read};
+use std::future::Future;
 use std::marker::PhantomData;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustkernel_actors::{Lifeline, Loss};
+use rustkernel_actors::Lifeline;
+use rustkernel_core::envelope::Header;
 use rustkernel_core::error::KernelError;
-use rustkernel_core::traits::{CheckpointableKernel, Context, Kernel, Payload};
+use rustkernel_core::trace::TraceContext;
+use rustkernel_core::traits::{CheckpointableKernel, Context, Kernel, LookAhead, Payload, Room, Upcoming};
 use serde::de::{self, DeserializeOwned};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
-use super::arena::{Parcel, SHARED_FROM_BYTES, pack};
+use super::arena::pack;
 use super::domain::Domain;
-use super::eager::Eagerness;
-use super::mailbox::{Attached, Mail};
-use super::wire::{self, Body, FromKernel, Inbox, MAX_BODY_BYTES, Run, ToKernel, WireError};
+use super::link::Link;
+use super::wire::{Due, Run, ToKernel};
 
 /// A kernel in a worker process, as it serves its slot: it sends requests there and awaits their answers.
 pub struct Remote<I, O> {
@@ -27,24 +28,12 @@ pub struct Remote<I, O> {
     payloads: PhantomData<fn(I) -> O>,
 }
 
-/// The way there.
-struct Link {
-    lifeline: Lifeline,
-    place: Attached,
-    stream: UnixStream,
-    inbox: Inbox,
-    eagerness: Eagerness,
-    /// The number of the last execution.
-    request: u64,
-    /// An execution whose answer was given up and has not come yet. One at a time is in the worker.
-    owed: Option<u64>,
-    /// It is gone there, and has said so.
-    has_panicked: bool,
-}
-
 /// The state of a kernel in a worker, as bytes.
 #[derive(Debug)]
 pub struct RemoteState(Vec<u8>);
+
+/// What is longer than this is not sent before its turn.
+const AHEAD_BYTES: usize = 4 << 10;
 
 impl<I, O> Remote<I, O> {
     /// Makes the kernel in the domain's worker.
@@ -54,163 +43,10 @@ impl<I, O> Remote<I, O> {
         settings: Arc<[u8]>,
         lifeline: Lifeline,
     ) -> Result<Self, KernelError> {
-        let mut place = domain.attach(name, settings, lifeline.clone()).await?;
-        let socket = place.socket.take().ok_or_else(|| KernelError::permanent("a place without a socket"))?;
-        let stream = UnixStream::from_std(socket)?;
-        let inbox = Inbox::default();
-        let eagerness = Eagerness::new();
-        let mut link =
-            Link { lifeline, place, stream, inbox, eagerness, request: 0, owed: None, has_panicked: false };
-        let made = link.receive().await.0;
-        link.place.tenant.set_made();
-        match made {
-            FromKernel::Made(made) => {
-                made.map_err(wire::Failure::into_error)?;
-                Ok(Self { domain, link: Mutex::new(link), payloads: PhantomData })
-            }
-            FromKernel::Panicked(text) => {
-                Err(KernelError::permanent(format!("it panicked while it was made: {text}")))
-            }
-            FromKernel::Done { .. } => link.broken(&WireError::Unasked).await,
-        }
-    }
-}
-
-impl Link {
-    /// One execution there and back. Dropped before the answer has come, the worker is told that nobody waits for it any more.
-    async fn ask(
-        &mut self,
-        message: impl FnOnce(u64) -> ToKernel,
-        body: &[u8],
-    ) -> Result<Parcel<'_>, KernelError> {
-        self.settle().await;
-        if self.has_panicked {
-            // This life is fenced.
-            return pending().await;
-        }
-        self.request += 1;
-        let request = self.request;
-        let frame = self.frame(&message(request), body)?;
-        self.lifeline.set_waits(false);
-        let in_flight = self.place.tenant.begin(request);
-        match self.stream.try_write(&frame) {
-            // The socket has room for it: nothing else is on its way there.
-            Ok(sent) if sent == frame.len() => {}
-            Ok(_) => {
-                in_flight.withdraw();
-                return self.broken(&WireError::CutOff).await;
-            }
-            Err(error) => {
-                in_flight.withdraw();
-                return self.broken(&error.into()).await;
-            }
-        }
-        self.owed = Some(request);
-        let answer = self.answer(request).await;
-        in_flight.arrived();
-        let (body, inline) = answer?;
-        match Parcel::new(body, inline, &self.place.regions[1]) {
-            Ok(parcel) => Ok(parcel),
-            Err(error) => self.broken(&error).await,
-        }
-    }
-
-    /// Waits for the answer that an earlier caller has given up.
-    async fn settle(&mut self) {
-        if let Some(owed) = self.owed {
-            // Nobody wants it.
-            let _ = self.answer(owed).await;
-            self.place.tenant.end(owed);
-        }
-    }
-
-    async fn answer(&mut self, request: u64) -> Result<(Body, Vec<u8>), KernelError> {
-        match self.receive().await {
-            (FromKernel::Done { request: answered, result, body }, inline) if answered == request => {
-                self.owed = None;
-                result.map_err(wire::Failure::into_error)?;
-                Ok((body, inline))
-            }
-            (FromKernel::Panicked(text), _) => {
-                self.has_panicked = true;
-                self.owed = None;
-                self.lifeline.lost(Loss::Panicked(text));
-                // This life is fenced by now.
-                pending().await
-            }
-            (FromKernel::Done { .. } | FromKernel::Made(_), _) => self.broken(&WireError::Unasked).await,
-        }
-    }
-
-    /// A frame, whose body is in shared memory if it is long.
-    fn frame(&self, message: &ToKernel, body: &[u8]) -> Result<Vec<u8>, KernelError> {
-        if body.len() as u64 > MAX_BODY_BYTES {
-            let error = format!("{} bytes are more than a worker takes", body.len());
-            return Err(KernelError::invalid_input(error));
-        }
-        let frame = if body.len() < SHARED_FROM_BYTES {
-            wire::frame(&(message, Body::Inline), body)
-        } else {
-            self.place.regions[0].put(body).map_err(KernelError::exhausted)?;
-            wire::frame(&(message, Body::Shared(body.len() as u64)), &[])
-        };
-        frame.map_err(KernelError::permanent)
-    }
-
-    /// The next frame. What cannot come any more is awaited for ever: the keeper is told, and this life is fenced.
-    async fn receive(&mut self) -> (FromKernel, Vec<u8>) {
-        let mut look = self.eagerness.begin();
-        loop {
-            match self.inbox.next() {
-                Ok(Some(frame)) => {
-                    if look.is_some() {
-                        self.eagerness.note(true);
-                    }
-                    return frame;
-                }
-                Ok(None) => {}
-                Err(error) => return self.broken(&error).await,
-            }
-            let filled = match self.inbox.fill(&mut Now(&self.stream)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if look.is_some_and(|until| self.eagerness.goes_on(until)) {
-                        // The runtime asks its sockets, and lets others run.
-                        tokio::task::yield_now().await;
-                        continue;
-                    }
-                    if look.take().is_some() {
-                        self.eagerness.note(false);
-                    }
-                    match self.stream.readable().await {
-                        Ok(()) => continue,
-                        Err(error) => Err(error),
-                    }
-                }
-                filled => filled,
-            };
-            match filled {
-                Ok(true) => {}
-                Ok(false) => return self.broken(&WireError::CutOff).await,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return self.broken(&error.into()).await,
-            }
-        }
-    }
-
-    /// The worker has died, or does not keep to the protocol. Either way its keeper ends it, and this life with it.
-    async fn broken<T>(&self, reason: &WireError) -> T {
-        let (tenant, reason) = (self.place.tenant.number, reason.to_string());
-        self.place.tenant.tell(Mail::Broken { tenant, reason });
-        pending().await
-    }
-}
-
-/// Reads what is there now.
-struct Now<'a>(&'a UnixStream);
-
-impl Read for Now<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(buffer)
+        let place = domain.attach(name, settings, lifeline.clone()).await?;
+        let mut link = Link::new(lifeline, place)?;
+        link.made().await?;
+        Ok(Self { domain, link: Mutex::new(link), payloads: PhantomData })
     }
 }
 
@@ -226,31 +62,108 @@ where
         let header = *cx.header();
         let domain = self.domain.clone();
         let link = self.link.get_mut();
-        link.place.tenant.take();
-        link.lifeline.set_waits(true);
+        link.take();
+        if let Some(request) = cx.ticket().and_then(|ticket| link.find(ticket)) {
+            return link.turn(request).await?.unpack();
+        }
+        // It would wait behind them, and for their end.
+        link.settle().await;
         let (_alone, _shared);
         if header.suspect {
-            _alone = domain.shared().alone.write().await;
+            _alone = domain.shared().alone.take().await;
         } else {
-            _shared = domain.shared().alone.read().await;
+            _shared = domain.shared().alone.share().await;
         }
         let input = pack(input)?;
-        let remaining = (!header.deadline.is_never()).then(|| cx.remaining());
-        let (incarnation, trace) = (cx.incarnation(), cx.trace());
-        let run = |request| {
-            ToKernel::Run(Run {
-                request,
-                id: header.id,
-                remaining,
-                attempt: header.attempt,
-                retry_budget: header.retry_budget,
-                degraded: header.degraded,
-                suspect: header.suspect,
-                trace,
-                incarnation,
-            })
-        };
-        link.ask(run, &input).await?.unpack()
+        let due = (!header.deadline.is_never()).then(|| cx.remaining());
+        let run = run(&header, due, cx.trace(), cx.incarnation(), link.answered());
+        link.pace.begin();
+        let answer = link.ask(run, &input).await?.unpack();
+        link.pace.end();
+        answer
+    }
+
+    fn look_ahead(&mut self) -> Option<&mut dyn LookAhead<I>> {
+        Some(self)
+    }
+}
+
+impl<I, O> LookAhead<I> for Remote<I, O>
+where
+    I: Payload + Serialize,
+    O: Payload + DeserializeOwned,
+{
+    fn room(&mut self) -> Room {
+        let link = self.link.get_mut();
+        if self.domain.shared().alone.is_wanted() || link.has_panicked {
+            return Room::default();
+        }
+        Room { requests: link.pace.room(link.under_way()), bytes_each: AHEAD_BYTES }
+    }
+
+    fn show(&mut self, upcoming: &[Upcoming<'_, I>]) -> usize {
+        let link = self.link.get_mut();
+        if link.under_way() > 0 && !link.pace.end() {
+            return 0;
+        }
+        if link.shared.is_none() {
+            link.shared = self.domain.shared().alone.try_share();
+        }
+        if link.shared.is_none() {
+            return 0;
+        }
+        link.pace.begin();
+        let mut sent = 0;
+        let incarnation = link.lifeline.incarnation();
+        for next in upcoming {
+            let Ok(body) = pack(next.input) else { break };
+            let run = run(&next.header, next.remaining, None, incarnation, link.answered());
+            if body.len() > AHEAD_BYTES || link.put(Some(next.ticket), run, &body).is_err() {
+                break;
+            }
+            sent += 1;
+        }
+        if sent < upcoming.len() {
+            link.pace.rest();
+        }
+        // What is wrong with the socket is found again when the first answer is waited for.
+        let _ = link.flush();
+        sent
+    }
+
+    fn holds(&mut self) -> bool {
+        self.link.get_mut().shared.is_some()
+    }
+
+    fn settle(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        let link = self.link.get_mut();
+        link.lifeline.set_waits(true);
+        Box::pin(link.settle())
+    }
+}
+
+/// The message that asks for an execution, whose number it is given.
+fn run(
+    header: &Header,
+    remaining: Option<Duration>,
+    trace: Option<TraceContext>,
+    incarnation: u64,
+    taken: u64,
+) -> impl FnOnce(u64) -> ToKernel + use<> {
+    let header = *header;
+    move |request| {
+        ToKernel::Run(Run {
+            request,
+            id: header.id,
+            taken,
+            due: remaining.map(Due::within),
+            attempt: header.attempt,
+            retry_budget: header.retry_budget,
+            degraded: header.degraded,
+            suspect: header.suspect,
+            trace,
+            incarnation,
+        })
     }
 }
 
@@ -262,7 +175,7 @@ where
     type Checkpoint = RemoteState;
 
     async fn checkpoint(&self) -> Result<RemoteState, KernelError> {
-        let _shared = self.domain.shared().alone.read().await;
+        let _shared = self.domain.shared().alone.share().await;
         let mut link = self.link.lock().await;
         let state = link.ask(|request| ToKernel::Save { request }, &[]).await?;
         state.into_bytes().map(RemoteState).map_err(KernelError::transient)

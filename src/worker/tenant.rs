@@ -14,8 +14,10 @@ pub(super) struct Tenant {
     pub(super) number: u64,
     /// Whether its making is over.
     is_made: AtomicBool,
-    /// The execution in the worker; 0 for none. One that nobody waits for any more counts until the worker says that it has ended.
-    running: AtomicU64,
+    /// The last execution that was sent to the worker. They are numbered from 1, and end in the order of their numbers.
+    sent: AtomicU64,
+    /// The last one that has ended. One that nobody waits for any more has when the worker says so.
+    ended: AtomicU64,
     /// How far the request in hand has come.
     progress: AtomicU8,
     mailbox: Arc<Mailbox>,
@@ -33,7 +35,8 @@ impl Tenant {
         Arc::new(Self {
             number,
             is_made: AtomicBool::new(false),
-            running: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
             progress: AtomicU8::new(HERE),
             mailbox,
         })
@@ -41,7 +44,14 @@ impl Tenant {
 
     /// Whether user code of it may run there: it is being made, or executes.
     pub(super) fn is_active(&self) -> bool {
-        !self.is_made.load(Ordering::Acquire) || self.running.load(Ordering::Acquire) != 0
+        !self.is_made.load(Ordering::Acquire) || self.under_way() > 0
+    }
+
+    /// Executions in the worker whose end is not known yet.
+    fn under_way(&self) -> u64 {
+        // In this order: one that ends meanwhile is counted, not missed.
+        let ended = self.ended.load(Ordering::Acquire);
+        self.sent.load(Ordering::Acquire).saturating_sub(ended)
     }
 
     pub(super) fn set_made(&self) {
@@ -52,7 +62,8 @@ impl Tenant {
     pub(super) fn suspicion(&self, alone: bool) -> Suspicion {
         match (self.progress.load(Ordering::Acquire), alone) {
             (HERE, _) => Suspicion::None,
-            (THERE, true) => Suspicion::Alone,
+            // It was the next one behind it, perhaps: what has come of its answer is not known.
+            (THERE, true) if self.under_way() <= 1 => Suspicion::Alone,
             // One that was answered has run, and it was not what ended the worker.
             _ => Suspicion::Suspect,
         }
@@ -63,17 +74,25 @@ impl Tenant {
         self.progress.store(HERE, Ordering::Release);
     }
 
-    /// An execution begins. Dropped before its answer has come, it is one that nobody waits for.
+    /// An execution is on its way to the worker.
+    pub(super) fn send(&self, request: u64) {
+        self.sent.store(request, Ordering::Release);
+    }
+
+    /// It is the turn of an execution that was sent. Dropped before its answer has come, it is one that nobody waits for.
     pub(super) fn begin(self: &Arc<Self>, request: u64) -> InFlight {
-        self.running.store(request, Ordering::Release);
         self.progress.store(THERE, Ordering::Release);
         InFlight { tenant: Arc::clone(self), request }
     }
 
-    /// The execution has ended.
+    /// Nobody waits any more for an execution that was sent.
+    pub(super) fn give_up(&self, request: u64) {
+        self.tell(Mail::Abandoned { tenant: self.number, request });
+    }
+
+    /// The execution has ended, and all before it.
     pub(super) fn end(&self, request: u64) {
-        // Another one may have begun.
-        let _ = self.running.compare_exchange(request, 0, Ordering::AcqRel, Ordering::Acquire);
+        self.ended.fetch_max(request, Ordering::AcqRel);
     }
 
     pub(super) fn tell(&self, mail: Mail) {
@@ -103,10 +122,10 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if self.tenant.running.load(Ordering::Acquire) == self.request {
+        if self.tenant.ended.load(Ordering::Acquire) < self.request {
             // Whoever had it in hand has given it up, so that it is nobody's any more.
             self.tenant.progress.store(HERE, Ordering::Release);
-            self.tenant.tell(Mail::Abandoned { tenant: self.tenant.number, request: self.request });
+            self.tenant.give_up(self.request);
         }
     }
 }
@@ -119,20 +138,40 @@ mod tests {
     fn what_a_death_says_depends_on_how_far_the_request_had_come() {
         let tenant = Tenant::new(1, Mailbox::new().unwrap());
         let both = || [false, true].map(|alone| tenant.suspicion(alone));
+        let begin = |request| {
+            tenant.take();
+            tenant.send(request);
+            tenant.begin(request)
+        };
         assert!(tenant.is_active(), "it is being made");
         tenant.set_made();
         tenant.take();
         assert_eq!(both(), [Suspicion::None; 2]);
-        let in_flight = tenant.begin(1);
+        let in_flight = begin(1);
         assert_eq!((both(), tenant.is_active()), ([Suspicion::Suspect, Suspicion::Alone], true));
         in_flight.arrived();
         assert_eq!((both(), tenant.is_active()), ([Suspicion::Suspect; 2], false), "it has run, and well");
-        tenant.take();
-        tenant.begin(2).withdraw();
+        begin(2).withdraw();
         assert_eq!((both(), tenant.is_active()), ([Suspicion::None; 2], false));
-        drop(tenant.begin(3));
+        drop(begin(3));
         assert!(tenant.is_active(), "nobody waits for it, and it runs");
         tenant.end(3);
+        assert!(!tenant.is_active());
+    }
+
+    #[test]
+    fn with_another_one_behind_it_none_is_convicted() {
+        let tenant = Tenant::new(1, Mailbox::new().unwrap());
+        tenant.set_made();
+        tenant.send(1);
+        tenant.send(2);
+        let first = tenant.begin(1);
+        assert_eq!(tenant.suspicion(true), Suspicion::Suspect, "it may be the second one");
+        first.arrived();
+        tenant.take();
+        let second = tenant.begin(2);
+        assert_eq!(tenant.suspicion(true), Suspicion::Alone);
+        second.arrived();
         assert!(!tenant.is_active());
     }
 }

@@ -152,7 +152,8 @@ impl Worker {
         let reason = format!("{}: {reason}", resident.name());
         if resident.is_gone {
             // The worker has ended it, and goes on: that is this kernel's failure alone.
-            resident.lifeline.lost(Loss::Panicked(reason));
+            let suspicion = resident.tenant.suspicion(true);
+            resident.lifeline.lost(Loss::Panicked { reason, suspicion });
         } else {
             self.suspect(now, Blame::Kernel(tenant), || reason);
         }
@@ -215,7 +216,8 @@ impl Worker {
         resident.is_gone = true;
         resident.abandoned.clear();
         if let Some(doubt) = self.doubt.take_if(|doubt| doubt.blame == Blame::Kernel(kernel)) {
-            resident.lifeline.lost(Loss::Panicked(doubt.reason));
+            let (reason, suspicion) = (doubt.reason, resident.tenant.suspicion(true));
+            resident.lifeline.lost(Loss::Panicked { reason, suspicion });
         }
     }
 

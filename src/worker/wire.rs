@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Both sides speak this version, or do not speak.
-pub(super) const PROTOCOL: u32 = 4;
+pub(super) const PROTOCOL: u32 = 5;
 
 /// The longest control message. A packet that is longer is refused by its sender.
 pub(super) const MAX_PACKET_BYTES: usize = 128 << 10;
@@ -102,14 +102,39 @@ pub(super) struct Run {
     pub(super) request: u64,
     /// The request's number in its runtime.
     pub(super) id: u64,
-    /// A deadline is a span on the wire: the two clocks need not agree.
-    pub(super) remaining: Option<Duration>,
+    /// Until which request the answers have been read: what they shared may be written over.
+    pub(super) taken: u64,
+    pub(super) due: Option<Due>,
     pub(super) attempt: u32,
     pub(super) retry_budget: u32,
     pub(super) degraded: bool,
     pub(super) suspect: bool,
     pub(super) trace: Option<TraceContext>,
     pub(super) incarnation: u64,
+}
+
+/// A deadline on the wire.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Due {
+    remaining: Duration,
+    /// The system's monotonic clock when so much remained: it is one for both sides, and a request may have to wait for its turn.
+    at: Duration,
+}
+
+impl Due {
+    pub(super) fn within(remaining: Duration) -> Self {
+        Self { remaining, at: monotonic() }
+    }
+
+    /// What remains now.
+    pub(super) fn remaining(self) -> Duration {
+        self.remaining.saturating_sub(monotonic().saturating_sub(self.at))
+    }
+}
+
+fn monotonic() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::try_from(now).unwrap_or_default()
 }
 
 /// Where the body of a message is.
@@ -201,6 +226,13 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 
 /// A frame's bytes, ready to be written.
 pub(super) fn frame(head: &impl Serialize, body: &[u8]) -> Result<Vec<u8>, WireError> {
+    let mut bytes = Vec::new();
+    append(&mut bytes, head, body)?;
+    Ok(bytes)
+}
+
+/// Puts a frame behind others that are to be written together.
+pub(super) fn append(bytes: &mut Vec<u8>, head: &impl Serialize, body: &[u8]) -> Result<(), WireError> {
     let head = codec::encode(head)?;
     let too_long = |part, bytes: usize, limit| WireError::TooLong { part, bytes: bytes as u64, limit };
     let head_bytes = u32::try_from(head.len()).ok().filter(|_| head.len() <= MAX_HEAD_BYTES);
@@ -208,24 +240,28 @@ pub(super) fn frame(head: &impl Serialize, body: &[u8]) -> Result<Vec<u8>, WireE
     if body.len() as u64 > MAX_BODY_BYTES {
         return Err(too_long("body", body.len(), MAX_BODY_BYTES));
     }
-    let mut frame = Vec::with_capacity(PREFIX_BYTES + head.len() + body.len());
-    frame.extend(MAGIC.to_le_bytes());
-    frame.extend(head_bytes.to_le_bytes());
-    frame.extend((body.len() as u64).to_le_bytes());
-    frame.extend(head);
-    frame.extend(body);
-    Ok(frame)
+    bytes.reserve(PREFIX_BYTES + head.len() + body.len());
+    bytes.extend(MAGIC.to_le_bytes());
+    bytes.extend(head_bytes.to_le_bytes());
+    bytes.extend((body.len() as u64).to_le_bytes());
+    bytes.extend(head);
+    bytes.extend(body);
+    Ok(())
 }
 
 /// What of a stream has arrived and not been read yet.
 #[derive(Default)]
 pub(super) struct Inbox {
     bytes: Vec<u8>,
+    /// How much of that has been read.
+    read: usize,
 }
 
 impl Inbox {
     /// Takes in what there is on `stream` now. `false` when the other side has closed it.
     pub(super) fn fill(&mut self, stream: &mut impl Read) -> io::Result<bool> {
+        self.bytes.drain(..self.read);
+        self.read = 0;
         let have = self.bytes.len();
         let wanted = self.missing().unwrap_or(PREFIX_BYTES).clamp(CHUNK_BYTES, STEP_BYTES);
         self.bytes.resize(have + wanted, 0);
@@ -237,29 +273,29 @@ impl Inbox {
     /// The next frame, if it is whole: its message and its body.
     pub(super) fn next<T: DeserializeOwned>(&mut self) -> Result<Option<(T, Vec<u8>)>, WireError> {
         let Some((head, body)) = self.lengths()? else { return Ok(None) };
-        let end = PREFIX_BYTES + head + body;
-        if self.bytes.len() < end {
-            return Ok(None);
-        }
-        let message = codec::decode(&self.bytes[PREFIX_BYTES..PREFIX_BYTES + head])?;
-        let rest = self.bytes.split_off(end);
-        let mut body = std::mem::replace(&mut self.bytes, rest);
-        body.drain(..PREFIX_BYTES + head);
+        let frame = self.unread().get(PREFIX_BYTES..PREFIX_BYTES + head + body);
+        let Some((head, body)) = frame.map(|frame| frame.split_at(head)) else { return Ok(None) };
+        let (message, body) = (codec::decode(head)?, body.to_vec());
+        self.read += PREFIX_BYTES + head.len() + body.len();
         Ok(Some((message, body)))
     }
 
     /// Whether the stream may end here.
     pub(super) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.unread().is_empty()
+    }
+
+    fn unread(&self) -> &[u8] {
+        &self.bytes[self.read..]
     }
 
     fn missing(&self) -> Option<usize> {
         let (head, body) = self.lengths().ok().flatten()?;
-        Some((PREFIX_BYTES + head + body).saturating_sub(self.bytes.len()))
+        Some((PREFIX_BYTES + head + body).saturating_sub(self.unread().len()))
     }
 
     fn lengths(&self) -> Result<Option<(usize, usize)>, WireError> {
-        let Some(prefix) = self.bytes.first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
+        let Some(prefix) = self.unread().first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
         let [m0, m1, m2, m3, h0, h1, h2, h3, body @ ..] = *prefix;
         if u32::from_le_bytes([m0, m1, m2, m3]) != MAGIC {
             return Err(WireError::NotAFrame);
@@ -278,7 +314,7 @@ impl Inbox {
 }
 
 /// Read at once where nothing is known about what comes.
-const CHUNK_BYTES: usize = 4 << 10;
+const CHUNK_BYTES: usize = 8 << 10;
 
 /// Waits for the next frame on a stream that blocks. `None` when the other side has closed it.
 pub(super) fn read<T: DeserializeOwned>(
@@ -306,7 +342,7 @@ pub(super) fn write(stream: &mut impl Write, head: &impl Serialize, body: &[u8])
 
 impl fmt::Debug for Inbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inbox").field("bytes", &self.bytes.len()).finish()
+        f.debug_struct("Inbox").field("bytes", &self.unread().len()).finish()
     }
 }
 
@@ -333,7 +369,8 @@ mod tests {
         ToKernel::Run(Run {
             request,
             id: 7,
-            remaining: Some(Duration::from_millis(5)),
+            taken: 0,
+            due: Some(Due::within(Duration::from_millis(5))),
             attempt: 1,
             retry_budget: 16,
             degraded: false,

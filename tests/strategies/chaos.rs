@@ -131,7 +131,8 @@ async fn meddle(play: Arc<Play>, mut rng: Rng) {
 /// What some kernels live in elsewhere is lost, or one of them is.
 fn lose(play: &Play, at: usize, rng: &mut Rng) {
     if rng.bool() {
-        return play.actors[at].world.lose(&Loss::Panicked("there".into()));
+        let loss = Loss::Panicked { reason: "there".into(), suspicion: Suspicion::Alone };
+        return play.actors[at].world.lose(&loss);
     }
     let loss = Loss::Domain {
         reason: "signal 9".into(),

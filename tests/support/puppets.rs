@@ -46,12 +46,16 @@ pub(crate) enum Do {
     Child,
     /// Ends the process if the request has been run fewer times than this.
     DieUntil(u32),
+    /// Say how many bytes lie unread in its sockets.
+    Unread,
+    /// Say this, so many times over.
+    Repeat(Vec<u8>, usize),
 }
 
 impl Payload for Do {
     fn size_bytes(&self) -> usize {
         match self {
-            Self::Echo(bytes) => bytes.capacity(),
+            Self::Echo(bytes) | Self::Repeat(bytes, _) => bytes.capacity(),
             Self::Count
             | Self::Panic
             | Self::Fail
@@ -65,7 +69,8 @@ impl Payload for Do {
             | Self::FailAtLength(_)
             | Self::PanicAtLength(_)
             | Self::Child
-            | Self::DieUntil(_) => 64,
+            | Self::DieUntil(_)
+            | Self::Unread => 64,
         }
     }
 
@@ -140,6 +145,8 @@ impl Kernel for Puppet {
             }
             Do::DieUntil(attempts) if cx.header().attempt < *attempts => exit(3),
             Do::DieUntil(_) => {}
+            Do::Unread => echo = unread().to_le_bytes().to_vec(),
+            Do::Repeat(bytes, times) => echo = bytes.repeat(*times),
         }
         self.0 += 1;
         let (attempt, suspect) = (cx.header().attempt, cx.header().suspect);
@@ -160,6 +167,12 @@ fn raise(signal: i32) -> ! {
         kill_process(getpid(), signal).unwrap();
         std::thread::yield_now();
     }
+}
+
+fn unread() -> u64 {
+    let bytes = std::cell::Cell::new(0);
+    sockets(SocketType::STREAM, |fd| bytes.set(bytes.get() + rustix::io::ioctl_fionread(fd).unwrap()));
+    bytes.get()
 }
 
 /// The sockets of this kind that the supervising process has made.

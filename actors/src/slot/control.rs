@@ -241,7 +241,7 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
                 .with_source(Cause::Killed.to_string());
             self.conclude(suspect.header, suspect.request, Outcome::Failure, error);
         }
-        self.answer_all(waiting, || KernelError::new(KernelErrorKind::Down(reason), Phase::Queued));
+        self.answer_all(waiting, |entry| KernelError::new(KernelErrorKind::Down(reason), entry.phase()));
     }
 
     fn drain(&self) {
@@ -269,7 +269,7 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
     fn lose(&self, incarnation: &Incarnation, cause: Cause, suspicion: Suspicion) {
         incarnation.set_lost(&cause);
         let (slot, number) = (self.index, incarnation.number);
-        let state = self.lock();
+        let mut state = self.lock();
         // Under the lock: it may be called to serve at any moment before.
         let epoch = incarnation.epoch();
         if epoch == 0 || state.ledger.epoch != epoch {
@@ -277,6 +277,9 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
             drop(state);
             self.home.tell(RecoveryMsg::Lost { slot, number, cause });
             return;
+        }
+        if suspicion == Suspicion::Suspect {
+            state.ledger.suspect_seen();
         }
         let (running, succeeded) = void(state);
         // Told before the answer, as a hang is.
@@ -298,7 +301,7 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
                 }
             };
             self.lock().ledger.settle(entry.bytes, false);
-            self.answer_all(vec![entry], || KernelError::new(down.clone(), Phase::Queued));
+            self.answer_all(vec![entry], |_| KernelError::new(down.clone(), Phase::Queued));
         }
     }
 

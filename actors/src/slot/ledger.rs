@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use rustkernel_core::clock::Timestamp;
 use rustkernel_core::envelope::Header;
-use rustkernel_core::error::{DownReason, Limit};
+use rustkernel_core::error::{DownReason, Limit, Phase};
 use serde::Serialize;
 
 use super::latency::{Latencies, Times};
@@ -35,6 +35,15 @@ pub(crate) struct Entry<R> {
     pub(crate) convictions: u32,
     /// When it entered; [`Timestamp::ZERO`] when nothing needed to know.
     pub(crate) accepted: Timestamp,
+    /// Under which an incarnation saw it ahead of its turn; 0 if none has.
+    pub(crate) ticket: u64,
+}
+
+impl<R> Entry<R> {
+    /// How far it can have come, if it has not been taken.
+    pub(crate) fn phase(&self) -> Phase {
+        if self.ticket == 0 { Phase::Queued } else { Phase::Executing }
+    }
 }
 
 /// The entry that an incarnation runs.
@@ -192,6 +201,10 @@ pub(crate) struct Ledger<R> {
     sleeper: Option<Waker>,
     service: ServiceTime,
     pub(crate) latencies: Latencies,
+    /// The last ticket that was given.
+    tickets: u64,
+    /// Tickets up to this one were seen by earlier incarnations.
+    void_tickets: u64,
 }
 
 impl<R: Clone> Ledger<R> {
@@ -217,6 +230,8 @@ impl<R: Clone> Ledger<R> {
             sleeper: None,
             service: ServiceTime::default(),
             latencies: Latencies::default(),
+            tickets: 0,
+            void_tickets: 0,
         }
     }
 
@@ -374,8 +389,14 @@ impl<R: Clone> Ledger<R> {
 
     /// Puts an entry that was taken out back at the head. Returns the sleeper to wake.
     pub(crate) fn put_back(&mut self, entry: Entry<R>) -> Option<Waker> {
-        self.queue.push_front(entry);
+        self.push_to_head(entry);
         self.sleeper.take()
+    }
+
+    /// At the head, and behind those that the incarnation has seen: their turns come in the order in which it saw them.
+    fn push_to_head(&mut self, entry: Entry<R>) {
+        let seen = self.queue.iter().take_while(|entry| entry.ticket > self.void_tickets).count();
+        self.queue.insert(seen, Entry { ticket: 0, ..entry });
     }
 
     /// Everything that is due at `now`. `blocked_since` is when the running execution began to block its thread, if it does.
@@ -419,13 +440,58 @@ impl<R: Clone> Ledger<R> {
                 expired.push(self.delayed.swap_remove(index).1);
             } else if *at <= now {
                 let entry = self.delayed.swap_remove(index).1;
-                self.queue.push_front(entry);
+                self.push_to_head(entry);
                 released = true;
             } else {
                 index += 1;
             }
         }
         released
+    }
+
+    /// Gives tickets to the request that runs and those that come next, `limit` at most, up to the first one that `may` not have one. Those
+    /// that have one keep it; where only the running one would get one, nobody does.
+    pub(crate) fn look_ahead(
+        &mut self,
+        limit: usize,
+        may: impl Fn(&Entry<R>) -> bool,
+        mut show: impl FnMut(u64, &Entry<R>),
+    ) {
+        let Some(running) = self.running.as_mut().filter(|running| may(&running.entry)) else { return };
+        let seen = self.queue.iter().take_while(|entry| entry.ticket > self.void_tickets).count();
+        if !self.queue.get(seen).is_some_and(&may) {
+            return;
+        }
+        let runs = (running.entry.ticket <= self.void_tickets).then_some(&mut running.entry);
+        for entry in runs.into_iter().chain(self.queue.range_mut(seen..)).take(limit) {
+            if !may(entry) {
+                return;
+            }
+            self.tickets += 1;
+            entry.ticket = self.tickets;
+            show(self.tickets, entry);
+        }
+    }
+
+    /// The ticket of the running request, if it has one of this incarnation's.
+    pub(crate) fn running_ticket(&self) -> Option<u64> {
+        let ticket = self.running.as_ref()?.entry.ticket;
+        (ticket > self.void_tickets).then_some(ticket)
+    }
+
+    /// Takes back the tickets from this one on: nothing was begun for them.
+    pub(crate) fn withdraw_tickets(&mut self, from: u64) {
+        let running = self.running.as_mut().map(|running| &mut running.entry);
+        for entry in running.into_iter().chain(&mut self.queue).filter(|entry| entry.ticket >= from) {
+            entry.ticket = 0;
+        }
+    }
+
+    /// What the incarnation lived in is gone: whatever waits and was seen by it may have been in execution there.
+    pub(crate) fn suspect_seen(&mut self) {
+        for entry in self.queue.iter_mut().filter(|entry| entry.ticket > self.void_tickets) {
+            entry.header.suspect = true;
+        }
     }
 
     /// The running request has not begun yet: its clock starts again.
@@ -562,6 +628,7 @@ impl<R: Clone> Ledger<R> {
         self.in_hand = false;
         self.upkeep = None;
         self.look_at = Timestamp::NEVER;
+        self.void_tickets = self.tickets;
         [self.sleeper.take(), self.running.as_mut().and_then(|running| running.waker.take())]
     }
 

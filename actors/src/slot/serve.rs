@@ -15,6 +15,7 @@ use rustkernel_core::error::{KernelError, Phase};
 use rustkernel_core::resilience::{Classify, Outcome, RetryDecision, with_ambient_deadline};
 use rustkernel_core::traits::{Context, LocalKernel, Payload};
 
+use super::ahead::Ahead;
 use super::incarnation::{Incarnation, Variant};
 use super::ledger::{Entry, Next, Running};
 use super::upkeep::{Took, Upkeep};
@@ -54,36 +55,44 @@ pub(crate) async fn serve<K: LocalKernel>(
     let mut done = None;
     let mut upkeep = Upkeep::new(slot, checkpointer);
     let mut turns = TURNS;
+    let mut ahead = Ahead::new(slot.rules.idempotent && checkpointer.is_none());
     loop {
         let due = upkeep.due();
-        let (header, request, since) =
-            match (Take { slot, incarnation, done: &mut done, turns: &mut turns, due }).await {
-                Taken::Run(header, request, since) => (header, request, since),
-                Taken::Checkpoint => {
-                    if Box::pin(upkeep.take(incarnation, kernel, false)).await == Took::Fenced {
-                        return Ending::Fenced;
-                    }
-                    continue;
+        ahead.look(kernel);
+        let take = Take { slot, incarnation, done: &mut done, turns: &mut turns, due, ahead: &mut ahead };
+        let (header, request, since) = match take.await {
+            Taken::Run(header, request, since) => (header, request, since),
+            Taken::Settle => match Box::pin(ahead.settle(slot, incarnation, kernel)).await {
+                Some(()) => continue,
+                None => return Ending::Fenced,
+            },
+            Taken::Checkpoint => {
+                if Box::pin(upkeep.take(incarnation, kernel, false)).await == Took::Fenced {
+                    return Ending::Fenced;
                 }
-                // Boxed, as everything rare: an idle kernel would carry the room for it.
-                Taken::HandOver => match Box::pin(hand_over(slot, incarnation, kernel, &mut upkeep)).await {
-                    Some(ending) => return ending,
-                    None => continue,
-                },
-                Taken::End(ending) => {
-                    if ending == Ending::Stopped && upkeep.is_dirty() {
-                        Box::pin(upkeep.take(incarnation, kernel, false)).await;
-                    }
-                    return ending;
+                continue;
+            }
+            // Boxed, as everything rare: an idle kernel would carry the room for it.
+            Taken::HandOver => match Box::pin(hand_over(slot, incarnation, kernel, &mut upkeep)).await {
+                Some(ending) => return ending,
+                None => continue,
+            },
+            Taken::End(ending) => {
+                if ending == Ending::Stopped && upkeep.is_dirty() {
+                    Box::pin(upkeep.take(incarnation, kernel, false)).await;
                 }
-            };
+                return ending;
+            }
+        };
+        ahead.show(slot, kernel);
         let result = {
             let stops = [request.way.signal(), &incarnation.fence];
             // What the kernel is told; the books keep this stage's own.
             let told = Header { degraded: header.degraded || request.way.is_degraded_before(), ..header };
             let traced = request.way.tracing().map(|request| slot.traced(incarnation, request, &header));
             let traced = traced.as_deref();
-            let mut cx = Context::new(told, incarnation.number, slot.clock(), stops);
+            let mut cx =
+                Context::new(told, incarnation.number, slot.clock(), stops).with_ticket(ahead.ticket());
             if let Some(traced) = traced {
                 cx = cx.in_trace(Some(traced.trace()));
             }
@@ -141,12 +150,15 @@ struct Take<'a, I, O> {
     turns: &'a mut u32,
     /// When the next checkpoint is due, if the kernel has changed since the last one.
     due: Option<Timestamp>,
+    ahead: &'a mut Ahead<I, O>,
 }
 
 enum Taken<I, O> {
     Run(Header, Shared<I, O>, Timestamp),
     /// It is time for a checkpoint.
     Checkpoint,
+    /// There is nothing to run, and the kernel holds something of what it saw ahead of its turn.
+    Settle,
     /// A successor is waiting to take over, and nothing is in hand.
     HandOver,
     End(Ending),
@@ -156,7 +168,7 @@ impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
     type Output = Taken<I, O>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let Self { slot, incarnation, done, turns, due } = self.get_mut();
+        let Self { slot, incarnation, done, turns, due, ahead } = self.get_mut();
         if **turns == 0 {
             // Others on this worker want to run too; the answer may not wait for them.
             slot.hand_out(incarnation, done);
@@ -187,6 +199,9 @@ impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
             |entry, now| entry.header.is_expired(now) || entry.request.is_cancelled(),
             &mut over,
         );
+        if let Next::Run(header, ..) = &next {
+            ahead.collect(&mut state.ledger, header, incarnation.variant);
+        }
         let check_at = match &state.ledger.running {
             Some(running) => running.check_at,
             None => {
@@ -210,7 +225,7 @@ impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
                     slot.lock().ledger.answer_arrived();
                     slot.tell_idle();
                 }
-                Poll::Pending
+                if ahead.holds { Poll::Ready(Taken::Settle) } else { Poll::Pending }
             }
             Next::Stop => {
                 slot.lock().ledger.answer_arrived();
@@ -430,9 +445,9 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     fn answer_over(&self, over: Vec<Entry<Shared<I, O>>>) {
         for entry in over {
             let error = if entry.request.is_cancelled() {
-                cancelled(Phase::Queued)
+                cancelled(entry.phase())
             } else {
-                deadline_exceeded(Phase::Queued)
+                deadline_exceeded(entry.phase())
             };
             self.conclude(entry.header, entry.request, Outcome::Inconclusive, error);
         }

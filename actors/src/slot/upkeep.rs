@@ -105,8 +105,13 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         self.schedule(arm);
     }
 
-    /// Takes a checkpoint under the eyes of the watchdog. `None` if the incarnation was fenced over it.
-    async fn upkeep<F: Future>(&self, incarnation: &Incarnation, checkpoint: F) -> Option<F::Output> {
+    /// Does something between two requests, under the eyes of the watchdog: takes a checkpoint, for example. `None` if the incarnation was fenced
+    /// over it.
+    pub(super) async fn upkeep<F: Future>(
+        &self,
+        incarnation: &Incarnation,
+        checkpoint: F,
+    ) -> Option<F::Output> {
         self.begin_upkeep(incarnation);
         let mut checkpoint = pin!(checkpoint);
         let saved = poll_fn(|cx| match checkpoint.as_mut().poll(cx) {

@@ -16,6 +16,7 @@ pub struct Context<'a> {
     clock: &'a Clock,
     stops: [&'a Signal; 2],
     trace: Option<TraceContext>,
+    ticket: Option<u64>,
 }
 
 /// A flag that is raised once: "stop, nobody waits for this any more".
@@ -46,7 +47,7 @@ impl<'a> Context<'a> {
     /// of the incarnation.
     #[must_use]
     pub fn new(header: Header, incarnation: u64, clock: &'a Clock, stops: [&'a Signal; 2]) -> Self {
-        Self { header, incarnation, clock, stops, trace: None }
+        Self { header, incarnation, clock, stops, trace: None, ticket: None }
     }
 
     /// What travels with the request: id, deadline, attempt, retry budget.
@@ -66,6 +67,18 @@ impl<'a> Context<'a> {
     #[must_use]
     pub fn trace(&self) -> Option<TraceContext> {
         self.trace
+    }
+
+    /// The same, of a request that was shown to its kernel [ahead of its turn](super::LookAhead).
+    #[must_use]
+    pub fn with_ticket(self, ticket: Option<u64>) -> Self {
+        Self { ticket, ..self }
+    }
+
+    /// Under which the request was shown to its kernel ahead of its turn, if it was.
+    #[must_use]
+    pub fn ticket(&self) -> Option<u64> {
+        self.ticket
     }
 
     /// The number of this life of the kernel, from 1.

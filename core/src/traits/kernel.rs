@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use super::{Context, Payload};
+use super::{Context, LookAhead, Payload};
 use crate::error::KernelError;
 
 /// User code with a typed input and output, run by one incarnation at a time.
@@ -43,6 +43,11 @@ pub trait Kernel: Send + 'static {
         input: &Self::Input,
         cx: &mut Context<'_>,
     ) -> impl Future<Output = Result<Self::Output, KernelError>> + Send;
+
+    /// For a kernel that begins with requests before their turn.
+    fn look_ahead(&mut self) -> Option<&mut dyn LookAhead<Self::Input>> {
+        None
+    }
 }
 
 /// A kernel that never leaves its own thread, and so need not be [`Send`] (a captured CUDA graph is not).
@@ -64,6 +69,11 @@ pub trait LocalKernel: 'static {
         input: &Self::Input,
         cx: &mut Context<'_>,
     ) -> impl Future<Output = Result<Self::Output, KernelError>>;
+
+    /// For a kernel that begins with requests before their turn; see [`Kernel::look_ahead`].
+    fn look_ahead_local(&mut self) -> Option<&mut dyn LookAhead<Self::Input>> {
+        None
+    }
 }
 
 impl<K: Kernel> LocalKernel for K {
@@ -76,5 +86,9 @@ impl<K: Kernel> LocalKernel for K {
         cx: &mut Context<'_>,
     ) -> impl Future<Output = Result<Self::Output, KernelError>> {
         self.execute(input, cx)
+    }
+
+    fn look_ahead_local(&mut self) -> Option<&mut dyn LookAhead<Self::Input>> {
+        self.look_ahead()
     }
 }

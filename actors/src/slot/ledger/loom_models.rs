@@ -45,6 +45,7 @@ fn entry(id: u64) -> Entry<u64> {
         bytes: 1,
         convictions: 0,
         accepted: Timestamp::ZERO,
+        ticket: 0,
     }
 }
 

@@ -10,14 +10,31 @@ const BOUNDS: Bounds = Bounds { requests: 5, bytes: 6 * BYTES };
 /// What happens to a slot.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    Accept { within: Option<u64> },
+    Accept {
+        within: Option<u64>,
+    },
     Next,
-    Finish { good: bool },
+    Finish {
+        good: bool,
+    },
     FinishLate,
-    Retry { after: u64 },
-    Cancel { nth: usize },
-    Pass { nanos: u64 },
-    Fence { rerun: bool },
+    Retry {
+        after: u64,
+    },
+    Cancel {
+        nth: usize,
+    },
+    Pass {
+        nanos: u64,
+    },
+    Fence {
+        rerun: bool,
+    },
+    /// Those that come next are shown, and so many of them are taken.
+    Look {
+        room: usize,
+        taken: usize,
+    },
     Close,
     Reopen,
 }
@@ -32,6 +49,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0_usize..8).prop_map(|nth| Step::Cancel { nth }),
         3 => (1_u64..15).prop_map(|nanos| Step::Pass { nanos }),
         1 => any::<bool>().prop_map(|rerun| Step::Fence { rerun }),
+        4 => (1_usize..5, 0_usize..5).prop_map(|(room, taken)| Step::Look { room, taken }),
         1 => Just(Step::Close),
         1 => Just(Step::Reopen),
     ]
@@ -49,11 +67,18 @@ struct Model {
     answered: u64,
     failed: u64,
     open: bool,
+    /// What the incarnation has seen, in that order.
+    seen: Vec<u64>,
 }
 
 impl Model {
     fn is_expired(&self, id: u64, now: u64) -> bool {
         self.deadlines[usize::try_from(id).unwrap() - 1] <= now
+    }
+
+    /// Those at the head that have been seen.
+    fn seen_ahead(&self) -> usize {
+        self.waiting.iter().take_while(|id| self.seen.contains(id)).count()
     }
 
     /// Answers everything that is over at `now`.
@@ -108,6 +133,7 @@ impl Pair {
             Step::Cancel { nth } => self.cancel(nth),
             Step::Pass { nanos } => self.pass(nanos),
             Step::Fence { rerun } => self.fence(rerun),
+            Step::Look { room, taken } => self.look(room, taken),
             Step::Close => self.close(),
             Step::Reopen => {
                 self.ledger.life = Life::Serving;
@@ -131,8 +157,14 @@ impl Pair {
             self.model.deadlines.push(deadline.as_nanos());
             let id = self.model.deadlines.len() as u64;
             let header = Header::new(id, deadline);
-            let entry =
-                Entry { header, request: id, bytes: BYTES, convictions: 0, accepted: Timestamp::ZERO };
+            let entry = Entry {
+                header,
+                request: id,
+                bytes: BYTES,
+                convictions: 0,
+                accepted: Timestamp::ZERO,
+                ticket: 0,
+            };
             let _sleeper = self.ledger.accept(entry);
             self.model.waiting.push(id);
         }
@@ -177,9 +209,11 @@ impl Pair {
         let Some(id) = self.model.running.filter(|_| !self.model.settled && self.model.open) else { return };
         let Some((entry, _)) = self.ledger.finish(self.ledger.epoch, None) else { unreachable!() };
         self.model.running = None;
+        self.model.seen.retain(|seen| *seen != id);
         if after == 0 {
             let _sleeper = self.ledger.rerun(entry, None);
-            self.model.waiting.insert(0, id);
+            let behind = self.model.seen_ahead();
+            self.model.waiting.insert(behind, id);
         } else {
             let _sleeper = self.ledger.rerun(entry, Some(Timestamp::from_nanos(self.now + after)));
             self.model.delayed.push((self.now + after, id));
@@ -226,16 +260,18 @@ impl Pair {
             stays
         });
         // Re-runs go to the head, in no promised order among themselves: learn it from the ledger.
-        let head: Vec<u64> =
-            self.ledger.queue.iter().take(released.len()).map(|entry| entry.request).collect();
+        let behind = self.model.seen_ahead();
+        let head = self.ledger.queue.iter().skip(behind).take(released.len());
+        let head: Vec<u64> = head.map(|entry| entry.request).collect();
         assert!(head.iter().all(|id| released.contains(id)), "{head:?} {released:?}");
-        self.model.waiting.splice(0..0, head);
+        self.model.waiting.splice(behind..behind, head);
     }
 
     fn fence(&mut self, rerun: bool) {
         let epoch = self.ledger.epoch;
         let _wakers = self.ledger.fence();
         assert_eq!(self.ledger.epoch, epoch + 1);
+        self.model.seen.clear();
         let running = self.ledger.take_running();
         let (id, settled) = (self.model.running.take(), std::mem::take(&mut self.model.settled));
         assert_eq!(running.is_some(), id.is_some());
@@ -250,6 +286,21 @@ impl Pair {
             self.ledger.settle(entry.bytes, false);
             self.model.failed += 1;
         }
+    }
+
+    fn look(&mut self, room: usize, taken: usize) {
+        let mut shown = Vec::new();
+        self.ledger.look_ahead(room, |_| true, |ticket, entry| shown.push((ticket, entry.request)));
+        let unseen = |id: &&u64| !self.model.seen.contains(id);
+        let waiting: Vec<_> = self.model.waiting[self.model.seen_ahead()..].to_vec();
+        let next = self.model.running.iter().filter(unseen).chain(&waiting).copied().take(room);
+        let may = self.model.running.is_some() && !waiting.is_empty();
+        let next: Vec<u64> = if may { next.collect() } else { Vec::new() };
+        assert_eq!(shown.iter().map(|(_, id)| *id).collect::<Vec<_>>(), next, "each once, in its order");
+        if let Some((ticket, _)) = shown.get(taken) {
+            self.ledger.withdraw_tickets(*ticket);
+        }
+        self.model.seen.extend(next.iter().take(taken));
     }
 
     fn close(&mut self) {
@@ -271,6 +322,12 @@ impl Pair {
         assert_eq!(self.ledger.waiting(), model.waiting.len() + model.delayed.len());
         let queue: Vec<u64> = self.ledger.queue.iter().map(|entry| entry.request).collect();
         assert_eq!(queue, model.waiting);
+        let void = self.ledger.void_tickets;
+        let tickets: Vec<u64> = self.ledger.queue.iter().map(|entry| entry.ticket).collect();
+        let seen = tickets.iter().take_while(|ticket| **ticket > void).count();
+        assert_eq!(seen, model.seen_ahead());
+        assert!(tickets[..seen].is_sorted(), "those that were seen come in that order: {tickets:?}");
+        assert!(tickets[seen..].iter().all(|ticket| *ticket <= void), "and before all others: {tickets:?}");
     }
 }
 

@@ -1,0 +1,118 @@
+//! What an incarnation shows its kernel ahead of its turn.
+//!
+//! Only what may run twice is shown, for whoever sees a request may begin with it while the books have it waiting; only small requests that
+//! nothing else depends on; and nothing beside a suspect, which runs alone.
+
+use std::time::Duration;
+
+use rustkernel_core::clock::Timestamp;
+use rustkernel_core::envelope::Header;
+use rustkernel_core::traits::{LocalKernel, Payload, Room, Upcoming};
+
+use super::incarnation::{Incarnation, Variant};
+use super::ledger::{Entry, Ledger};
+use super::{Shared, Slot};
+
+/// The requests that one incarnation shows its kernel.
+pub(super) struct Ahead<I, O> {
+    /// Whether the kernel may see anything.
+    may: bool,
+    room: Room,
+    /// Whether the kernel holds something of what it has seen.
+    pub(super) holds: bool,
+    /// What is to be shown now.
+    upcoming: Vec<Seen<I, O>>,
+    /// That of the request in hand.
+    ticket: Option<u64>,
+}
+
+struct Seen<I, O> {
+    ticket: u64,
+    header: Header,
+    request: Shared<I, O>,
+}
+
+impl<I: Payload, O: Payload> Ahead<I, O> {
+    pub(super) fn new(may: bool) -> Self {
+        Self { may, room: Room::default(), holds: false, upcoming: Vec::new(), ticket: None }
+    }
+
+    /// Asks the kernel how much it takes.
+    pub(super) fn look<K: LocalKernel<Input = I>>(&mut self, kernel: &mut K) {
+        if !self.may {
+            return;
+        }
+        match kernel.look_ahead_local() {
+            Some(ahead) => (self.room, self.holds) = (ahead.room(), ahead.holds()),
+            None => self.may = false,
+        }
+    }
+
+    /// A request was taken: chooses what is to be shown beside it. Under the slot's lock.
+    pub(super) fn collect(&mut self, ledger: &mut Ledger<Shared<I, O>>, taken: &Header, variant: Variant) {
+        if !self.may {
+            return;
+        }
+        if self.room.requests > 0 && !taken.suspect {
+            let (room, upcoming) = (self.room, &mut self.upcoming);
+            let may = |entry: &Entry<Shared<I, O>>| {
+                let request = &entry.request;
+                entry.bytes <= room.bytes_each
+                    && !entry.header.suspect
+                    // Its clock starts with its turn.
+                    && request.budget == Duration::MAX
+                    // Its span begins with its turn.
+                    && request.way.tracing().is_none()
+                    && !request.is_cancelled()
+            };
+            ledger.look_ahead(room.requests, may, |ticket, entry| {
+                let degraded = variant == Variant::Degraded || entry.request.way.is_degraded_before();
+                let header = Header { degraded, ..entry.header };
+                upcoming.push(Seen { ticket, header, request: entry.request.clone() });
+            });
+        }
+        self.ticket = ledger.running_ticket();
+    }
+
+    /// Shows the kernel what was chosen.
+    pub(super) fn show<K: LocalKernel<Input = I, Output = O>>(&mut self, slot: &Slot<I, O>, kernel: &mut K) {
+        if self.upcoming.is_empty() {
+            return;
+        }
+        let timed = self.upcoming.iter().any(|seen| !seen.header.deadline.is_never());
+        let now = if timed { slot.clock().now() } else { Timestamp::ZERO };
+        let upcoming: Vec<_> = self.upcoming.iter().map(|seen| seen.as_upcoming(now)).collect();
+        let taken = kernel.look_ahead_local().map_or(0, |ahead| ahead.show(&upcoming));
+        if let Some(left) = self.upcoming.get(taken) {
+            let mut state = slot.lock();
+            state.ledger.withdraw_tickets(left.ticket);
+            self.ticket = state.ledger.running_ticket();
+        }
+        self.upcoming.clear();
+    }
+
+    /// The ticket of the request in hand, if the kernel has seen it.
+    pub(super) fn ticket(&self) -> Option<u64> {
+        self.ticket
+    }
+
+    /// Lets the kernel be done with what it has seen and will not execute. `None` if the incarnation was fenced over it.
+    pub(super) async fn settle<K: LocalKernel<Input = I, Output = O>>(
+        &mut self,
+        slot: &Slot<I, O>,
+        incarnation: &Incarnation,
+        kernel: &mut K,
+    ) -> Option<()> {
+        match kernel.look_ahead_local() {
+            Some(ahead) => slot.upkeep(incarnation, ahead.settle()).await,
+            None => Some(()),
+        }
+    }
+}
+
+impl<I, O> Seen<I, O> {
+    fn as_upcoming(&self, now: Timestamp) -> Upcoming<'_, I> {
+        let remaining = (!self.header.deadline.is_never()).then(|| self.header.remaining(now));
+        Upcoming::new(self.ticket, self.header, remaining, &self.request.input)
+    }
+}

@@ -1,0 +1,71 @@
+//! Requests before their turn.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use crate::envelope::Header;
+
+/// A request whose turn has not come.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct Upcoming<'a, I> {
+    /// Under which it will be executed, if it is: [`Context::ticket`](super::Context::ticket). Later ones have greater ones.
+    pub ticket: u64,
+    /// What travels with it.
+    pub header: Header,
+    /// Time left until its deadline; `None` without one.
+    pub remaining: Option<Duration>,
+    /// What it carries.
+    pub input: &'a I,
+}
+
+impl<'a, I> Upcoming<'a, I> {
+    /// A request that has `remaining` until its deadline.
+    #[must_use]
+    pub fn new(ticket: u64, header: Header, remaining: Option<Duration>, input: &'a I) -> Self {
+        Self { ticket, header, remaining, input }
+    }
+}
+
+/// So much may be looked ahead at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Requests, at most.
+    pub requests: usize,
+    /// Bytes of one of them, at most, as [`Payload::size_bytes`](super::Payload::size_bytes) says.
+    pub bytes_each: usize,
+}
+
+/// A kernel that begins with requests before their turn: one that sends them on their way, or loads their data, while another one is executed.
+///
+/// A runtime shows it only what it may: requests of kernels that are idempotent and take no checkpoints, small ones, in the order of their
+/// turns. What was shown is executed later, or never, if its caller has gone or its deadline is over by then. What was shown before a fault
+/// domain died counts as in flight there: it is suspect, and runs again alone.
+pub trait LookAhead<I>: Send {
+    /// How much it takes now.
+    fn room(&mut self) -> Room;
+
+    /// Shows it the next requests, each once. The first of them may be about to be executed. Returns how many it has taken; the others are
+    /// shown again.
+    fn show(&mut self, upcoming: &[Upcoming<'_, I>]) -> usize;
+
+    /// Whether it holds something of requests that have been shown and not executed.
+    fn holds(&mut self) -> bool;
+
+    /// Resolves when it does not any more. Nothing that was shown will be executed.
+    ///
+    /// # Cancel safety
+    /// Dropped, it can be called again.
+    fn settle(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}
+
+impl<I> fmt::Debug for Upcoming<'_, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upcoming")
+            .field("ticket", &self.ticket)
+            .field("header", &self.header)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,87 @@
+//! How quickly a kernel in a worker answers, and so how many of its requests are sent before their turns.
+//!
+//! A kernel that takes long gains nothing by that: the way there is short beside its work. And what waits here can be withdrawn, or go
+//! elsewhere.
+
+use std::time::Duration;
+
+use rustkernel_core::clock::{Clock, Timestamp};
+
+use super::arena::SHARED_FROM_BYTES;
+use super::wire::Body;
+
+/// One that answers within this is quick. The way there and back alone is a tenth of it, and on a busy machine half.
+const QUICK: Duration = Duration::from_micros(200);
+/// So many requests are under way at most.
+const WINDOW: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Pace {
+    clock: Clock,
+    quick: bool,
+    /// Its last answer was too long for the socket. Two of those cannot be under way.
+    long: bool,
+    since: Timestamp,
+    /// Since then.
+    answers: u32,
+}
+
+impl Pace {
+    pub(super) fn new() -> Self {
+        Self { clock: Clock::system(), quick: false, long: false, since: Timestamp::ZERO, answers: 0 }
+    }
+
+    /// How many more may be sent where so many are under way. More than one at a time, or none: that is what makes it worth it.
+    pub(super) fn room(&self, under_way: usize) -> usize {
+        if self.quick && !self.long && under_way <= WINDOW / 2 { WINDOW - under_way } else { 0 }
+    }
+
+    /// From now on until [`end`](Self::end), or the next one, so many are answered.
+    pub(super) fn begin(&mut self) {
+        (self.since, self.answers) = (self.clock.now(), 0);
+    }
+
+    pub(super) fn answered(&mut self, body: Body, inline: usize) {
+        self.answers += 1;
+        self.long = matches!(body, Body::Shared(_)) || inline >= SHARED_FROM_BYTES;
+    }
+
+    /// Whether it has answered quickly since it began.
+    pub(super) fn end(&mut self) -> bool {
+        self.quick = self.clock.now() - self.since < QUICK * self.answers;
+        self.quick
+    }
+
+    /// Nothing more before the next one that is sent alone.
+    pub(super) fn rest(&mut self) {
+        self.quick = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_answers_quickly_and_briefly_is_asked_ahead_and_by_many_at_once() {
+        let (clock, hand) = Clock::manual();
+        let mut pace = Pace { clock, ..Pace::new() };
+        assert_eq!(pace.room(0), 0, "nothing is known");
+        let answers = |pace: &mut Pace, count: u32, body, each: Duration| {
+            pace.begin();
+            (0..count).for_each(|_| pace.answered(body, 0));
+            hand.advance(each * count);
+            pace.end()
+        };
+        assert!(answers(&mut pace, 1, Body::Inline, Duration::from_micros(9)));
+        assert_eq!([0, 1, 32, 33, 64].map(|under_way| pace.room(under_way)), [64, 63, 32, 0, 0]);
+        assert!(answers(&mut pace, 32, Body::Inline, Duration::from_micros(199)));
+        assert!(!answers(&mut pace, 32, Body::Inline, Duration::from_micros(200)));
+        assert_eq!(pace.room(0), 0);
+        assert!(answers(&mut pace, 1, Body::Shared(1 << 20), Duration::from_micros(9)));
+        assert_eq!(pace.room(0), 0, "its answers are long");
+        assert!(answers(&mut pace, 1, Body::Inline, Duration::from_micros(9)));
+        pace.rest();
+        assert_eq!(pace.room(0), 0);
+    }
+}
