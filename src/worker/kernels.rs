@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, Waker};
 
 use rustkernel_core::codec;
 use rustkernel_core::error::KernelError;
@@ -164,7 +166,12 @@ fn keeps_nothing() -> KernelError {
 
 /// Drives `future` on this thread, which its host has put into the worker's async runtime.
 fn block_on<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Handle::current().block_on(future)
+    let mut future = pin!(future);
+    // Most have nothing to wait for, and need nobody who wakes them.
+    match future.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => tokio::runtime::Handle::current().block_on(future),
+    }
 }
 
 impl<K> Clone for State<K> {

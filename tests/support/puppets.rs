@@ -31,6 +31,8 @@ pub(crate) enum Do {
     Signal(i32),
     /// Ends only when it is cancelled.
     Wait,
+    /// Panics when it is cancelled.
+    PanicWhenLeft,
     /// Never ends.
     Hang,
     /// Writes this to its control socket.
@@ -62,6 +64,7 @@ impl Payload for Do {
             | Self::Exit(_)
             | Self::Signal(_)
             | Self::Wait
+            | Self::PanicWhenLeft
             | Self::Hang
             | Self::SayGarbage(_)
             | Self::AnswerGarbage(_)
@@ -121,10 +124,10 @@ impl Kernel for Puppet {
             Do::Fail => return Err(KernelError::transient("told to fail")),
             Do::Exit(code) => exit(*code),
             Do::Signal(signal) => raise(*signal),
-            Do::Wait => {
-                while !cx.is_cancelled() {
-                    std::hint::spin_loop();
-                }
+            Do::Wait => wait(cx),
+            Do::PanicWhenLeft => {
+                wait(cx);
+                std::panic::resume_unwind(Box::new("told to panic"));
             }
             Do::Hang => loop {
                 std::thread::park();
@@ -166,6 +169,12 @@ fn raise(signal: i32) -> ! {
     loop {
         kill_process(getpid(), signal).unwrap();
         std::thread::yield_now();
+    }
+}
+
+fn wait(cx: &Context<'_>) {
+    while !cx.is_cancelled() {
+        std::hint::spin_loop();
     }
 }
 

@@ -114,12 +114,14 @@ async fn long_answers_to_requests_that_were_under_way_together_come_back_whole()
     let (_runtime, kernel) = spawned(lasting(&domain, "a/b")).await;
     under_way(&kernel).await;
     let lengths = (0..64).map(|n| if n % 3 == 0 { n } else { n * 4_000 });
-    let replies: Vec<_> = lengths
-        .map(|length| (length, kernel.try_call(Do::Repeat(vec![length as u8], length), NONE).unwrap()))
-        .collect();
-    for (length, reply) in replies {
+    let ask = |length: usize| {
+        let byte = length.to_le_bytes()[0];
+        (vec![byte; length], kernel.try_call(Do::Repeat(vec![byte], length), NONE).unwrap())
+    };
+    let replies: Vec<_> = lengths.map(ask).collect();
+    for (wanted, reply) in replies {
         let said = soon(reply).await.unwrap().echo;
-        assert!(said == vec![length as u8; length], "{length} bytes");
+        assert!(said == wanted, "{} bytes", wanted.len());
     }
 }
 

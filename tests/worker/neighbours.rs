@@ -1,9 +1,13 @@
 //! Kernels that live together, and a domain beside another that dies.
 
+use std::time::Duration;
+
+use rustkernel::actors::Runtime;
 use rustkernel::core::error::KernelErrorKind;
+use rustkernel::core::resilience::RecoveryPolicy;
 use rustkernel::worker::Domain;
 
-use crate::kit::{NONE, kind, soon};
+use crate::kit::{NONE, kind, soon, status};
 use crate::puppets::{Do, PuppetRef, config, domain, puppet, spawned, until};
 
 /// What ends the process is convicted only by dying alone; what was in hand beside it is answered.
@@ -39,6 +43,30 @@ async fn a_suspect_waits_until_it_is_alone_and_the_others_wait_for_it() {
     assert!(said.suspect && said.attempt >= 2, "{said:?}");
     assert!(other.attempt >= 1, "{other:?}");
     assert_eq!(runtime.dead_letters().0, 0);
+}
+
+/// It was taken before that one had ended, and would have been answered as if it had panicked itself.
+#[tokio::test]
+async fn a_request_does_not_answer_for_the_panic_of_one_whose_caller_has_left() {
+    let domain = domain();
+    let recovery = RecoveryPolicy { restart_delay: Duration::ZERO, ..RecoveryPolicy::default() };
+    let (runtime, kernel) = spawned(puppet(&domain, "a/b").recovery(recovery)).await;
+    let left = kernel.try_call(Do::PanicWhenLeft, NONE).unwrap();
+    until_running(&runtime).await;
+    let next = kernel.try_call(Do::Count, NONE).unwrap();
+    drop(left);
+    let said = soon(next).await.unwrap();
+    assert_eq!((said.attempt, said.suspect), (1, false));
+    assert_eq!(kernel.accounts().reruns, 0);
+}
+
+async fn until_running(runtime: &Runtime) {
+    soon(async {
+        while status(runtime, "a/b").await.running_for.is_none() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

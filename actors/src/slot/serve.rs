@@ -85,26 +85,8 @@ pub(crate) async fn serve<K: LocalKernel>(
             }
         };
         ahead.show(slot, kernel);
-        let result = {
-            let stops = [request.way.signal(), &incarnation.fence];
-            // What the kernel is told; the books keep this stage's own.
-            let told = Header { degraded: header.degraded || request.way.is_degraded_before(), ..header };
-            let traced = request.way.tracing().map(|request| slot.traced(incarnation, request, &header));
-            let traced = traced.as_deref();
-            let mut cx =
-                Context::new(told, incarnation.number, slot.clock(), stops).with_ticket(ahead.ticket());
-            if let Some(traced) = traced {
-                cx = cx.in_trace(Some(traced.trace()));
-            }
-            // A kernel may work before it returns its future, and when the future is dropped: both may block.
-            incarnation.enter(since);
-            let work = {
-                let _entered = traced.map(Traced::enter);
-                kernel.execute_local(&request.input, &mut cx)
-            };
-            let future = pin!(with_ambient_deadline(header.deadline, work));
-            Execution { slot, incarnation, request: &request, since, waited: false, traced, future }.await
-        };
+        let told = Told { header, since, ticket: ahead.ticket() };
+        let result = execute(slot, incarnation, kernel, &request, told).await;
         incarnation.leave();
         match result {
             Some(result) => {
@@ -119,6 +101,41 @@ pub(crate) async fn serve<K: LocalKernel>(
             upkeep.take(incarnation, kernel, false).await;
         }
     }
+}
+
+/// What the kernel is told of a request that was taken.
+struct Told {
+    header: Header,
+    /// When it was taken.
+    since: Timestamp,
+    ticket: Option<u64>,
+}
+
+/// Runs one request. `None`: the execution was given up.
+async fn execute<K: LocalKernel>(
+    slot: &Slot<K::Input, K::Output>,
+    incarnation: &Incarnation,
+    kernel: &mut K,
+    request: &Shared<K::Input, K::Output>,
+    Told { header, since, ticket }: Told,
+) -> Option<Result<K::Output, KernelError>> {
+    let stops = [request.way.signal(), &incarnation.fence];
+    // The books keep this stage's own.
+    let told = Header { degraded: header.degraded || request.way.is_degraded_before(), ..header };
+    let traced = request.way.tracing().map(|request| slot.traced(incarnation, request, &header));
+    let traced = traced.as_deref();
+    let mut cx = Context::new(told, incarnation.number, slot.clock(), stops).with_ticket(ticket);
+    if let Some(traced) = traced {
+        cx = cx.in_trace(Some(traced.trace()));
+    }
+    // A kernel may work before it returns its future, and when the future is dropped: both may block.
+    incarnation.enter(since);
+    let work = {
+        let _entered = traced.map(Traced::enter);
+        kernel.execute_local(&request.input, &mut cx)
+    };
+    let future = pin!(with_ambient_deadline(header.deadline, work));
+    Execution { slot, incarnation, request, since, waited: false, traced, future }.await
 }
 
 /// Takes the last checkpoint and makes way. `None` if the incarnation goes on: its successor is gone again, or its state cannot be
