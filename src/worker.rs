@@ -26,6 +26,7 @@ mod keeper;
 mod kernels;
 mod link;
 mod mailbox;
+mod outbox;
 mod pace;
 mod premises;
 mod process;

@@ -25,6 +25,7 @@ use super::control::{Received, receive, send};
 use super::device;
 use super::eager::{Eager, Eagerness};
 use super::kernels::{Kernels, Resident};
+use super::outbox::{Outbox, Sender};
 use super::wire::{
     Body, Failure, FromKernel, FromWorker, Inbox, PROTOCOL, Run, ToKernel, ToWorker, WireError,
 };
@@ -44,6 +45,8 @@ pub(super) struct Host {
     kernels: Kernels,
     control: OwnedFd,
     clock: Clock,
+    /// Sends the answers that would be late.
+    late: Arc<Sender>,
     /// The request in execution, by kernel.
     running: Mutex<HashMap<u64, Arc<Running>>>,
 }
@@ -85,7 +88,13 @@ fn host(kernels: Kernels) -> Result<(), WireError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let _signals = leave_signals_to_the_parent(&runtime)?;
     let names = kernels.names().map(str::to_owned).collect();
-    let host = Arc::new(Host { kernels, control, clock: Clock::system(), running: Mutex::default() });
+    let host = Arc::new(Host {
+        kernels,
+        control,
+        clock: Clock::system(),
+        late: Sender::start()?,
+        running: Mutex::default(),
+    });
     let device = match device::open(&host) {
         Ok(device) => device,
         Err(unable) => return host.tell(&unable),
@@ -206,24 +215,42 @@ impl Tenant<'_> {
                 return;
             }
         };
-        match guarded(|| self.serve(&mut *kernel, &mut socket)) {
+        let mut outbox = match socket.try_clone() {
+            Ok(socket) => Outbox::new(socket, &self.host.late),
+            Err(error) => return eprintln!("rustkernel worker {}: {name}: {error}", process::id()),
+        };
+        match guarded(|| self.serve(&mut *kernel, &socket, &mut outbox)) {
             Ok(Ok(())) => {}
             Ok(Err(WireError::Io(error))) if is_closed(&error) => {}
             Ok(Err(error)) => eprintln!("rustkernel worker {}: {name}: {error}", process::id()),
             Err(panic) => {
-                let _ = write(&mut socket, &FromKernel::Panicked(text(panic)), &[]);
+                outbox.expect(false);
+                let _ = outbox.put(&FromKernel::Panicked(text(panic)), &[]);
             }
         }
         drop_contained(kernel);
     }
 
-    fn serve(&self, kernel: &mut dyn Resident, socket: &mut UnixStream) -> Result<(), WireError> {
+    fn serve(
+        &self,
+        kernel: &mut dyn Resident,
+        socket: &UnixStream,
+        outbox: &mut Outbox,
+    ) -> Result<(), WireError> {
         let (mut inbox, mut eagerness) = (Inbox::default(), Eagerness::new());
         loop {
+            let is_asked = inbox.has_next()?;
+            if !is_asked {
+                outbox.flush()?;
+            }
             let mut eager = Eager { socket, eagerness: &mut eagerness };
             let Some(((message, body), inline)) = read::<(ToKernel, Body)>(&mut eager, &mut inbox)? else {
                 return Ok(());
             };
+            if !is_asked {
+                outbox.begin();
+            }
+            outbox.expect(inbox.has_next()?);
             let parcel = Parcel::new(body, inline, &self.regions[0])?;
             let taken = match &message {
                 ToKernel::Run(run) => run.taken,
@@ -237,48 +264,48 @@ impl Tenant<'_> {
                 ToKernel::Run(run) => {
                     let mut written = None;
                     let mut answer = |output: &[u8]| {
-                        written = Some(self.answer(socket, run.request, output));
+                        written = Some(self.answer(outbox, run.request, output));
                     };
                     let ran = self.run(kernel, run, parcel, &mut answer);
                     match (written, ran) {
                         (Some(written), _) => written?,
-                        (None, Err(error)) => refuse(socket, run.request, &error)?,
+                        (None, Err(error)) => refuse(outbox, run.request, &error)?,
                         (None, Ok(())) => return Err(WireError::Unasked),
                     }
                 }
                 ToKernel::Save { request } => match self.during(request, || kernel.save()) {
-                    Ok(state) => self.answer(socket, request, &state)?,
-                    Err(error) => refuse(socket, request, &error)?,
+                    Ok(state) => self.answer(outbox, request, &state)?,
+                    Err(error) => refuse(outbox, request, &error)?,
                 },
                 ToKernel::Restore { request } => {
                     let state = parcel.into_bytes()?;
                     match self.during(request, || kernel.restore(&state)) {
-                        Ok(()) => self.answer(socket, request, &[])?,
-                        Err(error) => refuse(socket, request, &error)?,
+                        Ok(()) => self.answer(outbox, request, &[])?,
+                        Err(error) => refuse(outbox, request, &error)?,
                     }
                 }
             }
         }
     }
 
-    fn answer(&self, socket: &mut UnixStream, request: u64, output: &[u8]) -> Result<(), WireError> {
+    fn answer(&self, outbox: &mut Outbox, request: u64, output: &[u8]) -> Result<(), WireError> {
         let done = |body| FromKernel::Done { request, result: Ok(()), body };
         let bytes = output.len() as u64;
         if bytes > MAX_BODY_BYTES {
             let error = KernelError::exhausted("the answer is longer than an answer may be");
-            return refuse(socket, request, &error);
+            return refuse(outbox, request, &error);
         }
         // It may not be written over. Whoever has sent requests ahead of their turns may get one long answer after the other.
         if output.len() < SHARED_FROM_BYTES || self.unread.get() > 0 {
-            return write(socket, &done(Body::Inline), output);
+            return outbox.put(&done(Body::Inline), output);
         }
         match self.regions[1].put(output) {
             Ok(()) => {
                 self.unread.set(request);
-                write(socket, &done(Body::Shared(bytes)), &[])
+                outbox.put(&done(Body::Shared(bytes)), &[])
             }
             // The answer itself cannot be sent; its caller is told.
-            Err(error) => refuse(socket, request, &KernelError::exhausted(error)),
+            Err(error) => refuse(outbox, request, &KernelError::exhausted(error)),
         }
     }
 
@@ -332,9 +359,9 @@ fn leave_signals_to_the_parent(runtime: &tokio::runtime::Runtime) -> std::io::Re
     ])
 }
 
-fn refuse(socket: &mut UnixStream, request: u64, error: &KernelError) -> Result<(), WireError> {
+fn refuse(outbox: &mut Outbox, request: u64, error: &KernelError) -> Result<(), WireError> {
     let result = Err(Failure::of(error));
-    write(socket, &FromKernel::Done { request, result, body: Body::Inline }, &[])
+    outbox.put(&FromKernel::Done { request, result, body: Body::Inline }, &[])
 }
 
 struct Ended<'a> {

@@ -18,7 +18,9 @@ pub(super) struct Tenant {
     sent: AtomicU64,
     /// The last one that has ended. One that nobody waits for any more has when the worker says so.
     ended: AtomicU64,
-    /// How far the request in hand has come.
+    /// That of the request in hand.
+    begun: AtomicU64,
+    /// How far that has come.
     progress: AtomicU8,
     mailbox: Arc<Mailbox>,
 }
@@ -37,6 +39,7 @@ impl Tenant {
             is_made: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             ended: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
             progress: AtomicU8::new(HERE),
             mailbox,
         })
@@ -58,13 +61,18 @@ impl Tenant {
         self.is_made.store(true, Ordering::Release);
     }
 
+    /// Whether the request in hand is the only one of this kernel whose end is not known.
+    fn is_alone(&self) -> bool {
+        let begun = self.begun.load(Ordering::Acquire);
+        self.sent.load(Ordering::Acquire) == begun && self.ended.load(Ordering::Acquire) + 1 == begun
+    }
+
     /// What the death of the worker says about the request in hand, if there is one. `alone`: nothing else was active there.
     pub(super) fn suspicion(&self, alone: bool) -> Suspicion {
         match (self.progress.load(Ordering::Acquire), alone) {
             (HERE, _) => Suspicion::None,
-            // It was the next one behind it, perhaps: what has come of its answer is not known.
-            (THERE, true) if self.under_way() <= 1 => Suspicion::Alone,
-            // One that was answered has run, and it was not what ended the worker.
+            (THERE, true) if self.is_alone() => Suspicion::Alone,
+            // One that was answered has run, and it was not what ended the worker: or it was one behind it, and its answer is on its way.
             _ => Suspicion::Suspect,
         }
     }
@@ -81,6 +89,7 @@ impl Tenant {
 
     /// It is the turn of an execution that was sent. Dropped before its answer has come, it is one that nobody waits for.
     pub(super) fn begin(self: &Arc<Self>, request: u64) -> InFlight {
+        self.begun.store(request, Ordering::Release);
         self.progress.store(THERE, Ordering::Release);
         InFlight { tenant: Arc::clone(self), request }
     }
@@ -173,5 +182,17 @@ mod tests {
         assert_eq!(tenant.suspicion(true), Suspicion::Alone);
         second.arrived();
         assert!(!tenant.is_active());
+    }
+
+    #[test]
+    fn one_that_has_ended_and_whose_answer_is_on_its_way_is_not_convicted() {
+        let tenant = Tenant::new(1, Mailbox::new().unwrap());
+        tenant.set_made();
+        (1..=3).for_each(|request| tenant.send(request));
+        let _first = tenant.begin(1);
+        tenant.give_up(2);
+        // So its worker says, of one that comes behind the first.
+        tenant.end(2);
+        assert_eq!(tenant.suspicion(true), Suspicion::Suspect, "the third one may have done it");
     }
 }

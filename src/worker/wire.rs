@@ -280,6 +280,12 @@ impl Inbox {
         Ok(Some((message, body)))
     }
 
+    /// Whether a whole frame is there.
+    pub(super) fn has_next(&self) -> Result<bool, WireError> {
+        let whole = |(head, body)| self.unread().len() >= PREFIX_BYTES + head + body;
+        Ok(self.lengths()?.is_some_and(whole))
+    }
+
     /// Whether the stream may end here.
     pub(super) fn is_empty(&self) -> bool {
         self.unread().is_empty()
@@ -412,6 +418,15 @@ mod tests {
             }
             let _ = inbox.next::<FromKernel>();
         }
+    }
+
+    #[test]
+    fn what_remains_becomes_less_while_a_request_waits_for_its_turn() {
+        let second = Duration::from_secs(1);
+        let waited = |span: Duration| Due { remaining: 5 * second, at: monotonic() - span }.remaining();
+        assert!(waited(2 * second) <= 3 * second && waited(2 * second) > 2 * second);
+        assert_eq!(waited(6 * second), Duration::ZERO);
+        assert!(Due::within(second).remaining() <= second);
     }
 
     #[test]

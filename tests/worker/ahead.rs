@@ -109,6 +109,23 @@ async fn a_suspect_elsewhere_is_alone_though_callers_have_left_what_they_sent_he
 }
 
 #[tokio::test]
+async fn an_answer_does_not_wait_for_a_slow_one_behind_it() {
+    let domain = domain();
+    let (_runtime, kernel) = spawned(lasting(&domain, "a/b")).await;
+    for _ in 0..10 {
+        under_way(&kernel).await;
+        let quick = calls(&kernel, &Do::Count, 8);
+        let slow = kernel.try_call(Do::Wait, NONE).unwrap();
+        let behind = kernel.try_call(Do::Count, NONE).unwrap();
+        for reply in quick {
+            soon(reply).await.unwrap();
+        }
+        drop(slow);
+        soon(behind).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn long_answers_to_requests_that_were_under_way_together_come_back_whole() {
     let domain = domain();
     let (_runtime, kernel) = spawned(lasting(&domain, "a/b")).await;
