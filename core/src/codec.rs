@@ -40,6 +40,8 @@ const MAGIC: [u8; 3] = *b"RKF";
 const PLAIN: u8 = 1;
 const NAMED: u8 = 2;
 const HEADER_BYTES: usize = 12;
+/// Most frames are no longer, and written without growing.
+const USUAL_BYTES: usize = 128;
 /// A `#` and eight hexadecimal digits.
 const SCHEMA_CRC_BYTES: usize = 9;
 
@@ -100,7 +102,23 @@ pub enum CodecError {
 /// # Errors
 /// [`CodecError::Encode`] when the value's serialisation fails, [`CodecError::TooLong`] when its body is too long.
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
-    frame_of(PLAIN, vec![0; HEADER_BYTES], value)
+    let mut frame = Vec::with_capacity(USUAL_BYTES);
+    encode_behind(&mut frame, value)?;
+    Ok(frame)
+}
+
+/// [`encode`] behind what is in `bytes`, which is left as it was on an error.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_behind<T: Serialize>(bytes: &mut Vec<u8>, value: &T) -> Result<(), CodecError> {
+    let start = bytes.len();
+    bytes.extend_from_slice(&[0; HEADER_BYTES]);
+    let done = finish_frame(PLAIN, bytes, start, value);
+    if done.is_err() {
+        bytes.truncate(start);
+    }
+    done
 }
 
 /// Encodes `value` as one frame that is named after its `schema`.
@@ -123,25 +141,32 @@ pub fn encode_as<T: Serialize>(schema: &str, value: &T) -> Result<Vec<u8>, Codec
     #[expect(clippy::cast_possible_truncation, reason = "a carried name has at most MAX_SCHEMA_BYTES")]
     frame.push(schema.len() as u8);
     frame.extend_from_slice(schema.as_bytes());
-    frame_of(NAMED, frame, value)
+    finish_frame(NAMED, &mut frame, 0, value)?;
+    Ok(frame)
 }
 
-/// Writes the body behind what `frame` begins with, and the header before it.
-fn frame_of<T: Serialize>(version: u8, mut frame: Vec<u8>, value: &T) -> Result<Vec<u8>, CodecError> {
-    let body_at = frame.len();
-    bincode::serde::encode_into_std_write(value, &mut frame, bincode::config::standard())
+/// Writes the body of the frame that begins at `start`, behind what it has already, and its header.
+fn finish_frame<T: Serialize>(
+    version: u8,
+    bytes: &mut Vec<u8>,
+    start: usize,
+    value: &T,
+) -> Result<(), CodecError> {
+    let body_at = bytes.len();
+    bincode::serde::encode_into_std_write(value, bytes, bincode::config::standard())
         .map_err(CodecError::Encode)?;
-    let bytes = frame.len() - body_at;
-    let length = match u32::try_from(bytes) {
-        Ok(length) if bytes <= MAX_BODY_BYTES => length,
-        _ => return Err(CodecError::TooLong { bytes }),
+    let body = bytes.len() - body_at;
+    let length = match u32::try_from(body) {
+        Ok(length) if body <= MAX_BODY_BYTES => length,
+        _ => return Err(CodecError::TooLong { bytes: body }),
     };
+    let frame = &mut bytes[start..];
     let crc = crc32(&frame[HEADER_BYTES..]);
     frame[..3].copy_from_slice(&MAGIC);
     frame[3] = version;
     frame[4..8].copy_from_slice(&length.to_le_bytes());
     frame[8..12].copy_from_slice(&crc.to_le_bytes());
-    Ok(frame)
+    Ok(())
 }
 
 /// Decodes the one value that a plain `frame` holds.

@@ -8,6 +8,7 @@ use std::future::pending;
 use std::io::{self, Read};
 
 use rustkernel_actors::{Lifeline, Loss, Suspicion};
+use rustkernel_core::clock::Timestamp;
 use rustkernel_core::error::KernelError;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -40,6 +41,9 @@ pub(super) struct Link {
     /// It is gone there, and has said so.
     pub(super) has_panicked: bool,
 }
+
+/// So many requests are answered one by one.
+const FEW: usize = 8;
 
 /// What has come back of an execution: where its answer is.
 pub(super) type Answer = Result<(Body, Vec<u8>), KernelError>;
@@ -255,7 +259,7 @@ impl Link {
             let filled = match self.inbox.fill(&mut Now(&self.stream)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if !looked {
-                        (look, looked) = (self.eagerness.begin(), true);
+                        (look, looked) = (self.look(), true);
                     }
                     if look.is_some_and(|until| self.eagerness.goes_on(until)) {
                         // The runtime asks its sockets, and lets others run.
@@ -279,6 +283,12 @@ impl Link {
                 Err(error) => return self.broken(&error.into()).await,
             }
         }
+    }
+
+    /// Until when to look for the next answer before sleeping for it. Those of many requests come many at a time, and looking for them would
+    /// take the processor from whoever makes them.
+    fn look(&mut self) -> Option<Timestamp> {
+        if self.under_way.len() > FEW { None } else { self.eagerness.begin() }
     }
 
     /// Waits until there is something to read, or room for what is to be sent.

@@ -231,21 +231,31 @@ pub(super) fn frame(head: &impl Serialize, body: &[u8]) -> Result<Vec<u8>, WireE
     Ok(bytes)
 }
 
-/// Puts a frame behind others that are to be written together.
+/// Puts a frame behind others that are to be written together. They are left as they were on an error.
 pub(super) fn append(bytes: &mut Vec<u8>, head: &impl Serialize, body: &[u8]) -> Result<(), WireError> {
-    let head = codec::encode(head)?;
+    let start = bytes.len();
+    let appended = append_at(bytes, start, head, body);
+    if appended.is_err() {
+        bytes.truncate(start);
+    }
+    appended
+}
+
+fn append_at(bytes: &mut Vec<u8>, start: usize, head: &impl Serialize, body: &[u8]) -> Result<(), WireError> {
     let too_long = |part, bytes: usize, limit| WireError::TooLong { part, bytes: bytes as u64, limit };
-    let head_bytes = u32::try_from(head.len()).ok().filter(|_| head.len() <= MAX_HEAD_BYTES);
-    let head_bytes = head_bytes.ok_or_else(|| too_long("head", head.len(), MAX_HEAD_BYTES as u64))?;
     if body.len() as u64 > MAX_BODY_BYTES {
         return Err(too_long("body", body.len(), MAX_BODY_BYTES));
     }
-    bytes.reserve(PREFIX_BYTES + head.len() + body.len());
-    bytes.extend(MAGIC.to_le_bytes());
-    bytes.extend(head_bytes.to_le_bytes());
-    bytes.extend((body.len() as u64).to_le_bytes());
-    bytes.extend(head);
-    bytes.extend(body);
+    bytes.extend([0; PREFIX_BYTES]);
+    codec::encode_behind(bytes, head)?;
+    let head = bytes.len() - start - PREFIX_BYTES;
+    let head_bytes = u32::try_from(head).ok().filter(|_| head <= MAX_HEAD_BYTES);
+    let head_bytes = head_bytes.ok_or_else(|| too_long("head", head, MAX_HEAD_BYTES as u64))?;
+    let prefix = &mut bytes[start..start + PREFIX_BYTES];
+    prefix[..4].copy_from_slice(&MAGIC.to_le_bytes());
+    prefix[4..8].copy_from_slice(&head_bytes.to_le_bytes());
+    prefix[8..].copy_from_slice(&(body.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(body);
     Ok(())
 }
 
@@ -418,6 +428,16 @@ mod tests {
             }
             let _ = inbox.next::<FromKernel>();
         }
+    }
+
+    #[test]
+    fn what_is_too_long_leaves_those_before_it_as_they_were() {
+        let mut bytes = frame(&run(1), b"body").unwrap();
+        let before = bytes.clone();
+        let long = FromKernel::Panicked("x".repeat(MAX_HEAD_BYTES));
+        let error = append(&mut bytes, &long, &[]).unwrap_err();
+        assert!(matches!(error, WireError::TooLong { part: "head", .. }), "{error}");
+        assert_eq!(bytes, before);
     }
 
     #[test]

@@ -286,6 +286,13 @@ pub(crate) fn state(pid: u32) -> Option<char> {
     stat.rsplit(") ").next()?.chars().next()
 }
 
+/// The processor time of the process, in ticks of the system's.
+pub(crate) fn ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split_whitespace().collect();
+    fields[11].parse().unwrap()
+}
+
 /// Children of this process, zombies included.
 pub(crate) fn children() -> BTreeSet<u32> {
     let tasks = fs::read_dir("/proc/self/task").unwrap();

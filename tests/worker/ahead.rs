@@ -79,6 +79,7 @@ async fn poison_among_those_under_way_is_convicted_alone_and_all_others_are_answ
     for (round, poison) in [Do::Exit(1), Do::Panic, Do::Signal(Signal::KILL.as_raw())].into_iter().enumerate()
     {
         under_way(&kernel).await;
+        let deaths = domain.status().deaths;
         let before = calls(&kernel, &Do::Count, 20);
         let poisoned = kernel.try_call(poison.clone(), NONE).unwrap();
         let behind = calls(&kernel, &Do::Count, 40);
@@ -87,6 +88,8 @@ async fn poison_among_those_under_way_is_convicted_alone_and_all_others_are_answ
         }
         assert_eq!(kind(soon(poisoned).await), KernelErrorKind::Crashed, "{poison:?}");
         assert_eq!(runtime.dead_letters().0, round as u64 + 1, "{poison:?} and nobody else");
+        let deaths = domain.status().deaths - deaths;
+        assert!(deaths <= 3, "among others, and twice alone: {deaths}");
     }
     assert_balanced(&kernel);
 }
@@ -123,6 +126,24 @@ async fn an_answer_does_not_wait_for_a_slow_one_behind_it() {
         drop(slow);
         soon(behind).await.unwrap();
     }
+}
+
+/// Its caller leaves while another one is executed, and it ends only when it is told.
+#[tokio::test]
+async fn one_that_has_lost_its_caller_before_its_turn_is_told_so() {
+    let domain = domain();
+    let (_runtime, kernel) = spawned(lasting(&domain, "a/b")).await;
+    for _ in 0..10 {
+        under_way(&kernel).await;
+        let before = calls(&kernel, &Do::Count, 8);
+        let left = kernel.try_call(Do::Wait, NONE).unwrap();
+        let behind = kernel.try_call(Do::Count, NONE).unwrap();
+        tokio::task::yield_now().await;
+        drop(left);
+        soon(behind).await.unwrap();
+        drop(before);
+    }
+    assert_eq!(domain.status().deaths, 0);
 }
 
 #[tokio::test]

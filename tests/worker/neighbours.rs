@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use rustkernel::actors::Runtime;
 use rustkernel::core::error::KernelErrorKind;
 use rustkernel::core::resilience::RecoveryPolicy;
 use rustkernel::worker::Domain;
 
-use crate::kit::{NONE, kind, soon, status};
-use crate::puppets::{Do, PuppetRef, config, domain, puppet, spawned, until};
+use crate::kit::{NONE, kind, soon};
+use crate::puppets::{Do, PuppetRef, config, domain, puppet, spawned, ticks, until};
 
 /// What ends the process is convicted only by dying alone; what was in hand beside it is answered.
 #[tokio::test]
@@ -50,23 +49,17 @@ async fn a_suspect_waits_until_it_is_alone_and_the_others_wait_for_it() {
 async fn a_request_does_not_answer_for_the_panic_of_one_whose_caller_has_left() {
     let domain = domain();
     let recovery = RecoveryPolicy { restart_delay: Duration::ZERO, ..RecoveryPolicy::default() };
-    let (runtime, kernel) = spawned(puppet(&domain, "a/b").recovery(recovery)).await;
+    let (_runtime, kernel) = spawned(puppet(&domain, "a/b").recovery(recovery)).await;
+    let pid = soon(kernel.call(Do::Count, NONE)).await.unwrap().pid;
+    let before = ticks(pid);
     let left = kernel.try_call(Do::PanicWhenLeft, NONE).unwrap();
-    until_running(&runtime).await;
+    until(|| ticks(pid) > before + 1).await;
     let next = kernel.try_call(Do::Count, NONE).unwrap();
     drop(left);
     let said = soon(next).await.unwrap();
+    assert_eq!(said.count, 1, "it has panicked");
     assert_eq!((said.attempt, said.suspect), (1, false));
     assert_eq!(kernel.accounts().reruns, 0);
-}
-
-async fn until_running(runtime: &Runtime) {
-    soon(async {
-        while status(runtime, "a/b").await.running_for.is_none() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
 }
 
 #[tokio::test]
