@@ -71,6 +71,13 @@ fn open(above: Option<TraceContext>, of: &dyn Display) -> Tracing {
     Some(Box::new(Request { trace, span: (!span.is_disabled()).then_some(span) }))
 }
 
+impl Request {
+    /// What whatever is done for it belongs to.
+    pub(crate) fn trace(&self) -> TraceContext {
+        self.trace
+    }
+}
+
 /// The request has its number.
 pub(crate) fn accepted(request: Option<&Request>, id: u64) {
     if let Some(span) = request.and_then(|request| request.span.as_ref()) {

@@ -117,7 +117,7 @@ where
         let incarnation = link.lifeline.incarnation();
         for next in upcoming {
             let Ok(body) = pack(next.input) else { break };
-            let run = run(&next.header, next.remaining, None, incarnation, link.answered());
+            let run = run(&next.header, next.remaining, next.trace, incarnation, link.answered());
             if body.len() > AHEAD_BYTES || link.put(Some(next.ticket), run, &body).is_err() {
                 break;
             }

@@ -1,7 +1,7 @@
 //! What an incarnation shows its kernel ahead of its turn.
 //!
-//! Only what may run twice is shown, for whoever sees a request may begin with it while the books have it waiting; only small requests that
-//! nothing else depends on; and nothing beside a suspect, which runs alone.
+//! Only what may run twice is shown, for whoever sees a request may begin with it while the books have it waiting; only what is small, for
+//! it takes up room there, too; and nothing beside a suspect, which runs alone.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use rustkernel_core::traits::{LocalKernel, Payload, Room, Upcoming};
 use super::incarnation::{Incarnation, Variant};
 use super::ledger::{Entry, Ledger};
 use super::{Shared, Slot};
+use crate::spans;
 
 /// The requests that one incarnation shows its kernel.
 pub(super) struct Ahead<I, O> {
@@ -49,11 +50,11 @@ impl<I: Payload, O: Payload> Ahead<I, O> {
     }
 
     /// A request was taken: chooses what is to be shown beside it. Under the slot's lock.
-    pub(super) fn collect(&mut self, ledger: &mut Ledger<Shared<I, O>>, taken: &Header, variant: Variant) {
+    pub(super) fn collect(&mut self, ledger: &mut Ledger<Shared<I, O>>, variant: Variant) {
         if !self.may {
             return;
         }
-        if self.room.requests > 0 && !taken.suspect {
+        if self.room.requests > 0 {
             let (room, upcoming) = (self.room, &mut self.upcoming);
             let may = |entry: &Entry<Shared<I, O>>| {
                 let request = &entry.request;
@@ -61,8 +62,6 @@ impl<I: Payload, O: Payload> Ahead<I, O> {
                     && !entry.header.suspect
                     // Its clock starts with its turn.
                     && request.budget == Duration::MAX
-                    // Its span begins with its turn.
-                    && request.way.tracing().is_none()
                     && !request.is_cancelled()
             };
             ledger.look_ahead(room.requests, may, |ticket, entry| {
@@ -113,6 +112,7 @@ impl<I: Payload, O: Payload> Ahead<I, O> {
 impl<I, O> Seen<I, O> {
     fn as_upcoming(&self, now: Timestamp) -> Upcoming<'_, I> {
         let remaining = (!self.header.deadline.is_never()).then(|| self.header.remaining(now));
-        Upcoming::new(self.ticket, self.header, remaining, &self.request.input)
+        let trace = self.request.way.tracing().map(spans::Request::trace);
+        Upcoming::new(self.ticket, self.header, &self.request.input).within(remaining, trace)
     }
 }

@@ -216,8 +216,8 @@ impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
             |entry, now| entry.header.is_expired(now) || entry.request.is_cancelled(),
             &mut over,
         );
-        if let Next::Run(header, ..) = &next {
-            ahead.collect(&mut state.ledger, header, incarnation.variant);
+        if let Next::Run(..) = &next {
+            ahead.collect(&mut state.ledger, incarnation.variant);
         }
         let check_at = match &state.ledger.running {
             Some(running) => running.check_at,

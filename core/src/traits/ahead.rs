@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use crate::envelope::Header;
+use crate::trace::TraceContext;
 
 /// A request whose turn has not come.
 #[derive(Clone, Copy)]
@@ -17,15 +18,23 @@ pub struct Upcoming<'a, I> {
     pub header: Header,
     /// Time left until its deadline; `None` without one.
     pub remaining: Option<Duration>,
+    /// The trace that it belongs to, if it does.
+    pub trace: Option<TraceContext>,
     /// What it carries.
     pub input: &'a I,
 }
 
 impl<'a, I> Upcoming<'a, I> {
-    /// A request that has `remaining` until its deadline.
+    /// A request without a deadline, in no trace.
     #[must_use]
-    pub fn new(ticket: u64, header: Header, remaining: Option<Duration>, input: &'a I) -> Self {
-        Self { ticket, header, remaining, input }
+    pub fn new(ticket: u64, header: Header, input: &'a I) -> Self {
+        Self { ticket, header, remaining: None, trace: None, input }
+    }
+
+    /// The same with so much time left, and in this trace.
+    #[must_use]
+    pub fn within(self, remaining: Option<Duration>, trace: Option<TraceContext>) -> Self {
+        Self { remaining, trace, ..self }
     }
 }
 
