@@ -43,12 +43,13 @@ pub enum Loss {
 /// What the end of a kernel elsewhere, or of what it lived in, says about the request that it had in hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suspicion {
-    /// It had not come there yet: it goes back to where it was.
+    /// It had not come there yet: it goes back to where it was. Those that were seen ahead of their turn may have come there, and are suspects
+    /// if their domain has ended.
     None,
     /// It was in execution beside others, or others were seen [ahead of their turn](rustkernel_core::traits::LookAhead): it may have been any
     /// of them.
     Suspect,
-    /// Nothing else was in execution there: it is convicted.
+    /// Nothing else was in execution there, nor seen ahead of its turn: it is convicted.
     Alone,
 }
 

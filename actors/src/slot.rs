@@ -317,7 +317,8 @@ impl<I: Payload, O: Payload> Slot<I, O> {
     ) {
         for entry in entries {
             let error = error(&entry);
-            self.conclude(entry.header, entry.request, Outcome::of(&error), error);
+            // Whoever began with it ahead of its turn: what became of it there is not known.
+            self.conclude(entry.header, entry.request, Outcome::Inconclusive, error);
         }
     }
 

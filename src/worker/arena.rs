@@ -1,7 +1,8 @@
 //! Memory that a kernel's two sides share: payloads that are too large for a socket go through it.
 //!
 //! The supervising process makes it and keeps it open, so that it outlives the worker. There is one region for each direction, and one
-//! request at a time, so that nothing has to be allocated in them. They grow with the largest payload and go with their kernel.
+//! payload at a time in it, so that nothing has to be allocated there: a long input is sent alone, and a long answer behind one that has not been
+//! read goes through the socket. They grow with the largest payload and go with their kernel.
 
 use std::borrow::Cow;
 use std::io;

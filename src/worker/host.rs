@@ -60,8 +60,10 @@ struct Work {
     /// The last execution that has ended. They come in the order of their numbers.
     done: u64,
     stop: Arc<Stop>,
-    /// Executions, running or still to come, that nobody wants and whose end somebody waits to hear of.
-    cancelled: Vec<u64>,
+    /// Up to this execution, running or still to come, nobody wants any.
+    cancelled: u64,
+    /// Of these somebody waits to hear that they have ended.
+    awaited: Vec<u64>,
 }
 
 /// Serves until the supervising process closes the control socket or dies.
@@ -161,7 +163,8 @@ impl Host {
             let mut work = running.lock();
             let runs = request > work.done;
             if runs {
-                work.cancelled.push(request);
+                work.cancelled = work.cancelled.max(request);
+                work.awaited.push(request);
                 work.stop.raise();
             }
             runs
@@ -326,7 +329,7 @@ impl Tenant<'_> {
         let is_cancelled = {
             let mut work = self.running.lock();
             work.stop = Arc::clone(&stop);
-            work.cancelled.contains(&run.request)
+            run.request <= work.cancelled
         };
         // However it ends, whoever cancelled it hears of the end.
         let _ended = Ended { tenant: self, request: run.request };
@@ -374,8 +377,8 @@ impl Drop for Ended<'_> {
         let is_awaited = {
             let mut work = self.tenant.running.lock();
             work.done = self.request;
-            let at = work.cancelled.iter().position(|request| *request == self.request);
-            at.map(|at| work.cancelled.swap_remove(at)).is_some()
+            let at = work.awaited.iter().position(|request| *request == self.request);
+            at.map(|at| work.awaited.swap_remove(at)).is_some()
         };
         if is_awaited {
             let ended = FromWorker::Ended { kernel: self.tenant.kernel, request: self.request };

@@ -113,6 +113,7 @@ impl Link {
         self.settle().await;
         let request = self.put(None, message, body)?;
         self.lifeline.set_waits(false);
+        self.pace.begin_alone();
         let in_flight = self.begin(request);
         if let Err(error) = self.flush() {
             in_flight.withdraw();
@@ -137,7 +138,8 @@ impl Link {
     pub(super) async fn settle(&mut self) {
         self.give_up_before(self.sent + 1);
         while !self.under_way.is_empty() {
-            // Nobody wants it.
+            // How long those take whom nobody waits for says nothing about the others.
+            self.pace.rest();
             let _ = self.answer(false).await;
         }
         self.shared = None;
@@ -193,10 +195,10 @@ impl Link {
 
     /// Of what was sent before `request`, nobody waits for anything any more.
     fn give_up_before(&mut self, request: u64) {
-        let first = self.answered().max(self.begun) + 1;
-        for request in first..request {
-            self.place.tenant.give_up(request);
-            self.begun = request;
+        let last = request - 1;
+        if last > self.answered().max(self.begun) {
+            self.place.tenant.give_up(last);
+            self.begun = last;
         }
     }
 
@@ -205,6 +207,7 @@ impl Link {
         in_flight.arrived();
         if self.under_way.is_empty() {
             self.shared = None;
+            self.pace.end();
         }
         let (body, inline) = answer?;
         match Parcel::new(body, inline, &self.place.regions[1]) {
@@ -220,7 +223,7 @@ impl Link {
             (FromKernel::Done { request: answered, result, body }, inline) if answered == request => {
                 self.under_way.pop_front();
                 self.place.tenant.end(request);
-                self.pace.answered(body, inline.len());
+                self.pace.answered(in_hand, body, inline.len());
                 result.map_err(wire::Failure::into_error)?;
                 Ok((body, inline))
             }
@@ -306,6 +309,13 @@ impl Link {
         let (tenant, reason) = (self.place.tenant.number, reason.to_string());
         self.place.tenant.tell(Mail::Broken { tenant, reason });
         pending().await
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // What stands here is gone, and with it whoever waits.
+        self.give_up_before(self.sent + 1);
     }
 }
 

@@ -18,7 +18,7 @@ use super::tenant::Tenant;
 pub(super) enum Mail {
     /// A life of a kernel wants to live in the worker.
     Attach(Attach),
-    /// Nobody waits for this execution any more.
+    /// Nobody waits any more for this execution and those before it.
     Abandoned { tenant: u64, request: u64 },
     /// What stands for the kernel is gone.
     Detached { tenant: u64 },

@@ -10,10 +10,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
 use rustkernel_core::clock::{Clock, Timestamp};
 use serde::Serialize;
 
-use super::wire::{WireError, append};
+use super::wire::{KEPT_BYTES, WireError, append};
 
 /// One that took longer is sent at once.
 const QUICK: Duration = Duration::from_micros(20);
@@ -105,7 +107,29 @@ impl Held {
     fn send(&self, mut bytes: MutexGuard<'_, Vec<u8>>) -> std::io::Result<()> {
         let sent = (&self.socket).write_all(&bytes);
         bytes.clear();
+        if bytes.capacity() > KEPT_BYTES {
+            *bytes = Vec::new();
+        }
         sent
+    }
+
+    /// Sends what the socket has room for, unless its kernel is about to send it itself.
+    fn send_now(&self) {
+        let Ok(mut bytes) = self.bytes.try_lock() else { return };
+        while !bytes.is_empty() {
+            match send(&self.socket, &bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(sent) => drop(bytes.drain(..sent)),
+                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) => return,
+                // Its kernel finds out, too, that nobody reads it any more.
+                Err(_) => bytes.clear(),
+            }
+        }
+    }
+
+    /// Whether something is held, or about to be.
+    fn is_in_use(&self) -> bool {
+        self.bytes.try_lock().map_or(true, |bytes| !bytes.is_empty())
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
@@ -122,23 +146,23 @@ impl Sender {
         Ok(sender)
     }
 
+    /// Waits for nobody but for what is held: neither for a kernel that has its outbox in hand, nor for one that is not read.
     fn run(&self) {
         let mut state = self.lock();
         loop {
-            state.looks = state.outboxes.iter().filter_map(Weak::upgrade).any(|held| !held.lock().is_empty());
+            state.outboxes.retain(|held| held.strong_count() > 0);
+            let outboxes: Vec<_> = state.outboxes.iter().filter_map(Weak::upgrade).collect();
+            // Whoever holds something from now on finds that nobody looks, and says so.
+            state.looks = outboxes.iter().any(|held| held.is_in_use());
+            drop(outboxes);
             if !state.looks {
                 state =
                     self.bell.wait_while(state, |state| !state.looks).unwrap_or_else(PoisonError::into_inner);
             }
-            let waited = self.bell.wait_timeout(state, LATEST).unwrap_or_else(PoisonError::into_inner);
-            state = waited.0;
-            state.outboxes.retain(|held| held.strong_count() > 0);
+            state = self.bell.wait_timeout(state, LATEST).unwrap_or_else(PoisonError::into_inner).0;
             let outboxes: Vec<_> = state.outboxes.iter().filter_map(Weak::upgrade).collect();
             drop(state);
-            for held in outboxes {
-                // Its kernel finds out, too, that nobody reads it any more.
-                let _ = held.send(held.lock());
-            }
+            outboxes.iter().for_each(|held| held.send_now());
             state = self.lock();
         }
     }
@@ -191,6 +215,28 @@ mod tests {
             let came: Vec<_> = (0..3).map(|_| arrived(&mut there, &mut inbox)).collect();
             assert_eq!(came, [first, first + 1, first + 2]);
         }
+    }
+
+    #[test]
+    fn one_that_is_not_read_holds_up_nobody_else() {
+        let sender = Sender::start().unwrap();
+        let (socket, unread) = UnixStream::pair().unwrap();
+        let mut full = Outbox::new(socket, &sender);
+        full.expect(false);
+        let blocked = thread::spawn(move || {
+            (0..).try_for_each(|request| full.put(&done(request), &[7; 4 << 10])).unwrap_err();
+        });
+        let (socket, mut there) = UnixStream::pair().unwrap();
+        there.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let (mut outbox, mut inbox) = (Outbox::new(socket, &sender), Inbox::default());
+        for request in 0..20 {
+            outbox.begin();
+            outbox.expect(true);
+            outbox.put(&done(request), &[]).unwrap();
+            assert_eq!(arrived(&mut there, &mut inbox), request);
+        }
+        drop(unread);
+        blocked.join().unwrap();
     }
 
     #[test]

@@ -41,8 +41,15 @@ impl Pace {
         (self.since, self.answers) = (self.clock.now(), 0);
     }
 
-    pub(super) fn answered(&mut self, body: Body, inline: usize) {
-        self.answers += 1;
+    /// One is sent alone. Should its caller leave, it was not quick.
+    pub(super) fn begin_alone(&mut self) {
+        self.quick = false;
+        self.begin();
+    }
+
+    /// An answer has come: that of the request in hand, or of one that nobody waits for.
+    pub(super) fn answered(&mut self, in_hand: bool, body: Body, inline: usize) {
+        self.answers += u32::from(in_hand);
         self.long = matches!(body, Body::Shared(_)) || inline >= SHARED_FROM_BYTES;
     }
 
@@ -69,7 +76,7 @@ mod tests {
         assert_eq!(pace.room(0), 0, "nothing is known");
         let answers = |pace: &mut Pace, count: u32, body, each: Duration| {
             pace.begin();
-            (0..count).for_each(|_| pace.answered(body, 0));
+            (0..count).for_each(|_| pace.answered(true, body, 0));
             hand.advance(each * count);
             pace.end()
         };
@@ -83,5 +90,16 @@ mod tests {
         assert!(answers(&mut pace, 1, Body::Inline, Duration::from_micros(9)));
         pace.rest();
         assert_eq!(pace.room(0), 0);
+    }
+
+    #[test]
+    fn one_whose_caller_leaves_and_answers_that_nobody_waits_for_do_not_make_it_quick() {
+        let (clock, hand) = Clock::manual();
+        let mut pace = Pace { clock, quick: true, ..Pace::new() };
+        pace.begin_alone();
+        assert_eq!(pace.room(0), 0, "until it has answered");
+        (0..50).for_each(|_| pace.answered(false, Body::Inline, 0));
+        hand.advance(QUICK);
+        assert!(!pace.end());
     }
 }

@@ -77,10 +77,7 @@ where
         let input = pack(input)?;
         let due = (!header.deadline.is_never()).then(|| cx.remaining());
         let run = run(&header, due, cx.trace(), cx.incarnation(), link.answered());
-        link.pace.begin();
-        let answer = link.ask(run, &input).await?.unpack();
-        link.pace.end();
-        answer
+        link.ask(run, &input).await?.unpack()
     }
 
     fn look_ahead(&mut self) -> Option<&mut dyn LookAhead<I>> {
@@ -137,8 +134,11 @@ where
 
     fn settle(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         let link = self.link.get_mut();
-        link.lifeline.set_waits(true);
-        Box::pin(link.settle())
+        Box::pin(async {
+            link.lifeline.set_waits(true);
+            link.settle().await;
+            link.lifeline.set_waits(false);
+        })
     }
 }
 

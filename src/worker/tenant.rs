@@ -94,7 +94,7 @@ impl Tenant {
         InFlight { tenant: Arc::clone(self), request }
     }
 
-    /// Nobody waits any more for an execution that was sent.
+    /// Nobody waits any more for an execution that was sent, and those before it.
     pub(super) fn give_up(&self, request: u64) {
         self.tell(Mail::Abandoned { tenant: self.number, request });
     }

@@ -73,7 +73,7 @@ pub(super) struct Resident {
     pub(super) kernel: Option<KernelId>,
     pub(super) lifeline: Lifeline,
     pub(super) tenant: Arc<Tenant>,
-    /// Requests that nobody waits for, and by when each has to have ended.
+    /// Requests that nobody waits for, nor for those before them, and by when each has to have ended.
     pub(super) abandoned: Vec<(u64, Timestamp)>,
     /// When what stood for it was dropped: it has to go.
     pub(super) leaves: Option<Timestamp>,
@@ -129,7 +129,7 @@ impl Worker {
         }
     }
 
-    /// Nobody waits for this request any more.
+    /// Nobody waits any more for this request and those before it.
     pub(super) fn abandon(&mut self, tenant: u64, request: u64, by: Timestamp, now: Timestamp) {
         if let Some(resident) = self.tenants.get_mut(&tenant).filter(|resident| !resident.is_gone) {
             resident.abandoned.push((request, by));
@@ -196,14 +196,23 @@ impl Worker {
                 self.kill(now, reason.clone(), blame);
             }
             FromWorker::Pong(_) => self.asked = None,
-            FromWorker::Ended { kernel, request } => {
-                if let Some(resident) = self.tenants.get_mut(kernel) {
-                    resident.abandoned.retain(|(other, _)| other != request);
-                    resident.tenant.end(*request);
-                }
-            }
+            FromWorker::Ended { kernel, request } => self.hear_ended(*kernel, *request, now),
             FromWorker::Gone { kernel } => self.hear_gone(*kernel),
         }
+    }
+
+    fn hear_ended(&mut self, kernel: u64, request: u64, now: Timestamp) {
+        let Some(resident) = self.tenants.get_mut(&kernel).filter(|resident| !resident.is_gone) else {
+            return;
+        };
+        if resident.abandoned.iter().any(|(abandoned, _)| *abandoned == request) {
+            // They end in the order of their numbers.
+            resident.abandoned.retain(|(abandoned, _)| *abandoned > request);
+            resident.tenant.end(request);
+            return;
+        }
+        let reason = format!("{} has ended a request that nobody gave up", resident.name());
+        self.kill(now, reason, Blame::Kernel(kernel));
     }
 
     fn hear_gone(&mut self, kernel: u64) {

@@ -36,6 +36,8 @@ const MAX_HEAD_BYTES: usize = 64 << 10;
 const MAX_TEXT_BYTES: usize = 32 << 10;
 const MAGIC: u32 = u32::from_le_bytes(*b"RKW1");
 const PREFIX_BYTES: usize = 16;
+/// A buffer that has grown beyond this is given back when it is empty.
+pub(super) const KEPT_BYTES: usize = 1 << 20;
 /// Allocated ahead of what has arrived.
 const STEP_BYTES: usize = 1 << 20;
 
@@ -48,7 +50,7 @@ pub(super) enum ToWorker {
         name: String,
         settings: Vec<u8>,
     },
-    /// Nobody waits for this request any more: say when it has ended.
+    /// Nobody waits any more for this request and those before it: say when it has ended.
     Cancel {
         kernel: u64,
         request: u64,
@@ -79,7 +81,7 @@ pub(super) enum FromWorker {
     Gone {
         kernel: u64,
     },
-    /// A request that was cancelled does not run any more.
+    /// A request that was cancelled does not run any more, nor does any before it.
     Ended {
         kernel: u64,
         request: u64,
@@ -272,6 +274,9 @@ impl Inbox {
     pub(super) fn fill(&mut self, stream: &mut impl Read) -> io::Result<bool> {
         self.bytes.drain(..self.read);
         self.read = 0;
+        if self.bytes.is_empty() && self.bytes.capacity() > KEPT_BYTES {
+            self.bytes = Vec::new();
+        }
         let have = self.bytes.len();
         let wanted = self.missing().unwrap_or(PREFIX_BYTES).clamp(CHUNK_BYTES, STEP_BYTES);
         self.bytes.resize(have + wanted, 0);

@@ -146,6 +146,25 @@ async fn one_that_has_lost_its_caller_before_its_turn_is_told_so() {
     assert_eq!(domain.status().deaths, 0);
 }
 
+/// They end when they are told: nobody stands here for them any more.
+#[tokio::test]
+async fn those_that_a_killed_life_has_sent_are_given_up_with_it() {
+    let domain = domain();
+    let (runtime, kernel) = spawned(lasting(&domain, "a/b")).await;
+    for _ in 0..5 {
+        under_way(&kernel).await;
+        let before = calls(&kernel, &Do::Count, 8);
+        let waits = calls(&kernel, &Do::Wait, 2);
+        for reply in before {
+            soon(reply).await.unwrap();
+        }
+        assert!(soon(runtime.kill("a/b")).await);
+        drop(waits);
+        soon(kernel.call(Do::Count, NONE)).await.unwrap();
+    }
+    assert_eq!(domain.status().deaths, 0, "none had to be killed");
+}
+
 #[tokio::test]
 async fn long_answers_to_requests_that_were_under_way_together_come_back_whole() {
     let domain = domain();

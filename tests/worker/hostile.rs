@@ -1,7 +1,9 @@
 //! Workers that do not keep to the protocol.
 
+use rustkernel::core::codec;
 use rustkernel::core::error::KernelErrorKind;
 use rustkernel::worker::Domain;
+use serde::Serialize;
 
 use crate::kit::{NONE, kind, soon};
 use crate::puppets::{Do, PuppetRef, config, puppet, spawned};
@@ -15,11 +17,35 @@ fn enormous() -> Vec<u8> {
     frame
 }
 
+/// What a worker says, as far as it matters here.
+#[derive(Serialize)]
+enum Says {
+    #[expect(dead_code, reason = "the number of the variant is what counts")]
+    Hello,
+    #[expect(dead_code, reason = "the number of the variant is what counts")]
+    Unable,
+    #[expect(dead_code, reason = "the number of the variant is what counts")]
+    DeviceLost,
+    #[expect(dead_code, reason = "the number of the variant is what counts")]
+    Gone,
+    Ended {
+        kernel: u64,
+        request: u64,
+    },
+}
+
+/// It would have been believed, and no later hang of the kernel ended.
+fn ended() -> Vec<u8> {
+    codec::encode(&Says::Ended { kernel: 4, request: u64::MAX }).unwrap()
+}
+
 #[tokio::test]
 async fn garbage_is_refused_by_name_and_ends_the_worker_alone() {
     let cases = [
         (Do::SayGarbage(b"garbage".to_vec()), "what it says is no message"),
         (Do::SayGarbage(vec![0xff; 4096]), "what it says is no message"),
+        (Do::AnswerGarbage(b"RKW1".repeat(9)), "longer than"),
+        (Do::SayGarbage(ended()), "has ended a request that nobody gave up"),
         (Do::AnswerGarbage(b"garbage, and enough of it".to_vec()), "what came is no frame"),
         (Do::AnswerGarbage(enormous()), "a body of 1099511627776 bytes is longer than"),
         (Do::HangUp, "the other side has closed it"),

@@ -12,6 +12,7 @@ use rustkernel_core::traits::{LocalKernel, Payload, Room, Upcoming};
 use super::incarnation::{Incarnation, Variant};
 use super::ledger::{Entry, Ledger};
 use super::{Shared, Slot};
+use crate::contain::contain;
 use crate::spans;
 
 /// The requests that one incarnation shows its kernel.
@@ -19,8 +20,9 @@ pub(super) struct Ahead<I, O> {
     /// Whether the kernel may see anything.
     may: bool,
     room: Room,
-    /// Whether the kernel holds something of what it has seen.
+    /// Whether the kernel holds something of what it has seen, and has not been told to settle since the last request.
     pub(super) holds: bool,
+    has_settled: bool,
     /// What is to be shown now.
     upcoming: Vec<Seen<I, O>>,
     /// That of the request in hand.
@@ -35,7 +37,14 @@ struct Seen<I, O> {
 
 impl<I: Payload, O: Payload> Ahead<I, O> {
     pub(super) fn new(may: bool) -> Self {
-        Self { may, room: Room::default(), holds: false, upcoming: Vec::new(), ticket: None }
+        Self {
+            may,
+            room: Room::default(),
+            holds: false,
+            has_settled: false,
+            upcoming: Vec::new(),
+            ticket: None,
+        }
     }
 
     /// Asks the kernel how much it takes.
@@ -44,17 +53,24 @@ impl<I: Payload, O: Payload> Ahead<I, O> {
             return;
         }
         match kernel.look_ahead_local() {
-            Some(ahead) => (self.room, self.holds) = (ahead.room(), ahead.holds()),
-            None => self.may = false,
+            Some(ahead) => (self.room, self.holds) = (ahead.room(), ahead.holds() && !self.has_settled),
+            None => *self = Self::new(false),
         }
     }
 
-    /// A request was taken: chooses what is to be shown beside it. Under the slot's lock.
-    pub(super) fn collect(&mut self, ledger: &mut Ledger<Shared<I, O>>, variant: Variant) {
+    /// A request was taken: chooses what is to be shown beside it; nothing more, if the kernel `is_succeeded` as soon as it has executed what
+    /// it has seen. Under the slot's lock.
+    pub(super) fn collect(
+        &mut self,
+        ledger: &mut Ledger<Shared<I, O>>,
+        variant: Variant,
+        is_succeeded: bool,
+    ) {
         if !self.may {
             return;
         }
-        if self.room.requests > 0 {
+        self.has_settled = false;
+        if self.room.requests > 0 && !is_succeeded {
             let (room, upcoming) = (self.room, &mut self.upcoming);
             let may = |entry: &Entry<Shared<I, O>>| {
                 let request = &entry.request;
@@ -73,19 +89,31 @@ impl<I: Payload, O: Payload> Ahead<I, O> {
         self.ticket = ledger.running_ticket();
     }
 
-    /// Shows the kernel what was chosen.
-    pub(super) fn show<K: LocalKernel<Input = I, Output = O>>(&mut self, slot: &Slot<I, O>, kernel: &mut K) {
+    /// Shows the kernel what was chosen beside the request that was taken at `since`.
+    pub(super) fn show<K: LocalKernel<Input = I, Output = O>>(
+        &mut self,
+        slot: &Slot<I, O>,
+        incarnation: &Incarnation,
+        kernel: &mut K,
+        since: Timestamp,
+    ) {
         if self.upcoming.is_empty() {
             return;
         }
+        incarnation.enter(since);
         let timed = self.upcoming.iter().any(|seen| !seen.header.deadline.is_never());
         let now = if timed { slot.clock().now() } else { Timestamp::ZERO };
         let upcoming: Vec<_> = self.upcoming.iter().map(|seen| seen.as_upcoming(now)).collect();
-        let taken = kernel.look_ahead_local().map_or(0, |ahead| ahead.show(&upcoming));
-        if let Some(left) = self.upcoming.get(taken) {
+        let show = || kernel.look_ahead_local().map_or(0, |ahead| ahead.show(&upcoming));
+        // It looks at other requests than that in hand, which is not to answer for them. Whoever panics over one does it again at its turn.
+        let taken = contain("looking ahead", show);
+        self.may = taken.is_some();
+        if let Some(left) = self.upcoming.get(taken.unwrap_or(0)) {
             let mut state = slot.lock();
-            state.ledger.withdraw_tickets(left.ticket);
-            self.ticket = state.ledger.running_ticket();
+            if state.ledger.epoch == incarnation.epoch() {
+                state.ledger.withdraw_tickets(left.ticket);
+                self.ticket = state.ledger.running_ticket();
+            }
         }
         self.upcoming.clear();
     }
@@ -102,6 +130,7 @@ impl<I: Payload, O: Payload> Ahead<I, O> {
         incarnation: &Incarnation,
         kernel: &mut K,
     ) -> Option<()> {
+        self.has_settled = true;
         match kernel.look_ahead_local() {
             Some(ahead) => slot.upkeep(incarnation, ahead.settle()).await,
             None => Some(()),
@@ -113,6 +142,6 @@ impl<I, O> Seen<I, O> {
     fn as_upcoming(&self, now: Timestamp) -> Upcoming<'_, I> {
         let remaining = (!self.header.deadline.is_never()).then(|| self.header.remaining(now));
         let trace = self.request.way.tracing().map(spans::Request::trace);
-        Upcoming::new(self.ticket, self.header, &self.request.input).within(remaining, trace)
+        Upcoming::new(self.ticket, self.header, &self.request.input).within(remaining).in_trace(trace)
     }
 }

@@ -278,7 +278,9 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
             self.home.tell(RecoveryMsg::Lost { slot, number, cause });
             return;
         }
-        if suspicion == Suspicion::Suspect {
+        let in_domain = matches!(cause, Cause::DomainLost(_));
+        if suspicion == Suspicion::Suspect || (in_domain && suspicion == Suspicion::None) {
+            // Whatever it says about the request in hand, those that were seen may have been in execution.
             state.ledger.suspect_seen();
         }
         let (running, succeeded) = void(state);

@@ -42,7 +42,7 @@ pub(crate) struct Entry<R> {
 impl<R> Entry<R> {
     /// How far it can have come, if it has not been taken.
     pub(crate) fn phase(&self) -> Phase {
-        if self.ticket == 0 { Phase::Queued } else { Phase::Executing }
+        if self.ticket == 0 && self.header.attempt == 1 { Phase::Queued } else { Phase::Executing }
     }
 }
 
@@ -494,8 +494,16 @@ impl<R: Clone> Ledger<R> {
         }
     }
 
-    /// The running request has not begun yet: its clock starts again.
+    /// Whether the request that comes next has been seen by the incarnation, which may have begun with it.
+    pub(crate) fn is_next_seen(&self) -> bool {
+        self.queue.front().is_some_and(|entry| entry.ticket > self.void_tickets)
+    }
+
+    /// What the incarnation is doing has not begun yet: its clock starts again.
     pub(crate) fn restart_clock(&mut self, now: Timestamp, watch: &Watch) {
+        if self.upkeep.is_some() {
+            self.upkeep = watch.hang_limit.map(|limit| now + limit);
+        }
         if let Some(running) = &mut self.running {
             running.started = now;
             running.check_at = running.entry.header.deadline.min(watch.limit_from(now));

@@ -73,6 +73,12 @@ pub(crate) async fn serve<K: LocalKernel>(
                 continue;
             }
             // Boxed, as everything rare: an idle kernel would carry the room for it.
+            Taken::HandOver | Taken::End(Ending::Stopped) if ahead.holds => {
+                if Box::pin(ahead.settle(slot, incarnation, kernel)).await.is_none() {
+                    return Ending::Fenced;
+                }
+                continue;
+            }
             Taken::HandOver => match Box::pin(hand_over(slot, incarnation, kernel, &mut upkeep)).await {
                 Some(ending) => return ending,
                 None => continue,
@@ -84,7 +90,7 @@ pub(crate) async fn serve<K: LocalKernel>(
                 return ending;
             }
         };
-        ahead.show(slot, kernel);
+        ahead.show(slot, incarnation, kernel, since);
         let told = Told { header, since, ticket: ahead.ticket() };
         let result = execute(slot, incarnation, kernel, &request, told).await;
         incarnation.leave();
@@ -199,7 +205,9 @@ impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
         state.ledger.answer_arrived();
         let epoch = incarnation.epoch();
         let given = done.take().map(|done| (state.ledger.hand_out(epoch, done.now), done));
-        let hands_over = !state.successors.is_empty() && state.ledger.epoch == epoch;
+        let is_succeeded = !state.successors.is_empty() && state.ledger.epoch == epoch;
+        // What the kernel may have begun with is its own to end.
+        let hands_over = is_succeeded && !state.ledger.is_next_seen();
         let is_due = due.is_some_and(|due| due <= slot.clock().now());
         if hands_over || is_due {
             drop(state);
@@ -217,7 +225,7 @@ impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
             &mut over,
         );
         if let Next::Run(..) = &next {
-            ahead.collect(&mut state.ledger, incarnation.variant);
+            ahead.collect(&mut state.ledger, incarnation.variant, is_succeeded);
         }
         let check_at = match &state.ledger.running {
             Some(running) => running.check_at,

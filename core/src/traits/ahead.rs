@@ -31,10 +31,16 @@ impl<'a, I> Upcoming<'a, I> {
         Self { ticket, header, remaining: None, trace: None, input }
     }
 
-    /// The same with so much time left, and in this trace.
+    /// The same with so much time left, if it has a deadline.
     #[must_use]
-    pub fn within(self, remaining: Option<Duration>, trace: Option<TraceContext>) -> Self {
-        Self { remaining, trace, ..self }
+    pub fn within(self, remaining: Option<Duration>) -> Self {
+        Self { remaining, ..self }
+    }
+
+    /// The same in this trace, if it is in one.
+    #[must_use]
+    pub fn in_trace(self, trace: Option<TraceContext>) -> Self {
+        Self { trace, ..self }
     }
 }
 
@@ -50,20 +56,24 @@ pub struct Room {
 /// A kernel that begins with requests before their turn: one that sends them on their way, or loads their data, while another one is executed.
 ///
 /// A runtime shows it only what it may: requests of kernels that are idempotent and take no checkpoints, small ones, in the order of their
-/// turns. What was shown is executed later, or never, if its caller has gone or its deadline is over by then. What was shown before a fault
-/// domain died counts as in flight there: it is suspect, and runs again alone.
+/// turns. What was shown is executed later, and then known by its [ticket](super::Context::ticket); or never, if its caller has gone or its
+/// deadline is over by then. A request is shown once to a life that takes it. What was shown before a fault domain died counts as in flight
+/// there: it is suspect, and runs again alone.
+///
+/// A panic in here is contained, and the kernel is shown nothing more. What is begun with ahead of its turn must not end the kernel: the
+/// request in hand would answer for it. A kernel may be dropped without having settled.
 pub trait LookAhead<I>: Send {
     /// How much it takes now.
     fn room(&mut self) -> Room;
 
-    /// Shows it the next requests, each once. The first of them may be about to be executed. Returns how many it has taken; the others are
-    /// shown again.
+    /// Shows it the next requests. The first of them may be about to be executed. Returns how many it has taken, from the first on; the
+    /// others are shown again.
     fn show(&mut self, upcoming: &[Upcoming<'_, I>]) -> usize;
 
     /// Whether it holds something of requests that have been shown and not executed.
     fn holds(&mut self) -> bool;
 
-    /// Resolves when it does not any more. Nothing that was shown will be executed.
+    /// Resolves when it does not any more. Nothing that was shown will be executed under its ticket.
     ///
     /// # Cancel safety
     /// Dropped, it can be called again.

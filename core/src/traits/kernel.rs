@@ -44,7 +44,7 @@ pub trait Kernel: Send + 'static {
         cx: &mut Context<'_>,
     ) -> impl Future<Output = Result<Self::Output, KernelError>> + Send;
 
-    /// For a kernel that begins with requests before their turn.
+    /// For a kernel that begins with requests before their turn, and finds them again by their [tickets](Context::ticket).
     fn look_ahead(&mut self) -> Option<&mut dyn LookAhead<Self::Input>> {
         None
     }
