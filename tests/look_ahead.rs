@@ -33,6 +33,8 @@ struct Book {
     executed: Vec<(Option<u64>, u64, bool)>,
     holds: bool,
     panics: bool,
+    /// Says that it holds nothing.
+    forgets: bool,
     settled: u32,
     lives: Vec<Lifeline>,
 }
@@ -77,7 +79,8 @@ impl LookAhead<Do> for Ahead {
     }
 
     fn holds(&mut self) -> bool {
-        self.0.lock().unwrap().holds
+        let book = self.0.lock().unwrap();
+        book.holds && !book.forgets
     }
 
     fn settle(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
@@ -338,18 +341,53 @@ async fn a_kernel_that_is_stopped_settles_what_it_has_seen() {
     assert_balanced(&kernel);
 }
 
-/// It is the other's panic, and that one's turn comes.
+/// It is the other's panic, and that one's turn comes. Each is known by its own ticket still, and the kernel can be stopped.
 #[tokio::test]
 async fn a_panic_over_what_is_shown_is_not_that_of_the_request_in_hand() {
-    let ahead = Ahead::new(64, 64);
-    ahead.0.lock().unwrap().panics = true;
+    let ahead = Ahead::new(2, 2);
     let (runtime, kernel) = spawned(ahead.spec()).await;
-    let (door, replies) = queued(&kernel, &[1, 2].map(Do::Double)).await;
+    let (door, mut replies) = under_way(&kernel, &[1, 2, 3, 4].map(Do::Double)).await;
+    ahead.0.lock().unwrap().panics = true;
+    drop(replies.remove(0));
     door.open();
     answered(replies).await;
-    assert_eq!(ahead.executed(), [0, 1, 2].map(|number| (None, number)));
+    let executed = ahead.executed();
+    assert_eq!(executed[1..3], [(Some(1), 0), (Some(2), 1)]);
+    assert_eq!(
+        executed[3..],
+        [(Some(3), 2), (Some(4), 3), (None, 4)],
+        "taken, for all that is known; and no more"
+    );
     assert_eq!(runtime.failures().len(), 0);
+    assert!(soon(runtime.stop("a/b", false)).await);
     assert_balanced(&kernel);
+}
+
+/// The last one that the old version has seen is over before its turn.
+#[tokio::test]
+async fn a_successor_does_not_wait_for_one_that_never_comes() {
+    let ahead = Ahead::new(3, 3);
+    ahead.0.lock().unwrap().forgets = true;
+    let (runtime, kernel) = spawned(ahead.spec()).await;
+    let (door, mut replies) = under_way(&kernel, &[Do::Double(1)]).await;
+    let next = Ahead::new(3, 3);
+    let (replaced, spec) = (runtime.clone(), next.spec());
+    let replacing = kit::spawn(async move { replaced.replace(spec).await });
+    soon(async {
+        while next.book(|book| book.lives.is_empty()) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    drop(replies.pop());
+    door.open();
+    answered(replies).await;
+    soon(replacing).await.unwrap().unwrap();
+    assert_eq!(soon(kernel.call(Do::Double(2), NONE)).await.unwrap(), 4);
+    assert_eq!(next.executed(), [(None, 2)]);
 }
 
 #[tokio::test]

@@ -231,7 +231,21 @@ impl Tenant<'_> {
                 let _ = outbox.put(&FromKernel::Panicked(text(panic)), &[]);
             }
         }
+        self.end();
         drop_contained(kernel);
+    }
+
+    /// It executes nothing more: whoever waits for the end of what was cancelled hears of it, before the kernel takes its time to be dropped.
+    fn end(&self) {
+        let awaited = {
+            let mut work = self.running.lock();
+            work.done = u64::MAX;
+            work.awaited.drain(..).max()
+        };
+        if let Some(request) = awaited {
+            // A worker that cannot say so any more is about to end.
+            let _ = self.host.tell(&FromWorker::Ended { kernel: self.kernel, request });
+        }
     }
 
     fn serve(

@@ -124,6 +124,7 @@ impl Link {
 
     /// The turn of an execution that was sent before it: its answer, once those before it have ended.
     pub(super) async fn turn(&mut self, request: u64) -> Result<Parcel<'_>, KernelError> {
+        self.lifeline.set_waits(true);
         self.give_up_before(request);
         let in_flight = self.begin(request);
         while self.answered() + 1 < request {

@@ -120,9 +120,8 @@ impl Held {
             match send(&self.socket, &bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(sent) => drop(bytes.drain(..sent)),
                 Err(Errno::INTR) => {}
-                Err(Errno::WOULDBLOCK) => return,
-                // Its kernel finds out, too, that nobody reads it any more.
-                Err(_) => bytes.clear(),
+                // If it is for good, its kernel finds out, too.
+                Err(_) => return,
             }
         }
     }

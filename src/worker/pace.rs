@@ -14,6 +14,7 @@ use super::wire::Body;
 const QUICK: Duration = Duration::from_micros(200);
 /// So many requests are under way at most.
 const WINDOW: usize = 64;
+const RESTS: u32 = 64;
 
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -21,6 +22,8 @@ pub(super) struct Pace {
     quick: bool,
     /// Its last answer was too long for the socket. Two of those cannot be under way.
     long: bool,
+    /// Looks for room that find none, before the next ones may.
+    rests: u32,
     since: Timestamp,
     /// Since then.
     answers: u32,
@@ -28,11 +31,16 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new() -> Self {
-        Self { clock: Clock::system(), quick: false, long: false, since: Timestamp::ZERO, answers: 0 }
+        let (clock, since) = (Clock::system(), Timestamp::ZERO);
+        Self { clock, quick: false, long: false, rests: 0, since, answers: 0 }
     }
 
     /// How many more may be sent where so many are under way. More than one at a time, or none: that is what makes it worth it.
-    pub(super) fn room(&self, under_way: usize) -> usize {
+    pub(super) fn room(&mut self, under_way: usize) -> usize {
+        if self.rests > 0 {
+            self.rests -= 1;
+            return 0;
+        }
         if self.quick && !self.long && under_way <= WINDOW / 2 { WINDOW - under_way } else { 0 }
     }
 
@@ -57,6 +65,11 @@ impl Pace {
     pub(super) fn end(&mut self) -> bool {
         self.quick = self.clock.now() - self.since < QUICK * self.answers;
         self.quick
+    }
+
+    /// What was looked at cannot be sent ahead: it is longer than it seemed, for example. That costs as much as sending it.
+    pub(super) fn rest_long(&mut self) {
+        self.rests = RESTS;
     }
 
     /// Nothing more before the next one that is sent alone.
@@ -88,6 +101,8 @@ mod tests {
         assert!(answers(&mut pace, 1, Body::Shared(1 << 20), Duration::from_micros(9)));
         assert_eq!(pace.room(0), 0, "its answers are long");
         assert!(answers(&mut pace, 1, Body::Inline, Duration::from_micros(9)));
+        pace.rest_long();
+        assert!((0..RESTS).all(|_| pace.room(0) == 0) && pace.room(0) == WINDOW);
         pace.rest();
         assert_eq!(pace.room(0), 0);
     }

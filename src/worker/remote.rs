@@ -62,10 +62,10 @@ where
         let header = *cx.header();
         let domain = self.domain.clone();
         let link = self.link.get_mut();
-        link.take();
         if let Some(request) = cx.ticket().and_then(|ticket| link.find(ticket)) {
             return link.turn(request).await?.unpack();
         }
+        link.take();
         // It would wait behind them, and for their end.
         link.settle().await;
         let (_alone, _shared);
@@ -113,15 +113,16 @@ where
         let mut sent = 0;
         let incarnation = link.lifeline.incarnation();
         for next in upcoming {
-            let Ok(body) = pack(next.input) else { break };
+            let Ok(body) = pack(next.input) else {
+                link.pace.rest_long();
+                break;
+            };
             let run = run(&next.header, next.remaining, next.trace, incarnation, link.answered());
             if body.len() > AHEAD_BYTES || link.put(Some(next.ticket), run, &body).is_err() {
+                link.pace.rest_long();
                 break;
             }
             sent += 1;
-        }
-        if sent < upcoming.len() {
-            link.pace.rest();
         }
         // What is wrong with the socket is found again when the first answer is waited for.
         let _ = link.flush();

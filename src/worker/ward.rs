@@ -75,6 +75,8 @@ pub(super) struct Resident {
     pub(super) tenant: Arc<Tenant>,
     /// Requests that nobody waits for, nor for those before them, and by when each has to have ended.
     pub(super) abandoned: Vec<(u64, Timestamp)>,
+    /// The last of those there ever were.
+    given_up: u64,
     /// When what stood for it was dropped: it has to go.
     pub(super) leaves: Option<Timestamp>,
     /// The worker says that it is gone.
@@ -133,6 +135,7 @@ impl Worker {
     pub(super) fn abandon(&mut self, tenant: u64, request: u64, by: Timestamp, now: Timestamp) {
         if let Some(resident) = self.tenants.get_mut(&tenant).filter(|resident| !resident.is_gone) {
             resident.abandoned.push((request, by));
+            resident.given_up = resident.given_up.max(request);
             self.say(&ToWorker::Cancel { kernel: tenant, request }, now);
         }
     }
@@ -205,7 +208,7 @@ impl Worker {
         let Some(resident) = self.tenants.get_mut(&kernel).filter(|resident| !resident.is_gone) else {
             return;
         };
-        if resident.abandoned.iter().any(|(abandoned, _)| *abandoned == request) {
+        if request <= resident.given_up {
             // They end in the order of their numbers.
             resident.abandoned.retain(|(abandoned, _)| *abandoned > request);
             resident.tenant.end(request);
@@ -302,6 +305,7 @@ impl Worker {
             lifeline: attach.lifeline.clone(),
             tenant: Arc::clone(tenant),
             abandoned: Vec::new(),
+            given_up: 0,
             leaves: None,
             is_gone: false,
         };

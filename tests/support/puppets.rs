@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::SocketType;
 use rustix::process::{Pid, Signal, getpid, kill_process};
@@ -224,10 +224,32 @@ impl Kernel for Scale {
     }
 }
 
+/// Takes its time to be dropped.
+struct Lingering(Puppet);
+
+impl Kernel for Lingering {
+    type Input = Do;
+    type Output = Said;
+
+    async fn execute(&mut self, input: &Do, cx: &mut Context<'_>) -> Result<Said, KernelError> {
+        self.0.execute(input, cx).await
+    }
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        let until = Instant::now() + Duration::from_millis(400);
+        while Instant::now() < until {
+            std::hint::spin_loop();
+        }
+    }
+}
+
 /// What a worker of the tests can make.
 pub(crate) fn kernels(kernels: &mut Kernels) {
     kernels.register_checkpointed("puppet", |count: u64| Ok(Puppet(count)));
     kernels.register("forgetful", |count: u64| Ok(Puppet(count)));
+    kernels.register("lingering", |count: u64| Ok(Lingering(Puppet(count))));
     kernels.register("scale", |factor: f64| Ok(Scale(factor)));
     kernels.register("broken", |text: String| -> Result<Puppet, KernelError> {
         if text == "panic" {
@@ -256,13 +278,18 @@ pub(crate) type PuppetSpec = KernelSpec<Remote<Do, Said>>;
 pub(crate) type PuppetRef = KernelRef<Do, Said>;
 
 pub(crate) fn puppet(domain: &Domain, id: &str) -> PuppetSpec {
+    called(domain, id, "puppet")
+}
+
+/// What the worker knows by that name.
+pub(crate) fn called(domain: &Domain, id: &str, name: &str) -> PuppetSpec {
     let recovery = RecoveryPolicy {
         strategy: RecoveryStrategy::RestartKernel,
         max_restarts: 0,
         restart_delay: Duration::ZERO,
         escalation: Some(RecoveryStrategy::NotifyOperator),
     };
-    domain.kernel::<Puppet>(id, "puppet", &0_u64).breaker(None).recovery(recovery)
+    domain.kernel::<Puppet>(id, name, &0_u64).breaker(None).recovery(recovery)
 }
 
 pub(crate) async fn spawned(spec: PuppetSpec) -> (Runtime, PuppetRef) {

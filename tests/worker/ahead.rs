@@ -12,7 +12,7 @@ use rustkernel::core::resilience::{RecoveryPolicy, RecoveryStrategy};
 use rustkernel::worker::Domain;
 
 use crate::kit::{NONE, assert_balanced, kind, soon};
-use crate::puppets::{Do, PuppetRef, PuppetSpec, Said, domain, puppet, spawned};
+use crate::puppets::{Do, PuppetRef, PuppetSpec, Said, called, domain, puppet, spawned};
 
 const LONG: Duration = Duration::from_secs(60);
 /// More than a worker reads at once.
@@ -20,13 +20,17 @@ const BULK: usize = 3_000;
 
 /// Restarted as often as it takes.
 fn lasting(domain: &Domain, id: &str) -> PuppetSpec {
+    lasting_called(domain, id, "puppet")
+}
+
+fn lasting_called(domain: &Domain, id: &str, name: &str) -> PuppetSpec {
     let recovery = RecoveryPolicy {
         strategy: RecoveryStrategy::RestartKernel,
         max_restarts: u32::MAX,
         restart_delay: Duration::ZERO,
         escalation: None,
     };
-    puppet(domain, id).idempotent().recovery(recovery)
+    called(domain, id, name).idempotent().recovery(recovery)
 }
 
 fn calls(kernel: &PuppetRef, what: &Do, count: usize) -> Vec<Reply<Do, Said>> {
@@ -146,23 +150,25 @@ async fn one_that_has_lost_its_caller_before_its_turn_is_told_so() {
     assert_eq!(domain.status().deaths, 0);
 }
 
-/// They end when they are told: nobody stands here for them any more.
+/// They end when they are told: nobody stands here for them any more. That their kernel takes longer to be dropped is another matter.
 #[tokio::test]
 async fn those_that_a_killed_life_has_sent_are_given_up_with_it() {
-    let domain = domain();
-    let (runtime, kernel) = spawned(lasting(&domain, "a/b")).await;
-    for _ in 0..5 {
-        under_way(&kernel).await;
-        let before = calls(&kernel, &Do::Count, 8);
-        let waits = calls(&kernel, &Do::Wait, 2);
-        for reply in before {
-            soon(reply).await.unwrap();
+    for name in ["puppet", "lingering"] {
+        let domain = domain();
+        let (runtime, kernel) = spawned(lasting_called(&domain, "a/b", name)).await;
+        for _ in 0..5 {
+            under_way(&kernel).await;
+            let before = calls(&kernel, &Do::Count, 8);
+            let waits = calls(&kernel, &Do::Wait, 3);
+            for reply in before {
+                soon(reply).await.unwrap();
+            }
+            assert!(soon(runtime.kill("a/b")).await);
+            drop(waits);
+            soon(kernel.call(Do::Count, NONE)).await.unwrap();
         }
-        assert!(soon(runtime.kill("a/b")).await);
-        drop(waits);
-        soon(kernel.call(Do::Count, NONE)).await.unwrap();
+        assert_eq!(domain.status().deaths, 0, "{name}: none had to be killed");
     }
-    assert_eq!(domain.status().deaths, 0, "none had to be killed");
 }
 
 #[tokio::test]

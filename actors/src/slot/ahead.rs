@@ -19,6 +19,8 @@ use crate::spans;
 pub(super) struct Ahead<I, O> {
     /// Whether the kernel may see anything.
     may: bool,
+    /// It has panicked over what it was shown, and is shown nothing more.
+    is_blind: bool,
     room: Room,
     /// Whether the kernel holds something of what it has seen, and has not been told to settle since the last request.
     pub(super) holds: bool,
@@ -39,6 +41,7 @@ impl<I: Payload, O: Payload> Ahead<I, O> {
     pub(super) fn new(may: bool) -> Self {
         Self {
             may,
+            is_blind: false,
             room: Room::default(),
             holds: false,
             has_settled: false,
@@ -70,7 +73,7 @@ impl<I: Payload, O: Payload> Ahead<I, O> {
             return;
         }
         self.has_settled = false;
-        if self.room.requests > 0 && !is_succeeded {
+        if self.room.requests > 0 && !self.is_blind && !is_succeeded {
             let (room, upcoming) = (self.room, &mut self.upcoming);
             let may = |entry: &Entry<Shared<I, O>>| {
                 let request = &entry.request;
@@ -107,8 +110,10 @@ impl<I: Payload, O: Payload> Ahead<I, O> {
         let show = || kernel.look_ahead_local().map_or(0, |ahead| ahead.show(&upcoming));
         // It looks at other requests than that in hand, which is not to answer for them. Whoever panics over one does it again at its turn.
         let taken = contain("looking ahead", show);
-        self.may = taken.is_some();
-        if let Some(left) = self.upcoming.get(taken.unwrap_or(0)) {
+        self.is_blind = taken.is_none();
+        // How many it had begun with by then is not known.
+        let taken = taken.unwrap_or(self.upcoming.len());
+        if let Some(left) = self.upcoming.get(taken) {
             let mut state = slot.lock();
             if state.ledger.epoch == incarnation.epoch() {
                 state.ledger.withdraw_tickets(left.ticket);

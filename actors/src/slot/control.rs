@@ -303,7 +303,7 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
                 }
             };
             self.lock().ledger.settle(entry.bytes, false);
-            self.answer_all(vec![entry], |_| KernelError::new(down.clone(), Phase::Queued));
+            self.answer_all(vec![entry], |entry| KernelError::new(down.clone(), entry.phase()));
         }
     }
 

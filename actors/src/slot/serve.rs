@@ -250,6 +250,9 @@ impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
                     slot.lock().ledger.answer_arrived();
                     slot.tell_idle();
                 }
+                if is_succeeded {
+                    return Poll::Ready(Taken::HandOver);
+                }
                 if ahead.holds { Poll::Ready(Taken::Settle) } else { Poll::Pending }
             }
             Next::Stop => {

@@ -60,8 +60,9 @@ pub struct Room {
 /// deadline is over by then. A request is shown once to a life that takes it. What was shown before a fault domain died counts as in flight
 /// there: it is suspect, and runs again alone.
 ///
-/// A panic in here is contained, and the kernel is shown nothing more. What is begun with ahead of its turn must not end the kernel: the
-/// request in hand would answer for it. A kernel may be dropped without having settled.
+/// A panic of [`show`](Self::show) is contained; everything counts as taken then, and the kernel is shown nothing more. Otherwise, what is
+/// begun with ahead of its turn must neither end the kernel nor hold it up: the request in hand would answer for it. A kernel may be
+/// dropped without having settled.
 pub trait LookAhead<I>: Send {
     /// How much it takes now.
     fn room(&mut self) -> Room;
