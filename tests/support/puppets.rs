@@ -6,11 +6,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::BorrowedFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::net::SocketType;
 use rustix::process::{Pid, Signal, getpid, kill_process};
 use rustkernel::actors::{KernelRef, KernelSpec, Runtime};
+use rustkernel::core::clock::Clock;
 use rustkernel::core::error::KernelError;
 use rustkernel::core::resilience::{RecoveryPolicy, RecoveryStrategy};
 use rustkernel::core::trace::{TraceContext, ambient_trace};
@@ -238,8 +239,9 @@ impl Kernel for Lingering {
 
 impl Drop for Lingering {
     fn drop(&mut self) {
-        let until = Instant::now() + Duration::from_millis(400);
-        while Instant::now() < until {
+        let clock = Clock::system();
+        let until = clock.now() + Duration::from_millis(400);
+        while clock.now() < until {
             std::hint::spin_loop();
         }
     }

@@ -209,11 +209,14 @@ impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
         // What the kernel may have begun with is its own to end.
         let hands_over = is_succeeded && !state.ledger.is_next_seen();
         let is_due = due.is_some_and(|due| due <= slot.clock().now());
-        if hands_over || is_due {
-            drop(state);
+        let give = |given: Option<(Option<Entry<_>>, Done<O>)>| {
             if let Some((Some(entry), done)) = given {
                 slot.give(entry, done.now.unwrap_or_default(), Ok(done.answer));
             }
+        };
+        if hands_over || is_due {
+            drop(state);
+            give(given);
             return Poll::Ready(if hands_over { Taken::HandOver } else { Taken::Checkpoint });
         }
         let next = state.ledger.next(
@@ -237,30 +240,40 @@ impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
         let arm = arm(&mut state.ledger, check_at);
         drop(state);
         slot.schedule(arm);
-        if let Some((Some(entry), done)) = given {
-            slot.give(entry, done.now.unwrap_or_default(), Ok(done.answer));
-        }
+        give(given);
         if !over.is_empty() {
             slot.answer_over(over);
         }
-        match next {
-            Next::Run(header, request, since) => Poll::Ready(Taken::Run(header, request, since)),
-            Next::Sleep { drained } => {
-                if drained {
-                    slot.lock().ledger.answer_arrived();
-                    slot.tell_idle();
-                }
-                if is_succeeded {
-                    return Poll::Ready(Taken::HandOver);
-                }
-                if ahead.holds { Poll::Ready(Taken::Settle) } else { Poll::Pending }
-            }
-            Next::Stop => {
+        after(slot, next, is_succeeded, ahead.holds)
+    }
+}
+
+/// What follows from what the books say.
+fn after<I: Payload, O: Payload>(
+    slot: &Slot<I, O>,
+    next: Next<Shared<I, O>>,
+    is_succeeded: bool,
+    holds: bool,
+) -> Poll<Taken<I, O>> {
+    match next {
+        Next::Run(header, request, since) => Poll::Ready(Taken::Run(header, request, since)),
+        Next::Sleep { drained } => {
+            if drained {
                 slot.lock().ledger.answer_arrived();
-                Poll::Ready(Taken::End(Ending::Stopped))
+                slot.tell_idle();
             }
-            Next::Fenced => Poll::Ready(Taken::End(Ending::Fenced)),
+            match (is_succeeded, holds) {
+                // What it was to execute before is over.
+                (true, _) => Poll::Ready(Taken::HandOver),
+                (false, true) => Poll::Ready(Taken::Settle),
+                (false, false) => Poll::Pending,
+            }
         }
+        Next::Stop => {
+            slot.lock().ledger.answer_arrived();
+            Poll::Ready(Taken::End(Ending::Stopped))
+        }
+        Next::Fenced => Poll::Ready(Taken::End(Ending::Fenced)),
     }
 }
 
