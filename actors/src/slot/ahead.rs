@@ -15,10 +15,8 @@ use super::{Shared, Slot};
 use crate::contain::contain;
 use crate::spans;
 
-/// The requests that one incarnation shows its kernel.
+/// The requests that one incarnation shows its kernel. A pointer where there is one, because most kernels do not look.
 pub(super) struct Ahead<I, O> {
-    /// Whether the kernel may see anything.
-    may: bool,
     /// It has panicked over what it was shown, and is shown nothing more.
     is_blind: bool,
     room: Room,
@@ -38,27 +36,26 @@ struct Seen<I, O> {
 }
 
 impl<I: Payload, O: Payload> Ahead<I, O> {
-    pub(super) fn new(may: bool) -> Self {
-        Self {
-            may,
-            is_blind: false,
-            room: Room::default(),
-            holds: false,
-            has_settled: false,
-            upcoming: Vec::new(),
-            ticket: None,
-        }
+    /// For a kernel that looks ahead, if its slot's rules allow it.
+    pub(super) fn of<K: LocalKernel<Input = I>>(allowed: bool, kernel: &mut K) -> Option<Box<Self>> {
+        let looks = allowed && kernel.look_ahead_local().is_some();
+        looks.then(|| {
+            Box::new(Self {
+                is_blind: false,
+                room: Room::default(),
+                holds: false,
+                has_settled: false,
+                upcoming: Vec::new(),
+                ticket: None,
+            })
+        })
     }
 
     /// Asks the kernel how much it takes.
     pub(super) fn look<K: LocalKernel<Input = I>>(&mut self, kernel: &mut K) {
-        if !self.may {
-            return;
-        }
-        match kernel.look_ahead_local() {
-            Some(ahead) => (self.room, self.holds) = (ahead.room(), ahead.holds() && !self.has_settled),
-            None => *self = Self::new(false),
-        }
+        let looked = kernel.look_ahead_local().map(|ahead| (ahead.room(), ahead.holds()));
+        let (room, holds) = looked.unwrap_or_default();
+        (self.room, self.holds) = (room, holds && !self.has_settled);
     }
 
     /// A request was taken: chooses what is to be shown beside it; nothing more, if the kernel `is_succeeded` as soon as it has executed what
@@ -69,9 +66,6 @@ impl<I: Payload, O: Payload> Ahead<I, O> {
         variant: Variant,
         is_succeeded: bool,
     ) {
-        if !self.may {
-            return;
-        }
         self.has_settled = false;
         if self.room.requests > 0 && !self.is_blind && !is_succeeded {
             let (room, upcoming) = (self.room, &mut self.upcoming);
@@ -92,16 +86,16 @@ impl<I: Payload, O: Payload> Ahead<I, O> {
         self.ticket = ledger.running_ticket();
     }
 
-    /// Shows the kernel what was chosen beside the request that was taken at `since`.
+    /// Shows the kernel what was chosen beside the request that was taken at `since`. Gives that one's ticket, if it has been seen.
     pub(super) fn show<K: LocalKernel<Input = I, Output = O>>(
         &mut self,
         slot: &Slot<I, O>,
         incarnation: &Incarnation,
         kernel: &mut K,
         since: Timestamp,
-    ) {
+    ) -> Option<u64> {
         if self.upcoming.is_empty() {
-            return;
+            return self.ticket;
         }
         incarnation.enter(since);
         let timed = self.upcoming.iter().any(|seen| !seen.header.deadline.is_never());
@@ -121,10 +115,6 @@ impl<I: Payload, O: Payload> Ahead<I, O> {
             }
         }
         self.upcoming.clear();
-    }
-
-    /// The ticket of the request in hand, if the kernel has seen it.
-    pub(super) fn ticket(&self) -> Option<u64> {
         self.ticket
     }
 

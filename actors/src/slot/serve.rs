@@ -55,17 +55,27 @@ pub(crate) async fn serve<K: LocalKernel>(
     let mut done = None;
     let mut upkeep = Upkeep::new(slot, checkpointer);
     let mut turns = TURNS;
-    let mut ahead = Ahead::new(slot.rules.idempotent && checkpointer.is_none());
+    let mut ahead = Ahead::of(slot.rules.idempotent && checkpointer.is_none(), kernel);
     loop {
         let due = upkeep.due();
-        ahead.look(kernel);
-        let take = Take { slot, incarnation, done: &mut done, turns: &mut turns, due, ahead: &mut ahead };
-        let (header, request, since) = match take.await {
-            Taken::Run(header, request, since) => (header, request, since),
-            Taken::Settle => match Box::pin(ahead.settle(slot, incarnation, kernel)).await {
+        if let Some(ahead) = &mut ahead {
+            ahead.look(kernel);
+        }
+        let take =
+            Take { slot, incarnation, done: &mut done, turns: &mut turns, due, ahead: ahead.as_deref_mut() };
+        let taken = take.await;
+        if let Some(ahead) = &mut ahead
+            && ahead.holds
+            && taken.settles()
+        {
+            match Box::pin(ahead.settle(slot, incarnation, kernel)).await {
                 Some(()) => continue,
                 None => return Ending::Fenced,
-            },
+            }
+        }
+        let (header, request, since) = match taken {
+            Taken::Run(header, request, since) => (header, request, since),
+            Taken::Nothing => continue,
             Taken::Checkpoint => {
                 if Box::pin(upkeep.take(incarnation, kernel, false)).await == Took::Fenced {
                     return Ending::Fenced;
@@ -73,12 +83,6 @@ pub(crate) async fn serve<K: LocalKernel>(
                 continue;
             }
             // Boxed, as everything rare: an idle kernel would carry the room for it.
-            Taken::HandOver | Taken::End(Ending::Stopped) if ahead.holds => {
-                if Box::pin(ahead.settle(slot, incarnation, kernel)).await.is_none() {
-                    return Ending::Fenced;
-                }
-                continue;
-            }
             Taken::HandOver => match Box::pin(hand_over(slot, incarnation, kernel, &mut upkeep)).await {
                 Some(ending) => return ending,
                 None => continue,
@@ -90,8 +94,8 @@ pub(crate) async fn serve<K: LocalKernel>(
                 return ending;
             }
         };
-        ahead.show(slot, incarnation, kernel, since);
-        let told = Told { header, since, ticket: ahead.ticket() };
+        let ticket = ahead.as_mut().and_then(|ahead| ahead.show(slot, incarnation, kernel, since));
+        let told = Told { header, since, ticket };
         let result = execute(slot, incarnation, kernel, &request, told).await;
         incarnation.leave();
         match result {
@@ -173,7 +177,7 @@ struct Take<'a, I, O> {
     turns: &'a mut u32,
     /// When the next checkpoint is due, if the kernel has changed since the last one.
     due: Option<Timestamp>,
-    ahead: &'a mut Ahead<I, O>,
+    ahead: Option<&'a mut Ahead<I, O>>,
 }
 
 enum Taken<I, O> {
@@ -181,10 +185,20 @@ enum Taken<I, O> {
     /// It is time for a checkpoint.
     Checkpoint,
     /// There is nothing to run, and the kernel holds something of what it saw ahead of its turn.
-    Settle,
+    Nothing,
     /// A successor is waiting to take over, and nothing is in hand.
     HandOver,
     End(Ending),
+}
+
+impl<I, O> Taken<I, O> {
+    /// Whether nothing that the kernel has seen is executed after this.
+    fn settles(&self) -> bool {
+        match self {
+            Self::Nothing | Self::HandOver | Self::End(Ending::Stopped) => true,
+            Self::Run(..) | Self::Checkpoint | Self::End(Ending::Fenced) => false,
+        }
+    }
 }
 
 impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
@@ -227,7 +241,7 @@ impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
             |entry, now| entry.header.is_expired(now) || entry.request.is_cancelled(),
             &mut over,
         );
-        if let Next::Run(..) = &next {
+        if let (Next::Run(..), Some(ahead)) = (&next, ahead.as_mut()) {
             ahead.collect(&mut state.ledger, incarnation.variant, is_succeeded);
         }
         let check_at = match &state.ledger.running {
@@ -244,7 +258,7 @@ impl<I: Payload, O: Payload> Future for Take<'_, I, O> {
         if !over.is_empty() {
             slot.answer_over(over);
         }
-        after(slot, next, is_succeeded, ahead.holds)
+        after(slot, next, is_succeeded, ahead.as_ref().is_some_and(|ahead| ahead.holds))
     }
 }
 
@@ -265,7 +279,7 @@ fn after<I: Payload, O: Payload>(
             match (is_succeeded, holds) {
                 // What it was to execute before is over.
                 (true, _) => Poll::Ready(Taken::HandOver),
-                (false, true) => Poll::Ready(Taken::Settle),
+                (false, true) => Poll::Ready(Taken::Nothing),
                 (false, false) => Poll::Pending,
             }
         }
