@@ -143,12 +143,16 @@ async fn a_kernel_whose_standby_lives_in_the_same_worker_comes_back_with_it() {
         kill(pid(&kernel).await, Signal::KILL);
         pid(&kernel).await;
     }
-    soon(async {
+    let back = async {
         while status(&runtime, "a/b").await.standbys == 0 {
             tokio::task::yield_now().await;
         }
-    })
-    .await;
+    };
+    if tokio::time::timeout(Duration::from_secs(20), back).await.is_err() {
+        // Which of the two is missing, and what became of it, is not seen from a timeout.
+        let failures = runtime.failures();
+        panic!("{:?}\n{:?}\n{failures:?}", status(&runtime, "a/b").await, domain.status());
+    }
 }
 
 /// A service manager signals every process of the service; its workers go when it has drained.
