@@ -12,13 +12,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kit::{Do, Latch, NONE, assert_balanced, at_once, ms, soon};
-use rustkernel::actors::{KernelRef, KernelSpec, Lifeline, Loss, Reply, Runtime, Suspicion};
+use rustkernel::actors::{
+    HandOverError, KernelRef, KernelSpec, Lifeline, Loss, Pipeline, Reply, Runtime, Suspicion,
+};
 use rustkernel::core::Result;
 use rustkernel::core::envelope::Deadline;
 use rustkernel::core::error::{KernelErrorKind, Ran};
 use rustkernel::core::resilience::CircuitBreakerConfig;
 use rustkernel::core::trace::{TraceContext, with_trace};
 use rustkernel::core::traits::{Context, Kernel, LookAhead, Room, Upcoming};
+use tokio::task::JoinHandle;
 
 /// A kernel that works ahead, as its test sees it. It knows a request by the number that it doubles; those that wait are 0.
 #[derive(Default)]
@@ -294,16 +297,11 @@ async fn those_that_were_shown_and_are_late_are_no_failures_of_the_kernel() {
     assert_eq!(soon(kernel.call(Do::Double(5), NONE)).await.unwrap(), 10, "the breaker is closed");
 }
 
-/// What it may have begun with it ends itself; the rest is the new version's.
-#[tokio::test]
-async fn a_version_that_is_replaced_executes_what_it_has_seen() {
-    let ahead = Ahead::new(3, 3);
-    let (runtime, kernel) = spawned(ahead.spec()).await;
-    let (door, replies) = under_way(&kernel, &[1, 2, 3, 4].map(Do::Double)).await;
+/// A new version that is made, and waits until the old one makes way.
+async fn replacing(runtime: &Runtime) -> (Ahead, JoinHandle<std::result::Result<(), HandOverError>>) {
     let next = Ahead::new(3, 3);
-    let replaced = runtime.clone();
-    let spec = next.spec();
-    let replacing = kit::spawn(async move { replaced.replace(spec).await });
+    let (runtime, spec) = (runtime.clone(), next.spec());
+    let replacing = kit::spawn(async move { runtime.replace(spec).await });
     soon(async {
         while next.book(|book| book.lives.is_empty()) {
             tokio::task::yield_now().await;
@@ -313,6 +311,16 @@ async fn a_version_that_is_replaced_executes_what_it_has_seen() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
+    (next, replacing)
+}
+
+/// What it may have begun with it ends itself; the rest is the new version's.
+#[tokio::test]
+async fn a_version_that_is_replaced_executes_what_it_has_seen() {
+    let ahead = Ahead::new(3, 3);
+    let (runtime, kernel) = spawned(ahead.spec()).await;
+    let (door, replies) = under_way(&kernel, &[1, 2, 3, 4].map(Do::Double)).await;
+    let (next, replacing) = replacing(&runtime).await;
     door.open();
     answered(replies).await;
     soon(replacing).await.unwrap().unwrap();
@@ -363,26 +371,26 @@ async fn a_panic_over_what_is_shown_is_not_that_of_the_request_in_hand() {
     assert_balanced(&kernel);
 }
 
-/// The last one that the old version has seen is over before its turn.
+/// The last one that the old version has seen has lost its caller before its turn, which is found out when that comes: it is a chain's.
 #[tokio::test]
 async fn a_successor_does_not_wait_for_one_that_never_comes() {
     let ahead = Ahead::new(3, 3);
     ahead.0.lock().unwrap().forgets = true;
     let (runtime, kernel) = spawned(ahead.spec()).await;
-    let (door, mut replies) = under_way(&kernel, &[Do::Double(1)]).await;
-    let next = Ahead::new(3, 3);
-    let (replaced, spec) = (runtime.clone(), next.spec());
-    let replacing = kit::spawn(async move { replaced.replace(spec).await });
-    soon(async {
-        while next.book(|book| book.lives.is_empty()) {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-    for _ in 0..100 {
+    let door = Latch::new();
+    let (first, mut replies) = queued(&kernel, &[Do::Wait(Arc::clone(&door))]).await;
+    let chain = Pipeline::from(&kernel);
+    let left = kit::spawn(async move { chain.run(Do::Double(1), NONE).await });
+    while kernel.accounts().accepted < 3 {
         tokio::task::yield_now().await;
     }
-    drop(replies.pop());
+    first.open();
+    door.arrived(1).await;
+    soon(replies.remove(0)).await.unwrap();
+    assert_eq!(ahead.book(|book| book.shown.clone()), [[(1, 0), (2, 1)]]);
+    let (next, replacing) = replacing(&runtime).await;
+    left.abort();
+    assert!(left.await.unwrap_err().is_cancelled());
     door.open();
     answered(replies).await;
     soon(replacing).await.unwrap().unwrap();

@@ -66,7 +66,7 @@ impl Outbox {
         Self { held, sender: Arc::clone(sender), clock, last, since: last, more: false }
     }
 
-    /// Whether the answer that comes next is that to the last request there is.
+    /// Whether there are more requests behind the one whose answer comes next.
     pub(super) fn expect(&mut self, more: bool) {
         self.more = more;
     }
@@ -77,10 +77,10 @@ impl Outbox {
         let quick = self.more && now - self.last < QUICK;
         self.last = now;
         let mut bytes = self.held.lock();
-        if bytes.is_empty() {
+        let first = bytes.is_empty();
+        if first {
             self.since = now;
         }
-        let first = bytes.is_empty();
         append(&mut bytes, head, body)?;
         if !quick || now - self.since >= HOLD || bytes.len() >= MAX_HELD_BYTES {
             return Ok(self.held.send(bytes)?);

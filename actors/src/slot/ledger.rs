@@ -201,10 +201,7 @@ pub(crate) struct Ledger<R> {
     sleeper: Option<Waker>,
     service: ServiceTime,
     pub(crate) latencies: Latencies,
-    /// The last ticket that was given.
-    tickets: u64,
-    /// Tickets up to this one were seen by earlier incarnations.
-    void_tickets: u64,
+    tickets: Tickets,
 }
 
 impl<R: Clone> Ledger<R> {
@@ -230,8 +227,7 @@ impl<R: Clone> Ledger<R> {
             sleeper: None,
             service: ServiceTime::default(),
             latencies: Latencies::default(),
-            tickets: 0,
-            void_tickets: 0,
+            tickets: Tickets::default(),
         }
     }
 
@@ -393,12 +389,6 @@ impl<R: Clone> Ledger<R> {
         self.sleeper.take()
     }
 
-    /// At the head, and behind those that the incarnation has seen: their turns come in the order in which it saw them.
-    fn push_to_head(&mut self, entry: Entry<R>) {
-        let seen = self.queue.iter().take_while(|entry| entry.ticket > self.void_tickets).count();
-        self.queue.insert(seen, Entry { ticket: 0, ..entry });
-    }
-
     /// Everything that is due at `now`. `blocked_since` is when the running execution began to block its thread, if it does.
     pub(crate) fn expire(
         &mut self,
@@ -447,56 +437,6 @@ impl<R: Clone> Ledger<R> {
             }
         }
         released
-    }
-
-    /// Gives tickets to the request that runs and those that come next, `limit` at most, up to the first one that `may` not have one. Those
-    /// that have one keep it; where only the running one would get one, nobody does.
-    pub(crate) fn look_ahead(
-        &mut self,
-        limit: usize,
-        may: impl Fn(&Entry<R>) -> bool,
-        mut show: impl FnMut(u64, &Entry<R>),
-    ) {
-        let Some(running) = self.running.as_mut().filter(|running| may(&running.entry)) else { return };
-        let seen = self.queue.iter().take_while(|entry| entry.ticket > self.void_tickets).count();
-        if !self.queue.get(seen).is_some_and(&may) {
-            return;
-        }
-        let runs = (running.entry.ticket <= self.void_tickets).then_some(&mut running.entry);
-        for entry in runs.into_iter().chain(self.queue.range_mut(seen..)).take(limit) {
-            if !may(entry) {
-                return;
-            }
-            self.tickets += 1;
-            entry.ticket = self.tickets;
-            show(self.tickets, entry);
-        }
-    }
-
-    /// The ticket of the running request, if it has one of this incarnation's.
-    pub(crate) fn running_ticket(&self) -> Option<u64> {
-        let ticket = self.running.as_ref()?.entry.ticket;
-        (ticket > self.void_tickets).then_some(ticket)
-    }
-
-    /// Takes back the tickets from this one on: nothing was begun for them.
-    pub(crate) fn withdraw_tickets(&mut self, from: u64) {
-        let running = self.running.as_mut().map(|running| &mut running.entry);
-        for entry in running.into_iter().chain(&mut self.queue).filter(|entry| entry.ticket >= from) {
-            entry.ticket = 0;
-        }
-    }
-
-    /// What the incarnation lived in is gone: whatever waits and was seen by it may have been in execution there.
-    pub(crate) fn suspect_seen(&mut self) {
-        for entry in self.queue.iter_mut().filter(|entry| entry.ticket > self.void_tickets) {
-            entry.header.suspect = true;
-        }
-    }
-
-    /// Whether the request that comes next has been seen by the incarnation, which may have begun with it.
-    pub(crate) fn is_next_seen(&self) -> bool {
-        self.queue.front().is_some_and(|entry| entry.ticket > self.void_tickets)
     }
 
     /// What the incarnation is doing has not begun yet: its clock starts again.
@@ -636,7 +576,7 @@ impl<R: Clone> Ledger<R> {
         self.in_hand = false;
         self.upkeep = None;
         self.look_at = Timestamp::NEVER;
-        self.void_tickets = self.tickets;
+        self.tickets.void();
         [self.sleeper.take(), self.running.as_mut().and_then(|running| running.waker.take())]
     }
 
@@ -731,6 +671,10 @@ impl ServiceTime {
         Duration::from_nanos(self.nanos.saturating_mul(ahead as u64))
     }
 }
+
+mod tickets;
+
+use tickets::Tickets;
 
 #[cfg(all(test, rustkernel_loom))]
 mod loom_models;

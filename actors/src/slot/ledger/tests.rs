@@ -322,12 +322,12 @@ impl Pair {
         assert_eq!(self.ledger.waiting(), model.waiting.len() + model.delayed.len());
         let queue: Vec<u64> = self.ledger.queue.iter().map(|entry| entry.request).collect();
         assert_eq!(queue, model.waiting);
-        let void = self.ledger.void_tickets;
+        let valid = |ticket: &&u64| self.ledger.tickets.is_valid(**ticket);
         let tickets: Vec<u64> = self.ledger.queue.iter().map(|entry| entry.ticket).collect();
-        let seen = tickets.iter().take_while(|ticket| **ticket > void).count();
+        let seen = tickets.iter().take_while(valid).count();
         assert_eq!(seen, model.seen_ahead());
         assert!(tickets[..seen].is_sorted(), "those that were seen come in that order: {tickets:?}");
-        assert!(tickets[seen..].iter().all(|ticket| *ticket <= void), "and before all others: {tickets:?}");
+        assert!(!tickets[seen..].iter().any(|ticket| valid(&ticket)), "and before all others: {tickets:?}");
     }
 }
 
