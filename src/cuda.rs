@@ -30,6 +30,8 @@ mod line;
 mod memory;
 mod module;
 mod nvml;
+#[cfg(feature = "worker")]
+mod pin;
 mod poller;
 mod probe;
 mod stream;

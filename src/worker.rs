@@ -15,7 +15,7 @@
 //! Linux only: processes are held by pidfd, memory is shared by memfd.
 
 mod alone;
-mod arena;
+pub(crate) mod border;
 mod config;
 mod control;
 mod device;
@@ -26,11 +26,15 @@ mod keeper;
 mod kernels;
 mod link;
 mod mailbox;
+mod memory;
 mod outbox;
 mod pace;
+mod parcel;
+mod pool;
 mod premises;
 mod process;
 mod remote;
+mod shared;
 mod tenant;
 mod undying;
 mod ward;
@@ -41,6 +45,9 @@ pub use domain::{Domain, DomainError, Maker, Making};
 pub use kernels::Kernels;
 pub use process::WorkerCommand;
 pub use remote::{Remote, RemoteState};
+#[cfg(feature = "cuda")]
+pub(crate) use shared::Held;
+pub use shared::SharedSlice;
 #[cfg(fuzzing)]
 pub use wire::fuzz_frames;
 

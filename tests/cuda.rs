@@ -17,12 +17,16 @@ mod standin;
 mod bad_input;
 #[path = "cuda/builtin.rs"]
 mod builtin;
+#[path = "cuda/chain.rs"]
+mod chain;
 #[path = "cuda/faults.rs"]
 mod faults;
 #[path = "cuda/inside.rs"]
 mod inside;
 #[path = "cuda/nvml.rs"]
 mod nvml;
+#[path = "cuda/pinned.rs"]
+mod pinned;
 #[path = "cuda/source.rs"]
 mod source;
 
@@ -42,6 +46,8 @@ fn worker_main() {
     rustkernel::worker::init(|kernels| {
         device::kernels(kernels);
         builtin::kernels(kernels);
+        chain::kernels(kernels);
+        pinned::kernels(kernels);
     });
 }
 

@@ -19,11 +19,19 @@ mod neighbours;
 mod orphans;
 #[path = "worker/payloads.rs"]
 mod payloads;
+#[path = "worker/shared.rs"]
+mod shared;
+
+/// What a worker of these tests can make.
+fn kernels(kernels: &mut rustkernel::worker::Kernels) {
+    puppets::kernels(kernels);
+    shared::kernels(kernels);
+}
 
 /// In a process that was started as a worker this never returns, and one that is to be a parent waits for its end; elsewhere it is nothing.
 #[test]
 fn worker_main() {
-    rustkernel::worker::init(puppets::kernels);
+    rustkernel::worker::init(kernels);
     if std::env::var_os(orphans::PARENT).is_some() {
         orphans::parent();
     }

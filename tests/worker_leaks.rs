@@ -19,10 +19,13 @@ fn worker_main() {
     rustkernel::worker::init(puppets::kernels);
 }
 
-/// Open files, threads, and living or unburied children of this process.
-fn holdings() -> (usize, usize, usize) {
+/// Open files, mappings of shared memory, threads, and living or unburied children of this process.
+fn holdings() -> [usize; 4] {
     let count = |path: &str| fs::read_dir(path).unwrap().count();
-    (count("/proc/self/fd"), count("/proc/self/task"), children().len())
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let mapped = maps.lines().filter(|line| line.contains("memfd:rustkernel")).count();
+    assert!(mapped > 0, "the answers lie in one");
+    [count("/proc/self/fd"), mapped, count("/proc/self/task"), children().len()]
 }
 
 #[tokio::test]

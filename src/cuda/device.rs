@@ -16,6 +16,8 @@ use rustkernel_core::resilience::HealthCheckResult;
 
 use super::line::{Line, Remains};
 use super::module::Images;
+#[cfg(feature = "worker")]
+use super::pin::Pins;
 use super::poller::Poller;
 use super::stream::Stream;
 use super::table::{Calls, Handle, table};
@@ -37,6 +39,8 @@ struct Opened {
     listeners: Mutex<Vec<Listener>>,
     poller: Arc<Poller>,
     images: Images,
+    #[cfg(feature = "worker")]
+    pins: Pins,
     /// Those that are there, and some that were.
     lines: Mutex<Vec<Weak<Line>>>,
     /// Of lines that were busy when they went.
@@ -128,6 +132,8 @@ impl Device {
             listeners: Mutex::default(),
             poller: Poller::new(),
             images: Images::default(),
+            #[cfg(feature = "worker")]
+            pins: Pins::default(),
             lines: Mutex::default(),
             remains: Mutex::default(),
         })))
@@ -268,6 +274,11 @@ impl Device {
 
     pub(super) fn images(&self) -> &Images {
         &self.0.images
+    }
+
+    #[cfg(feature = "worker")]
+    pub(super) fn pins(&self) -> &Pins {
+        &self.0.pins
     }
 
     /// A call for this device's context, from any thread. `Ok` where it succeeded and the device is not known to be lost.

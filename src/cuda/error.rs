@@ -88,6 +88,9 @@ pub enum CudaError {
         /// Elements that there are.
         there: usize,
     },
+    /// A buffer lies on the device as another process has it.
+    #[error("the buffer lies with a worker process: only kernels of the same domain can use it")]
+    Elsewhere,
     /// The device has answered a question whose answer is known, and not with that.
     #[error("{device} computes wrongly: its probe has given another answer than it must")]
     WrongAnswer {
@@ -118,6 +121,7 @@ impl CudaError {
                 "launch fewer threads or with less shared memory; give long work more blocks"
             }
             Self::Length { .. } => "make the buffer as long as what is copied",
+            Self::Elsewhere => "put the kernels that hand it on into one domain",
             Self::WrongAnswer { .. } => "use another device, and have this one tested",
         }
     }
@@ -136,6 +140,7 @@ impl CudaError {
             | Self::ZeroByte { .. }
             | Self::Shape { .. }
             | Self::Length { .. }
+            | Self::Elsewhere
             | Self::WrongAnswer { .. } => None,
         }
     }
@@ -155,6 +160,7 @@ impl CudaError {
             | Self::ZeroByte { .. }
             | Self::Shape { .. }
             | Self::Length { .. }
+            | Self::Elsewhere
             | Self::WrongAnswer { .. } => true,
         }
     }
@@ -178,6 +184,7 @@ impl From<CudaError> for KernelError {
             | CudaError::ZeroByte { .. }
             | CudaError::Shape { .. }
             | CudaError::Length { .. }
+            | CudaError::Elsewhere
             | CudaError::WrongAnswer { .. } => ErrorKind::Permanent,
         };
         Self::kernel(kind, error)

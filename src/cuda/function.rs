@@ -4,6 +4,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::fmt;
+use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -173,11 +174,12 @@ impl<T> sealed::Sealed for Buffer<T> {}
 
 impl<T> Argument for Buffer<T> {
     fn place(&self) -> *const c_void {
-        (&raw const self.block().address).cast()
+        // One that lies elsewhere is refused when it is visited.
+        self.block().map_or(ptr::null(), |block| (&raw const block.address).cast())
     }
 
     fn visit(&self, stream: &Stream) -> Result<(), CudaError> {
-        self.block().visit(stream.line())
+        self.block()?.visit(stream.line())
     }
 }
 

@@ -19,6 +19,8 @@ use rustkernel_core::fault::cuda;
 use super::CudaError;
 use super::device::Device;
 use super::table::{Address, Handle};
+#[cfg(feature = "worker")]
+use crate::worker::Held;
 
 /// Launches that may be under way in a stream. The driver blocks its caller at about a thousand.
 const IN_FLIGHT: u32 = 256;
@@ -59,6 +61,9 @@ struct Queue {
     blocks: Vec<(usize, Address)>,
     /// Pinned memory, free from its mark on.
     pinned: Vec<(Pinned, u32)>,
+    /// What the device copies from or to by itself, until its mark.
+    #[cfg(feature = "worker")]
+    kept: Vec<(Arc<Held>, u32)>,
 }
 
 /// Memory of this process that the device reaches.
@@ -315,6 +320,19 @@ impl Line {
         self.queue().pinned.push((pinned, mark));
     }
 
+    /// Keeps shared memory from which the device is about to copy, or to which, until the next mark is reached.
+    #[cfg(feature = "worker")]
+    pub(super) fn keep(&self, held: &Arc<Held>) {
+        let mark = self.issued.load(Ordering::Acquire).wrapping_add(1);
+        self.queue().kept.push((Arc::clone(held), mark));
+    }
+
+    /// Lets go of what the device has finished with.
+    pub(super) fn let_go(&self) {
+        let reached = self.word(MARK).load(Ordering::Acquire);
+        self.queue().forget_reached(reached);
+    }
+
     /// Gives the driver back what lies around here.
     pub(super) fn trim(&self) -> Result<(), CudaError> {
         let blocks = std::mem::take(&mut self.queue().blocks);
@@ -344,6 +362,8 @@ impl Drop for Line {
             stream: ManuallyDrop::new(unsafe { ManuallyDrop::take(&mut self.stream) }),
             pinned: queue.pinned.into_iter().map(|(pinned, _)| pinned).chain([self.words.take()]).collect(),
             blocks: queue.blocks.into_iter().map(|(_, address)| address).collect(),
+            #[cfg(feature = "worker")]
+            _kept: queue.kept,
         };
         self.device.bury(remains);
     }
@@ -355,6 +375,8 @@ pub(super) struct Remains {
     stream: ManuallyDrop<Arc<CudaStream>>,
     pinned: Vec<Pinned>,
     blocks: Vec<Address>,
+    #[cfg(feature = "worker")]
+    _kept: Vec<(Arc<Held>, u32)>,
 }
 
 impl Remains {
@@ -384,6 +406,8 @@ impl Remains {
 
 impl Queue {
     fn forget_reached(&mut self, reached: u32) {
+        #[cfg(feature = "worker")]
+        self.kept.retain(|(_, mark)| !is_reached(reached, *mark));
         while let Some((mark, launches)) = self.marks.front().copied() {
             if !is_reached(reached, mark) {
                 break;

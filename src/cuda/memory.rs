@@ -6,20 +6,44 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytemuck::Pod;
 use rustkernel_core::traits::Payload;
+#[cfg(feature = "worker")]
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use super::CudaError;
 use super::line::Line;
 use super::table::Address;
+#[cfg(feature = "worker")]
+use crate::worker::border::{Border, Found, Loan, Place, Thing};
 
 /// So many values on a device, made by a [`Stream`](super::Stream).
 ///
 /// It may be given to another stream of the same device: what that one does with it comes after what its own stream was told before, so
-/// that kernels of a pipeline in one process hand it on without a copy. Dropped, its memory is used again by what its stream does next,
-/// and not before other streams have finished with it.
+/// that kernels of a pipeline hand it on without a copy: those of one process, and those of one domain, whose data stays with their worker
+/// while its handle goes through the supervising process. Dropped, its memory is used again by what its stream does next, and not before
+/// other streams have finished with it.
+///
+/// It goes with its process: once that has ended, a kernel that is given it is answered
+/// [`Crashed`](rustkernel_core::error::KernelErrorKind::Crashed), and has not run.
 pub struct Buffer<T> {
-    block: Block,
+    lies: Lies,
     len: usize,
     values: PhantomData<fn() -> T>,
+}
+
+/// Where it lies.
+pub(super) enum Lies {
+    Here(Arc<Block>),
+    /// With a worker of this process's.
+    #[cfg(feature = "worker")]
+    There(Arc<Loan>, Shape),
+}
+
+/// How long its memory is, and that its values are, in bytes.
+#[cfg(feature = "worker")]
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Shape {
+    room: u64,
+    len: u64,
 }
 
 pub(super) struct Block {
@@ -37,7 +61,7 @@ impl<T: Pod> Buffer<T> {
         let bytes = len.checked_mul(size_of::<T>()).ok_or(too_long)?;
         let (bytes, address) = line.allocate(bytes)?;
         let block = Block { address, bytes, home: Arc::clone(line), guests: Mutex::default() };
-        Ok(Self { block, len, values: PhantomData })
+        Ok(Self { lies: Lies::Here(Arc::new(block)), len, values: PhantomData })
     }
 
     /// How many values.
@@ -58,8 +82,54 @@ impl<T: Pod> Buffer<T> {
 }
 
 impl<T> Buffer<T> {
-    pub(super) fn block(&self) -> &Block {
-        &self.block
+    pub(super) fn block(&self) -> Result<&Block, CudaError> {
+        match &self.lies {
+            Lies::Here(block) => Ok(block),
+            #[cfg(feature = "worker")]
+            Lies::There(..) => Err(CudaError::Elsewhere),
+        }
+    }
+}
+
+/// Across the border of a worker goes where it lies.
+#[cfg(feature = "worker")]
+impl<T> Serialize for Buffer<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let refuse = |reason| Err(ser::Error::custom(reason));
+        let Some(border) = Border::crossing() else { return refuse("what is on a device goes nowhere else") };
+        let (thing, room) = match &self.lies {
+            Lies::Here(_) if !border.is_workers() => return refuse("it is on the device of this process"),
+            Lies::Here(block) => (Thing::Device(Arc::<Block>::clone(block)), block.bytes as u64),
+            Lies::There(loan, shape) => (Thing::DeviceLoan(Arc::clone(loan)), shape.room),
+        };
+        let Some(place) = border.lend(thing) else { return refuse("it lies in another process") };
+        (place, Shape { room, len: self.len as u64 }).serialize(serializer)
+    }
+}
+
+#[cfg(feature = "worker")]
+impl<'de, T: Pod> Deserialize<'de> for Buffer<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (place, shape) = <(Place, Shape)>::deserialize(deserializer)?;
+        let border = Border::crossing().ok_or_else(|| de::Error::custom("it lies in another process"))?;
+        let lies = match border.find(place).map_err(de::Error::custom)? {
+            Found::Device(loan) => Lies::There(Arc::new(loan), shape),
+            Found::Own(Thing::Device(block)) => match block.downcast::<Block>() {
+                Ok(block) => Lies::Here(block),
+                Err(_) => return Err(de::Error::custom("it is none of a device")),
+            },
+            Found::Memory { .. } | Found::Own(Thing::Memory(_) | Thing::DeviceLoan(_)) => {
+                return Err(de::Error::custom("it is not on a device"));
+            }
+        };
+        let room = match &lies {
+            Lies::Here(block) => block.bytes as u64,
+            Lies::There(_, shape) => shape.room,
+        };
+        let fits = |len: &usize| len.checked_mul(size_of::<T>()).is_some_and(|bytes| bytes as u64 <= room);
+        let len = usize::try_from(shape.len).ok().filter(fits);
+        let len = len.ok_or_else(|| de::Error::custom("it is shorter than it says"))?;
+        Ok(Self { lies, len, values: PhantomData })
     }
 }
 
@@ -95,7 +165,12 @@ impl Drop for Block {
 impl<T: Pod + Payload> Payload for Buffer<T> {
     /// What it takes on its device.
     fn size_bytes(&self) -> usize {
-        size_of::<Self>() + self.block.bytes
+        let room = match &self.lies {
+            Lies::Here(block) => block.bytes,
+            #[cfg(feature = "worker")]
+            Lies::There(_, shape) => usize::try_from(shape.room).unwrap_or(usize::MAX),
+        };
+        room.saturating_add(size_of::<Self>())
     }
 
     fn schema() -> String {

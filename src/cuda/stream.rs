@@ -13,6 +13,8 @@ use std::time::Duration;
 use bytemuck::Pod;
 use cudarc::driver::CudaStream;
 use rustkernel_core::clock::{Clock, Timestamp};
+#[cfg(feature = "worker")]
+use rustkernel_core::error::KernelError;
 use rustkernel_core::traits::Context;
 
 use super::CudaError;
@@ -20,6 +22,8 @@ use super::device::Device;
 use super::function::{Argument, Function, Grid};
 use super::line::{Line, Pinned};
 use super::memory::Buffer;
+#[cfg(feature = "worker")]
+use crate::worker::SharedSlice;
 
 /// A line of work on a device: what it is told happens in that order.
 ///
@@ -66,7 +70,7 @@ impl Stream {
     /// As [`alloc`](Self::alloc).
     pub fn zeros<T: Pod>(&self, len: usize) -> Result<Buffer<T>, CudaError> {
         let buffer = self.alloc::<T>(len)?;
-        let (address, bytes) = (buffer.block().address, buffer.bytes());
+        let (address, bytes) = (buffer.block()?.address, buffer.bytes());
         self.line.admit()?;
         // SAFETY: so many bytes are there; the stream is alive.
         self.device().call("cuMemsetD8Async", |calls| unsafe {
@@ -94,11 +98,12 @@ impl Stream {
             return Err(CudaError::Length { wanted: values.len(), there: buffer.len() });
         }
         let bytes: &[u8] = bytemuck::cast_slice(values);
-        buffer.block().visit(&self.line)?;
+        let block = buffer.block()?;
+        block.visit(&self.line)?;
         let mut pinned = self.line.pinned(bytes.len())?;
         pinned.put(bytes);
         self.line.admit()?;
-        let address = buffer.block().address;
+        let address = block.address;
         // SAFETY: both have room for so many bytes, and live until the copy is over: what is given back is used again only behind it.
         let copied = self.device().call("cuMemcpyHtoDAsync_v2", |calls| unsafe {
             (calls.cuMemcpyHtoDAsync_v2)(address, pinned.start(), bytes.len(), self.line.handle())
@@ -179,10 +184,11 @@ impl Stream {
     /// As [`done`](Self::done).
     pub async fn download<T: Pod>(&self, buffer: &Buffer<T>, cx: &Context<'_>) -> Result<Vec<T>, CudaError> {
         let bytes = buffer.bytes();
-        buffer.block().visit(&self.line)?;
+        let block = buffer.block()?;
+        block.visit(&self.line)?;
         self.line.admit()?;
         let landing = Landing { line: &self.line, pinned: Some(self.line.pinned(bytes)?) };
-        let address = buffer.block().address;
+        let address = block.address;
         // SAFETY: both have room for so many bytes, and live until the copy is over.
         self.device().call("cuMemcpyDtoHAsync_v2", |calls| unsafe {
             (calls.cuMemcpyDtoHAsync_v2)(landing.start(), address, bytes, self.line.handle())
@@ -190,6 +196,60 @@ impl Stream {
         self.done(cx).await?;
         let mut values = vec![T::zeroed(); buffer.len()];
         landing.take(bytemuck::cast_slice_mut(&mut values));
+        Ok(values)
+    }
+
+    /// [`upload`](Self::upload) of values in shared memory. In a worker of a domain that holds the device they are not copied on the way: the
+    /// device takes them from where they lie, which stays as it is until then.
+    ///
+    /// # Errors
+    /// As [`alloc`](Self::alloc).
+    #[cfg(feature = "worker")]
+    pub fn upload_shared<T: Pod>(&self, values: &SharedSlice<T>) -> Result<Buffer<T>, CudaError> {
+        if !self.device().pins().pin(self.device(), values.held())? {
+            return self.upload(values);
+        }
+        let buffer = self.alloc::<T>(values.len())?;
+        let block = buffer.block()?;
+        block.visit(&self.line)?;
+        self.line.keep(values.held());
+        self.line.admit()?;
+        let (address, start, bytes) = (block.address, values.as_ptr().cast(), size_of_val(&**values));
+        // SAFETY: both have room for so many bytes, and are kept until the copy is over.
+        self.device().call("cuMemcpyHtoDAsync_v2", |calls| unsafe {
+            (calls.cuMemcpyHtoDAsync_v2)(address, start, bytes, self.line.handle())
+        })?;
+        Ok(buffer)
+    }
+
+    /// [`download`](Self::download) into shared memory: an answer that its caller reads where the device has put it.
+    ///
+    /// # Errors
+    /// As [`done`](Self::done); [exhausted](rustkernel_core::resilience::ErrorKind::Exhausted) where there is not so much shared memory.
+    ///
+    /// # Cancel safety
+    /// As [`done`](Self::done).
+    #[cfg(feature = "worker")]
+    pub async fn download_shared<T: Pod>(
+        &self,
+        buffer: &Buffer<T>,
+        cx: &Context<'_>,
+    ) -> Result<SharedSlice<T>, KernelError> {
+        let mut values = SharedSlice::alloc(buffer.len())?;
+        if !self.device().pins().pin(self.device(), values.held())? {
+            values.fresh().copy_from_slice(&self.download(buffer, cx).await?);
+            return Ok(values);
+        }
+        let block = buffer.block()?;
+        block.visit(&self.line)?;
+        self.line.keep(values.held());
+        self.line.admit()?;
+        let (address, start, bytes) = (block.address, values.held().start(), buffer.bytes());
+        // SAFETY: both have room for so many bytes, and are kept until the copy is over; nobody reads them before.
+        self.device().call("cuMemcpyDtoHAsync_v2", |calls| unsafe {
+            (calls.cuMemcpyDtoHAsync_v2)(start, address, bytes, self.line.handle())
+        })?;
+        self.done(cx).await?;
         Ok(values)
     }
 
@@ -254,6 +314,7 @@ impl Future for Done<'_, '_> {
                 Ok(false) => {}
                 Ok(true) => {
                     self.is_over = true;
+                    self.line.let_go();
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) => {

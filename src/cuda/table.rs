@@ -74,6 +74,7 @@ functions! {
         cuMemFree_v2: (Address);
         cuMemAllocHost_v2: (*mut *mut c_void, usize);
         cuMemFreeHost: (*mut c_void);
+        cuMemHostRegister_v2: (*mut c_void, usize, c_uint);
         cuMemHostGetDevicePointer_v2: (*mut Address, *mut c_void, c_uint);
         cuMemcpyHtoDAsync_v2: (Address, *const c_void, usize, Handle);
         cuMemcpyDtoHAsync_v2: (*mut c_void, Address, usize, Handle);

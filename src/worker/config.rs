@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rustkernel_core::DeviceId;
+use rustkernel_core::device::DeviceKind;
 use rustkernel_core::resilience::{HealthCheckResult, InvalidConfig};
 use serde::Serialize;
 
@@ -93,6 +94,11 @@ impl DomainConfig {
     pub fn cuda(ordinal: u16) -> Self {
         let device = Some(DeviceId::cuda(ordinal));
         Self { device, start_limit: Duration::from_secs(60), ..Self::default() }
+    }
+
+    /// Whether its workers hold memory of a device beside that of the system.
+    pub(super) fn holds_gpu(&self) -> bool {
+        self.device.is_some_and(|device| device.kind() == DeviceKind::Cuda)
     }
 
     pub(crate) fn validate(&self) -> Result<(), InvalidConfig> {

@@ -1,4 +1,4 @@
-//! The control socket: one message a packet, and a kernel's socket and memory beside it where one is handed over.
+//! The control socket: one message a packet, and a kernel's socket and memory beside it where they are handed over.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -19,7 +19,7 @@ pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
 
-/// Sends a message, with at most three descriptors beside it. Does not wait: a peer that reads nothing is as bad as one that is gone.
+/// Sends a message, with at most two descriptors beside it. Does not wait: a peer that reads nothing is as bad as one that is gone.
 pub(super) fn send(
     socket: impl AsFd,
     message: &impl Serialize,
@@ -30,11 +30,11 @@ pub(super) fn send(
         let (bytes, limit) = (bytes.len() as u64, MAX_PACKET_BYTES as u64);
         return Err(WireError::TooLong { part: "message", bytes, limit });
     }
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !beside.is_empty() {
         let fits = ancillary.push(SendAncillaryMessage::ScmRights(beside));
-        debug_assert!(fits, "the space is for three");
+        debug_assert!(fits, "the space is for two");
     }
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     retry(|| sendmsg(&socket, &[IoSlice::new(&bytes)], &mut ancillary, flags))?;
@@ -56,7 +56,7 @@ pub(super) fn receive<T: DeserializeOwned>(
     wait: bool,
 ) -> Result<Received<T>, WireError> {
     buffer.resize(MAX_PACKET_BYTES, 0);
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | if wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
     let received =

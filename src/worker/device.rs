@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use rustkernel_core::DeviceId;
+use rustkernel_core::device::DeviceKind;
+
 use super::host::Host;
 use super::wire::FromWorker;
 
@@ -10,6 +13,12 @@ pub(super) fn open(host: &Arc<Host>) -> Result<Option<String>, FromWorker> {
     let wanted = std::env::var(super::host::WORKER_VARIABLE).unwrap_or_default();
     imp::watch(host);
     if wanted.is_empty() { Ok(None) } else { imp::open(&wanted) }
+}
+
+/// Whether this worker was started for a GPU.
+pub(super) fn is_gpu_wanted() -> bool {
+    let wanted = std::env::var(super::host::WORKER_VARIABLE).unwrap_or_default();
+    wanted.parse().is_ok_and(|device: DeviceId| device.kind() == DeviceKind::Cuda)
 }
 
 #[cfg(feature = "cuda")]

@@ -9,6 +9,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use bytemuck::Pod;
 use rustkernel_actors::{KernelSpec, Lifeline};
 use rustkernel_core::DeviceId;
 use rustkernel_core::clock::Clock;
@@ -25,7 +26,10 @@ use super::config::{DomainConfig, DomainState, DomainStatus};
 use super::host::is_worker;
 use super::keeper::Keeper;
 use super::mailbox::{Attach, Attached, Mail, Mailbox};
+use super::memory::Memory;
+use super::pool::Pool;
 use super::remote::Remote;
+use super::shared::SharedSlice;
 
 /// A fault domain: one worker process at a time, and the kernels in it.
 ///
@@ -43,6 +47,7 @@ pub(super) struct Shared {
     device: Option<DeviceId>,
     mailbox: Arc<Mailbox>,
     status: Arc<Mutex<DomainStatus>>,
+    memory: Arc<Pool>,
     /// Held by everything that runs in the domain.
     pub(super) alone: Alone,
     keeper: Mutex<Option<JoinHandle<()>>>,
@@ -79,10 +84,13 @@ impl Domain {
         let mailbox = Mailbox::new()?;
         let status = Arc::new(Mutex::new(DomainStatus::new()));
         let device = config.device;
-        let keeper = Keeper::new(Arc::clone(&name), config, Arc::clone(&mailbox), Arc::clone(&status));
+        let memory = Pool::new(Memory::new()?, config.holds_gpu());
+        let own = Arc::clone(&memory);
+        let keeper = Keeper::new(Arc::clone(&name), config, Arc::clone(&mailbox), Arc::clone(&status), own);
         let keeper = thread::Builder::new().name(format!("domain {name}")).spawn(move || keeper.keep())?;
         let keeper = Mutex::new(Some(keeper));
-        Ok(Self(Arc::new(Shared { name, device, mailbox, status, alone: Alone::default(), keeper })))
+        let alone = Alone::default();
+        Ok(Self(Arc::new(Shared { name, device, mailbox, status, memory, alone, keeper })))
     }
 
     /// The domain's name.
@@ -101,6 +109,24 @@ impl Domain {
     #[must_use]
     pub fn status(&self) -> DomainStatus {
         self.0.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Room for `len` values in memory that the domain's workers read where it lies, whichever of them it is. What is in it is not said.
+    ///
+    /// # Errors
+    /// [Exhausted](rustkernel_core::resilience::ErrorKind::Exhausted) where there is not so much memory.
+    pub fn alloc<T: Pod>(&self, len: usize) -> Result<SharedSlice<T>, KernelError> {
+        SharedSlice::alloc_in(Some(&self.0.memory), len)
+    }
+
+    /// A copy of `values` there.
+    ///
+    /// # Errors
+    /// As [`alloc`](Self::alloc).
+    pub fn copy_of<T: Pod>(&self, values: &[T]) -> Result<SharedSlice<T>, KernelError> {
+        let mut copy = self.alloc(values.len())?;
+        copy.fresh().copy_from_slice(values);
+        Ok(copy)
     }
 
     /// A kernel called `id` that lives in this domain: what the worker knows as `name`, made from `settings`. Payloads go there and back as

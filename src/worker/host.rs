@@ -1,7 +1,6 @@
 //! A process in worker mode: it makes the kernels it is asked for, each on a thread of its own behind a socket of its own, and ends with the
 //! process that started it.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,14 +19,17 @@ use rustkernel_core::trace::TraceContext;
 use rustkernel_core::traits::{Context, Signal as Stop};
 use tokio::signal::unix::{self, Signal as UnixSignal, SignalKind};
 
-use super::arena::{Parcel, Region, SHARED_FROM_BYTES};
+use super::border::Border;
 use super::control::{Received, receive, send};
 use super::device;
 use super::eager::{Eager, Eagerness};
 use super::kernels::{Kernels, Resident};
+use super::memory::Memory;
 use super::outbox::{Outbox, Sender};
+use super::parcel::{Packed, Parcel};
+use super::pool::Pool;
 use super::wire::{
-    Body, Failure, FromKernel, FromWorker, Inbox, PROTOCOL, Run, ToKernel, ToWorker, WireError,
+    Body, Failure, FromKernel, FromWorker, Inbox, Load, PROTOCOL, Run, ToKernel, ToWorker, WireError,
 };
 use super::wire::{MAX_BODY_BYTES, read, text, write};
 
@@ -44,6 +46,8 @@ pub(super) fn is_worker() -> bool {
 pub(super) struct Host {
     kernels: Kernels,
     control: OwnedFd,
+    /// With the supervising process.
+    border: Arc<Border>,
     clock: Clock,
     /// Sends the answers that would be late.
     late: Arc<Sender>,
@@ -90,9 +94,11 @@ fn host(kernels: Kernels) -> Result<(), WireError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let _signals = leave_signals_to_the_parent(&runtime)?;
     let names = kernels.names().map(str::to_owned).collect();
+    let Some(border) = map_memory(&control)? else { return Ok(()) };
     let host = Arc::new(Host {
         kernels,
         control,
+        border,
         clock: Clock::system(),
         late: Sender::start()?,
         running: Mutex::default(),
@@ -111,12 +117,11 @@ fn host(kernels: Kernels) -> Result<(), WireError> {
         };
         match message {
             ToWorker::Attach { kernel, name, settings } => {
-                let Ok([socket, to, from]) = <[OwnedFd; 3]>::try_from(beside) else {
+                let Ok([socket]) = <[OwnedFd; 1]>::try_from(beside) else {
                     // There was no room for them among this process's open files.
                     host.tell(&FromWorker::Gone { kernel })?;
                     continue;
                 };
-                let regions = [Region::received(to), Region::received(from)];
                 let main = &host;
                 let (host, handle) = (Arc::clone(&host), runtime.handle().clone());
                 let running = Arc::new(Running::default());
@@ -124,10 +129,8 @@ fn host(kernels: Kernels) -> Result<(), WireError> {
                 let refused = socket.try_clone();
                 let spawned = thread::Builder::new().name(name.clone()).spawn(move || {
                     let _in_runtime = handle.enter();
-                    let unread = Cell::new(0);
-                    let tenant = Tenant { host: &host, kernel, running: &running, regions, unread };
+                    let tenant = Tenant { host: &host, kernel, running: &running };
                     tenant.live(&name, &settings, socket.into());
-                    drop(tenant);
                     host.running().remove(&kernel);
                     // A worker that cannot say so any more is about to end.
                     let _ = host.tell(&FromWorker::Gone { kernel });
@@ -143,8 +146,28 @@ fn host(kernels: Kernels) -> Result<(), WireError> {
                 }
             }
             ToWorker::Cancel { kernel, request } => host.cancel(kernel, request)?,
-            ToWorker::Ping(number) => host.tell(&FromWorker::Pong(number))?,
+            ToWorker::Ping { returned } => {
+                host.border.take_back(&returned);
+                host.tell(&FromWorker::Pong { returned: host.border.take_returned() })?;
+            }
+            ToWorker::Memory => return Err(WireError::Unasked),
         }
+    }
+}
+
+/// The first message: the memory that this process shares with the one that it belongs to. `None` where that is gone.
+fn map_memory(control: &OwnedFd) -> Result<Option<Arc<Border>>, WireError> {
+    let mut buffer = Vec::new();
+    match receive(control, &mut buffer, true)? {
+        Received::Message(ToWorker::Memory, beside) => {
+            let [theirs, own] = <[OwnedFd; 2]>::try_from(beside).map_err(|_| WireError::Unasked)?;
+            let own = Pool::new(Memory::map(own)?, device::is_gpu_wanted());
+            let border = Border::new(own, Memory::map(theirs)?);
+            Border::set_of_worker(&border);
+            Ok(Some(border))
+        }
+        Received::Message(..) => Err(WireError::Unasked),
+        Received::Nothing | Received::Closed => Ok(None),
     }
 }
 
@@ -188,10 +211,6 @@ struct Tenant<'a> {
     host: &'a Host,
     kernel: u64,
     running: &'a Running,
-    /// To the kernel and from it.
-    regions: [Region; 2],
-    /// The last request whose answer is in shared memory and has not been read there, as far as is known; 0 for none.
-    unread: Cell<u64>,
 }
 
 impl Tenant<'_> {
@@ -261,69 +280,63 @@ impl Tenant<'_> {
                 outbox.flush()?;
             }
             let mut eager = Eager { socket, eagerness: &mut eagerness };
-            let Some(((message, body), inline)) = read::<(ToKernel, Body)>(&mut eager, &mut inbox)? else {
+            let Some(((message, load), inline)) = read::<(ToKernel, Load)>(&mut eager, &mut inbox)? else {
                 return Ok(());
             };
             if !is_asked {
                 outbox.begin();
             }
             outbox.expect(inbox.has_next()?);
-            let parcel = Parcel::new(body, inline, &self.regions[0])?;
-            let taken = match &message {
-                ToKernel::Run(run) => run.taken,
-                // They are asked alone.
-                ToKernel::Save { .. } | ToKernel::Restore { .. } => u64::MAX,
-            };
-            if taken >= self.unread.get() {
-                self.unread.set(0);
-            }
+            self.host.border.take_back(&load.returned);
+            let parcel = Parcel::new(load.body, inline, &self.host.border)?;
             match message {
                 ToKernel::Run(run) => {
                     let mut written = None;
-                    let mut answer = |output: &[u8]| {
+                    let mut answer = |output: Packed<'_>| {
                         written = Some(self.answer(outbox, run.request, output));
                     };
                     let ran = self.run(kernel, run, parcel, &mut answer);
                     match (written, ran) {
                         (Some(written), _) => written?,
-                        (None, Err(error)) => refuse(outbox, run.request, &error)?,
+                        (None, Err(error)) => self.refuse(outbox, run.request, &error)?,
                         (None, Ok(())) => return Err(WireError::Unasked),
                     }
                 }
                 ToKernel::Save { request } => match self.during(request, || kernel.save()) {
-                    Ok(state) => self.answer(outbox, request, &state)?,
-                    Err(error) => refuse(outbox, request, &error)?,
+                    Ok(state) => self.answer(outbox, request, Packed::plain(&state))?,
+                    Err(error) => self.refuse(outbox, request, &error)?,
                 },
                 ToKernel::Restore { request } => {
-                    let state = parcel.into_bytes()?;
+                    let state = parcel.into_bytes();
                     match self.during(request, || kernel.restore(&state)) {
-                        Ok(()) => self.answer(outbox, request, &[])?,
-                        Err(error) => refuse(outbox, request, &error)?,
+                        Ok(()) => self.answer(outbox, request, Packed::plain(&[]))?,
+                        Err(error) => self.refuse(outbox, request, &error)?,
                     }
                 }
             }
         }
     }
 
-    fn answer(&self, outbox: &mut Outbox, request: u64, output: &[u8]) -> Result<(), WireError> {
-        let done = |body| FromKernel::Done { request, result: Ok(()), body };
-        let bytes = output.len() as u64;
-        if bytes > MAX_BODY_BYTES {
+    fn answer(&self, outbox: &mut Outbox, request: u64, output: Packed<'_>) -> Result<(), WireError> {
+        if output.bytes.len() as u64 > MAX_BODY_BYTES {
             let error = KernelError::exhausted("the answer is longer than an answer may be");
-            return refuse(outbox, request, &error);
+            return self.refuse(outbox, request, &error);
         }
-        // It may not be written over. Whoever has sent requests ahead of their turns may get one long answer after the other.
-        if output.len() < SHARED_FROM_BYTES || self.unread.get() > 0 {
-            return outbox.put(&done(Body::Inline), output);
-        }
-        match self.regions[1].put(output) {
-            Ok(()) => {
-                self.unread.set(request);
-                outbox.put(&done(Body::Shared(bytes)), &[])
-            }
+        let border = &self.host.border;
+        let sent = output.send(border, |body, inline| {
+            let load = Load { body, returned: border.take_returned() };
+            Ok(outbox.put(&FromKernel::Done { request, result: Ok(()), load }, inline))
+        });
+        match sent {
+            Ok(sent) => sent,
             // The answer itself cannot be sent; its caller is told.
-            Err(error) => refuse(outbox, request, &KernelError::exhausted(error)),
+            Err(error) => self.refuse(outbox, request, &error),
         }
+    }
+
+    fn refuse(&self, outbox: &mut Outbox, request: u64, error: &KernelError) -> Result<(), WireError> {
+        let load = Load { body: Body::Inline, returned: self.host.border.take_returned() };
+        outbox.put(&FromKernel::Done { request, result: Err(Failure::of(error)), load }, &[])
     }
 
     /// Whoever cancels it hears of its end.
@@ -336,8 +349,8 @@ impl Tenant<'_> {
         &self,
         kernel: &mut dyn Resident,
         run: Run,
-        input: Parcel<'_>,
-        answer: &mut dyn FnMut(&[u8]),
+        input: Parcel,
+        answer: &mut dyn FnMut(Packed<'_>),
     ) -> Result<(), KernelError> {
         let stop = Arc::new(Stop::new());
         let is_cancelled = {
@@ -361,7 +374,7 @@ impl Tenant<'_> {
         let mut cx =
             Context::new(header, run.incarnation, &self.host.clock, [&stop, &NEVER]).in_trace(run.trace);
         let _entered = run.trace.map(TraceContext::enter);
-        kernel.run(input, &mut cx, answer)
+        kernel.run(&self.host.border, input, &mut cx, answer)
     }
 }
 
@@ -374,11 +387,6 @@ fn leave_signals_to_the_parent(runtime: &tokio::runtime::Runtime) -> std::io::Re
         unix::signal(SignalKind::interrupt())?,
         unix::signal(SignalKind::hangup())?,
     ])
-}
-
-fn refuse(outbox: &mut Outbox, request: u64, error: &KernelError) -> Result<(), WireError> {
-    let result = Err(Failure::of(error));
-    outbox.put(&FromKernel::Done { request, result, body: Body::Inline }, &[])
 }
 
 struct Ended<'a> {

@@ -26,6 +26,7 @@ use rustkernel_core::rate_limit::{RateDecision, RateLimit};
 use super::config::{DomainConfig, DomainState, DomainStatus};
 use super::control::{Received, receive};
 use super::mailbox::{Attach, Mail, Mailbox};
+use super::pool::Pool;
 use super::premises::Premises;
 use super::process::{Process, fault_of};
 use super::tenant::Tenant;
@@ -38,6 +39,8 @@ pub(super) struct Keeper {
     config: DomainConfig,
     mailbox: Arc<Mailbox>,
     status: Arc<Mutex<DomainStatus>>,
+    /// What this process lends its workers lies there.
+    memory: Arc<Pool>,
     /// The present worker first, then the spare one.
     workers: Vec<Worker>,
     /// Killed, and not gone in time. Nobody counts on them.
@@ -92,6 +95,7 @@ impl Keeper {
         config: DomainConfig,
         mailbox: Arc<Mailbox>,
         status: Arc<Mutex<DomainStatus>>,
+        memory: Arc<Pool>,
     ) -> Self {
         Self {
             name,
@@ -100,6 +104,7 @@ impl Keeper {
             config,
             mailbox,
             status,
+            memory,
             workers: Vec::new(),
             undying: Vec::new(),
             waiting: VecDeque::new(),
@@ -223,7 +228,7 @@ impl Keeper {
 
     fn start_workers(&mut self, now: Timestamp) {
         if self.wants_start(now) && self.allows_start() {
-            match Process::start(&self.config.worker, self.config.device) {
+            match Process::start(&self.config.worker, self.config.device, &self.memory) {
                 Ok(process) => {
                     self.generations += 1;
                     self.failed_starts = 0;
@@ -324,7 +329,7 @@ impl Keeper {
                         | FromWorker::Unable { .. }
                         | FromWorker::Gone { .. }
                         | FromWorker::Ended { .. }
-                        | FromWorker::Pong(_) => {}
+                        | FromWorker::Pong { .. } => {}
                     }
                     worker.hear(&message, now);
                 }

@@ -15,7 +15,8 @@ use rustkernel_core::traits::{CheckpointableKernel, Context, LocalKernel};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::arena::{Parcel, pack};
+use super::border::Border;
+use super::parcel::{Packed, Parcel, pack};
 
 /// Kernels by name, with what makes them from their settings.
 ///
@@ -33,12 +34,13 @@ pub(super) trait Maker: Send + Sync {
 
 /// A kernel in a worker, with its payloads as bytes. It never leaves its thread.
 pub(super) trait Resident {
-    /// Runs one request. `answer` is given the output's bytes, once.
+    /// Runs one request, which has come across this border. `answer` is given the output, once.
     fn run(
         &mut self,
-        input: Parcel<'_>,
+        border: &Arc<Border>,
+        input: Parcel,
         cx: &mut Context<'_>,
-        answer: &mut dyn FnMut(&[u8]),
+        answer: &mut dyn FnMut(Packed<'_>),
     ) -> Result<(), KernelError>;
     fn save(&mut self) -> Result<Vec<u8>, KernelError>;
     fn restore(&mut self, checkpoint: &[u8]) -> Result<(), KernelError>;
@@ -139,13 +141,16 @@ where
 {
     fn run(
         &mut self,
-        input: Parcel<'_>,
+        border: &Arc<Border>,
+        input: Parcel,
         cx: &mut Context<'_>,
-        answer: &mut dyn FnMut(&[u8]),
+        answer: &mut dyn FnMut(Packed<'_>),
     ) -> Result<(), KernelError> {
-        let input = input.unpack()?;
+        let input = input.unpack(border)?;
         let output = block_on(self.kernel.execute_local(&input, cx))?;
-        answer(&pack(&output)?);
+        // What it was lent goes back with the answer, not with the next one.
+        drop(input);
+        answer(pack(border, &output)?);
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::future::pending;
 use std::io::{self, Read};
+use std::sync::Arc;
 
 use rustkernel_actors::{Lifeline, Loss, Suspicion};
 use rustkernel_core::clock::Timestamp;
@@ -14,12 +15,13 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::OwnedRwLockReadGuard;
 
-use super::arena::{Parcel, SHARED_FROM_BYTES};
+use super::border::Border;
 use super::eager::Eagerness;
 use super::mailbox::{Attached, Mail};
 use super::pace::Pace;
+use super::parcel::{Packed, Parcel};
 use super::tenant::InFlight;
-use super::wire::{self, Body, FromKernel, Inbox, MAX_BODY_BYTES, ToKernel, WireError};
+use super::wire::{self, Body, FromKernel, Inbox, Load, MAX_BODY_BYTES, ToKernel, WireError};
 
 pub(super) struct Link {
     pub(super) lifeline: Lifeline,
@@ -81,6 +83,10 @@ impl Link {
         }
     }
 
+    pub(super) fn border(&self) -> &Arc<Border> {
+        &self.place.border
+    }
+
     /// Another request is in hand, and has not come there yet.
     pub(super) fn take(&mut self) {
         self.place.tenant.take();
@@ -108,10 +114,10 @@ impl Link {
     pub(super) async fn ask(
         &mut self,
         message: impl FnOnce(u64) -> ToKernel,
-        body: &[u8],
-    ) -> Result<Parcel<'_>, KernelError> {
+        input: Packed<'_>,
+    ) -> Result<Parcel, KernelError> {
         self.settle().await;
-        let request = self.put(None, message, body)?;
+        let request = self.put(None, message, input)?;
         self.lifeline.set_waits(false);
         self.pace.begin_alone();
         let in_flight = self.begin(request);
@@ -123,7 +129,7 @@ impl Link {
     }
 
     /// The turn of an execution that was sent before it: its answer, once those before it have ended.
-    pub(super) async fn turn(&mut self, request: u64) -> Result<Parcel<'_>, KernelError> {
+    pub(super) async fn turn(&mut self, request: u64) -> Result<Parcel, KernelError> {
         self.lifeline.set_waits(true);
         self.give_up_before(request);
         let in_flight = self.begin(request);
@@ -150,26 +156,24 @@ impl Link {
         }
     }
 
-    /// Puts an execution behind those that are to be sent. A body that is long goes through shared memory, and is sent alone.
+    /// Puts an execution behind those that are to be sent.
     pub(super) fn put(
         &mut self,
         ticket: Option<u64>,
         message: impl FnOnce(u64) -> ToKernel,
-        body: &[u8],
+        input: Packed<'_>,
     ) -> Result<u64, KernelError> {
-        if body.len() as u64 > MAX_BODY_BYTES {
-            let error = format!("{} bytes are more than a worker takes", body.len());
+        if input.bytes.len() as u64 > MAX_BODY_BYTES {
+            let error = format!("{} bytes are more than a worker takes", input.bytes.len());
             return Err(KernelError::invalid_input(error));
         }
         let request = self.sent + 1;
         let message = message(request);
-        let put = if body.len() < SHARED_FROM_BYTES {
-            wire::append(&mut self.outgoing, &(message, Body::Inline), body)
-        } else {
-            self.place.regions[0].put(body).map_err(KernelError::exhausted)?;
-            wire::append(&mut self.outgoing, &(message, Body::Shared(body.len() as u64)), &[])
-        };
-        put.map_err(KernelError::permanent)?;
+        let (outgoing, border) = (&mut self.outgoing, &self.place.border);
+        input.send(border, |body, inline| {
+            let load = Load { body, returned: border.take_returned() };
+            wire::append(outgoing, &(message, load), inline).map_err(KernelError::permanent)
+        })?;
         self.sent = request;
         self.under_way.push_back(ticket);
         self.place.tenant.send(request);
@@ -203,7 +207,7 @@ impl Link {
         }
     }
 
-    async fn finish(&mut self, in_flight: InFlight) -> Result<Parcel<'_>, KernelError> {
+    async fn finish(&mut self, in_flight: InFlight) -> Result<Parcel, KernelError> {
         let answer = self.answer(true).await;
         in_flight.arrived();
         if self.under_way.is_empty() {
@@ -211,7 +215,7 @@ impl Link {
             self.pace.end();
         }
         let (body, inline) = answer?;
-        match Parcel::new(body, inline, &self.place.regions[1]) {
+        match Parcel::new(body, inline, &self.place.border) {
             Ok(parcel) => Ok(parcel),
             Err(error) => self.broken(&error).await,
         }
@@ -221,12 +225,13 @@ impl Link {
     async fn answer(&mut self, in_hand: bool) -> Answer {
         let request = self.answered() + 1;
         match self.receive().await {
-            (FromKernel::Done { request: answered, result, body }, inline) if answered == request => {
+            (FromKernel::Done { request: answered, result, load }, inline) if answered == request => {
                 self.under_way.pop_front();
                 self.place.tenant.end(request);
-                self.pace.answered(in_hand, body, inline.len());
+                self.pace.answered(in_hand);
+                self.place.border.take_back(&load.returned);
                 result.map_err(wire::Failure::into_error)?;
-                Ok((body, inline))
+                Ok((load.body, inline))
             }
             (FromKernel::Panicked(reason), _) => {
                 self.has_panicked = true;

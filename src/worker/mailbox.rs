@@ -11,7 +11,7 @@ use rustkernel_actors::Lifeline;
 use rustkernel_core::error::KernelError;
 use tokio::sync::oneshot;
 
-use super::arena::Region;
+use super::border::Border;
 use super::tenant::Tenant;
 
 /// What is said to a keeper.
@@ -44,8 +44,8 @@ pub(super) struct Attached {
     pub(super) tenant: Arc<Tenant>,
     /// Until it is taken.
     pub(super) socket: Option<UnixStream>,
-    /// To the worker and from it.
-    pub(super) regions: [Region; 2],
+    /// With the worker.
+    pub(super) border: Arc<Border>,
 }
 
 impl Drop for Attached {

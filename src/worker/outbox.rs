@@ -182,7 +182,7 @@ impl Sender {
 
 #[cfg(test)]
 mod tests {
-    use super::super::wire::{Body, FromKernel, Inbox, read};
+    use super::super::wire::{Body, FromKernel, Inbox, Load, read};
     use super::*;
 
     fn pair() -> (Outbox, UnixStream) {
@@ -192,7 +192,8 @@ mod tests {
     }
 
     fn done(request: u64) -> FromKernel {
-        FromKernel::Done { request, result: Ok(()), body: Body::Inline }
+        let load = Load { body: Body::Inline, returned: Vec::new() };
+        FromKernel::Done { request, result: Ok(()), load }
     }
 
     fn arrived(there: &mut UnixStream, inbox: &mut Inbox) -> u64 {

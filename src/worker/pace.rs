@@ -7,9 +7,6 @@ use std::time::Duration;
 
 use rustkernel_core::clock::{Clock, Timestamp};
 
-use super::arena::SHARED_FROM_BYTES;
-use super::wire::Body;
-
 /// One that answers within this is quick. The way there and back alone is a tenth of it, and on a busy machine half.
 const QUICK: Duration = Duration::from_micros(200);
 /// So many requests are under way at most.
@@ -20,8 +17,6 @@ const RESTS: u32 = 64;
 pub(super) struct Pace {
     clock: Clock,
     quick: bool,
-    /// Its last answer was too long for the socket. Two of those cannot be under way.
-    long: bool,
     /// Looks for room that find none, before the next ones may.
     rests: u32,
     since: Timestamp,
@@ -32,7 +27,7 @@ pub(super) struct Pace {
 impl Pace {
     pub(super) fn new() -> Self {
         let (clock, since) = (Clock::system(), Timestamp::ZERO);
-        Self { clock, quick: false, long: false, rests: 0, since, answers: 0 }
+        Self { clock, quick: false, rests: 0, since, answers: 0 }
     }
 
     /// How many more may be sent where so many are under way. More than one at a time, or none: that is what makes it worth it.
@@ -41,7 +36,7 @@ impl Pace {
             self.rests -= 1;
             return 0;
         }
-        if self.quick && !self.long && under_way <= WINDOW / 2 { WINDOW - under_way } else { 0 }
+        if self.quick && under_way <= WINDOW / 2 { WINDOW - under_way } else { 0 }
     }
 
     /// From now on until [`end`](Self::end), or the next one, so many are answered.
@@ -56,9 +51,8 @@ impl Pace {
     }
 
     /// An answer has come: that of the request in hand, or of one that nobody waits for.
-    pub(super) fn answered(&mut self, in_hand: bool, body: Body, inline: usize) {
+    pub(super) fn answered(&mut self, in_hand: bool) {
         self.answers += u32::from(in_hand);
-        self.long = matches!(body, Body::Shared(_)) || inline >= SHARED_FROM_BYTES;
     }
 
     /// Whether it has answered quickly since it began.
@@ -83,24 +77,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_answers_quickly_and_briefly_is_asked_ahead_and_by_many_at_once() {
+    fn only_what_answers_quickly_is_asked_ahead_and_by_many_at_once() {
         let (clock, hand) = Clock::manual();
         let mut pace = Pace { clock, ..Pace::new() };
         assert_eq!(pace.room(0), 0, "nothing is known");
-        let answers = |pace: &mut Pace, count: u32, body, each: Duration| {
+        let answers = |pace: &mut Pace, count: u32, each: Duration| {
             pace.begin();
-            (0..count).for_each(|_| pace.answered(true, body, 0));
+            (0..count).for_each(|_| pace.answered(true));
             hand.advance(each * count);
             pace.end()
         };
-        assert!(answers(&mut pace, 1, Body::Inline, Duration::from_micros(9)));
+        assert!(answers(&mut pace, 1, Duration::from_micros(9)));
         assert_eq!([0, 1, 32, 33, 64].map(|under_way| pace.room(under_way)), [64, 63, 32, 0, 0]);
-        assert!(answers(&mut pace, 32, Body::Inline, Duration::from_micros(199)));
-        assert!(!answers(&mut pace, 32, Body::Inline, Duration::from_micros(200)));
+        assert!(answers(&mut pace, 32, Duration::from_micros(199)));
+        assert!(!answers(&mut pace, 32, Duration::from_micros(200)));
         assert_eq!(pace.room(0), 0);
-        assert!(answers(&mut pace, 1, Body::Shared(1 << 20), Duration::from_micros(9)));
-        assert_eq!(pace.room(0), 0, "its answers are long");
-        assert!(answers(&mut pace, 1, Body::Inline, Duration::from_micros(9)));
+        assert!(answers(&mut pace, 1, Duration::from_micros(9)));
         pace.rest_long();
         assert!((0..RESTS).all(|_| pace.room(0) == 0) && pace.room(0) == WINDOW);
         pace.rest();
@@ -113,7 +105,7 @@ mod tests {
         let mut pace = Pace { clock, quick: true, ..Pace::new() };
         pace.begin_alone();
         assert_eq!(pace.room(0), 0, "until it has answered");
-        (0..50).for_each(|_| pace.answered(false, Body::Inline, 0));
+        (0..50).for_each(|_| pace.answered(false));
         hand.advance(QUICK);
         assert!(!pace.end());
     }

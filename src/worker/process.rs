@@ -7,13 +7,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustkernel_core::DeviceId;
 use rustkernel_core::fault::{Fault, ProcessEnd, exit};
 
+use super::border::Border;
 use super::control;
 use super::host::WORKER_VARIABLE;
+use super::memory::Memory;
+use super::pool::Pool;
+use super::wire::ToWorker;
 
 /// How a worker is started.
 #[derive(Clone, Debug)]
@@ -60,16 +65,25 @@ impl Default for WorkerCommand {
 /// A process that has been started and not yet been waited for.
 pub(super) struct Process {
     child: Child,
+    border: Arc<Border>,
     /// Readable when the process has ended; names it as long as it is open, whoever gets its number.
     pidfd: OwnedFd,
     pub(super) control: OwnedFd,
 }
 
 impl Process {
-    /// Starts a worker. Its output goes where errors go: results are the supervising process's to print. Its group is its own, so
-    /// that an interrupt from the terminal reaches the supervising process alone, which drains first.
-    pub(super) fn start(command: &WorkerCommand, device: Option<DeviceId>) -> io::Result<Self> {
+    /// Starts a worker, which is to map this `memory`. Its output goes where errors go: results are the supervising process's to print. Its
+    /// group is its own, so that an interrupt from the terminal reaches the supervising process alone, which drains first.
+    pub(super) fn start(
+        command: &WorkerCommand,
+        device: Option<DeviceId>,
+        memory: &Arc<Pool>,
+    ) -> io::Result<Self> {
         let (control, theirs) = control::pair()?;
+        let answers = Memory::new()?;
+        let beside = [memory.fd().as_fd(), answers.fd().as_fd()];
+        control::send(&control, &ToWorker::Memory, &beside).map_err(io::Error::other)?;
+        let border = Border::new(Arc::clone(memory), answers);
         let output = io::stderr().as_fd().try_clone_to_owned()?;
         let mut child = Command::new(&command.program)
             .args(&command.arguments)
@@ -82,7 +96,7 @@ impl Process {
             .process_group(0)
             .spawn()?;
         match open(&child) {
-            Ok(pidfd) => Ok(Self { child, pidfd, control }),
+            Ok(pidfd) => Ok(Self { child, border, pidfd, control }),
             Err(error) => {
                 // Nobody could watch it. It is a child still, so its number is its own.
                 child.kill()?;
@@ -94,6 +108,10 @@ impl Process {
 
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    pub(super) fn border(&self) -> &Arc<Border> {
+        &self.border
     }
 
     pub(super) fn watch(&self) -> BorrowedFd<'_> {
@@ -118,6 +136,13 @@ impl Process {
             // Somebody else has waited for it.
             Err(_) => Some(ProcessEnd::Unknown),
         }
+    }
+}
+
+impl Drop for Process {
+    /// It has ended, or nobody looks after it any more.
+    fn drop(&mut self) {
+        self.border.close();
     }
 }
 

@@ -16,9 +16,9 @@ use serde::de::{self, DeserializeOwned};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::Mutex;
 
-use super::arena::pack;
 use super::domain::Domain;
 use super::link::Link;
+use super::parcel::{Packed, pack};
 use super::wire::{Due, Run, ToKernel};
 
 /// A kernel in a worker process, as it serves its slot: it sends requests there and awaits their answers.
@@ -62,8 +62,9 @@ where
         let header = *cx.header();
         let domain = self.domain.clone();
         let link = self.link.get_mut();
+        let border = Arc::clone(link.border());
         if let Some(request) = cx.ticket().and_then(|ticket| link.find(ticket)) {
-            return link.turn(request).await?.unpack();
+            return link.turn(request).await?.unpack(&border);
         }
         link.take();
         // It would wait behind them, and for their end.
@@ -74,10 +75,10 @@ where
         } else {
             _shared = domain.shared().alone.share().await;
         }
-        let input = pack(input)?;
+        let input = pack(&border, input)?;
         let due = (!header.deadline.is_never()).then(|| cx.remaining());
-        let run = run(&header, due, cx.trace(), cx.incarnation(), link.answered());
-        link.ask(run, &input).await?.unpack()
+        let run = run(&header, due, cx.trace(), cx.incarnation());
+        link.ask(run, input).await?.unpack(&border)
     }
 
     fn look_ahead(&mut self) -> Option<&mut dyn LookAhead<I>> {
@@ -111,14 +112,14 @@ where
         }
         link.pace.begin();
         let mut sent = 0;
-        let incarnation = link.lifeline.incarnation();
+        let (incarnation, border) = (link.lifeline.incarnation(), Arc::clone(link.border()));
         for next in upcoming {
-            let Ok(body) = pack(next.input) else {
+            let Ok(body) = pack(&border, next.input) else {
                 link.pace.rest_long();
                 break;
             };
-            let run = run(&next.header, next.remaining, next.trace, incarnation, link.answered());
-            if body.len() > AHEAD_BYTES || link.put(Some(next.ticket), run, &body).is_err() {
+            let run = run(&next.header, next.remaining, next.trace, incarnation);
+            if body.bytes.len() > AHEAD_BYTES || link.put(Some(next.ticket), run, body).is_err() {
                 link.pace.rest_long();
                 break;
             }
@@ -149,14 +150,12 @@ fn run(
     remaining: Option<Duration>,
     trace: Option<TraceContext>,
     incarnation: u64,
-    taken: u64,
 ) -> impl FnOnce(u64) -> ToKernel + use<> {
     let header = *header;
     move |request| {
         ToKernel::Run(Run {
             request,
             id: header.id,
-            taken,
             due: remaining.map(Due::within),
             attempt: header.attempt,
             retry_budget: header.retry_budget,
@@ -178,12 +177,13 @@ where
     async fn checkpoint(&self) -> Result<RemoteState, KernelError> {
         let _shared = self.domain.shared().alone.share().await;
         let mut link = self.link.lock().await;
-        let state = link.ask(|request| ToKernel::Save { request }, &[]).await?;
-        state.into_bytes().map(RemoteState).map_err(KernelError::transient)
+        let state = link.ask(|request| ToKernel::Save { request }, Packed::plain(&[])).await?;
+        Ok(RemoteState(state.into_bytes()))
     }
 
     async fn restore(&mut self, checkpoint: RemoteState) -> Result<(), KernelError> {
-        self.link.get_mut().ask(|request| ToKernel::Restore { request }, &checkpoint.0).await.map(drop)
+        let state = Packed::plain(&checkpoint.0);
+        self.link.get_mut().ask(|request| ToKernel::Restore { request }, state).await.map(drop)
     }
 }
 

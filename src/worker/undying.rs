@@ -71,6 +71,8 @@ mod tests {
     use rustkernel_core::DeviceId;
 
     use super::super::mailbox::Mailbox;
+    use super::super::memory::Memory;
+    use super::super::pool::Pool;
     use super::super::process::WorkerCommand;
     use super::*;
     use crate::cuda::DeviceWatch;
@@ -81,7 +83,9 @@ mod tests {
         let device = DeviceId::cuda(901);
         let premises = Premises::of(Some(device), &Mailbox::new().unwrap());
         // Nothing kills this one yet.
-        let process = Process::start(&WorkerCommand::program("cat"), None).unwrap();
+        let sleep = WorkerCommand::program("sleep").arguments(["1000"]);
+        let memory = Pool::new(Memory::new().unwrap(), false);
+        let process = Process::start(&sleep, None, &memory).unwrap();
         let killed = Timestamp::ZERO;
         let mut undying = Undying::new(process, killed, premises);
         let watch = DeviceWatch::of(device);

@@ -12,7 +12,6 @@ use rustkernel_core::KernelId;
 use rustkernel_core::clock::Timestamp;
 use rustkernel_core::fault::FaultScope;
 
-use super::arena::Region;
 use super::config::DomainConfig;
 use super::control::send;
 use super::mailbox::{Attach, Attached};
@@ -198,7 +197,10 @@ impl Worker {
                 let blame = if is_hardware { Blame::Hardware } else { Blame::Anybody };
                 self.kill(now, reason.clone(), blame);
             }
-            FromWorker::Pong(_) => self.asked = None,
+            FromWorker::Pong { returned } => {
+                self.asked = None;
+                self.process.border().take_back(returned);
+            }
             FromWorker::Ended { kernel, request } => self.hear_ended(*kernel, *request, now),
             FromWorker::Gone { kernel } => self.hear_gone(*kernel),
         }
@@ -253,7 +255,7 @@ impl Worker {
             return self.kill(now, reason, Blame::Kernel(kernel));
         }
         if self.asked.is_none() && self.next_ask <= now {
-            self.say(&ToWorker::Ping(self.generation), now);
+            self.say(&ToWorker::Ping { returned: self.process.border().take_returned() }, now);
             self.asked = Some(now);
             self.next_ask = now + config.heartbeat;
         }
@@ -286,14 +288,12 @@ impl Worker {
     pub(super) fn attach(&mut self, attach: &Attach, tenant: &Arc<Tenant>) -> Result<Attached, AttachError> {
         let (socket, theirs) = UnixStream::pair().map_err(AttachError::Here)?;
         socket.set_nonblocking(true).map_err(AttachError::Here)?;
-        let regions = [Region::new().map_err(AttachError::Here)?, Region::new().map_err(AttachError::Here)?];
         let message = ToWorker::Attach {
             kernel: tenant.number,
             name: attach.name.to_string(),
             settings: attach.settings.to_vec(),
         };
-        let beside = [theirs.as_fd(), regions[0].fd().as_fd(), regions[1].fd().as_fd()];
-        match send(&self.process.control, &message, &beside) {
+        match send(&self.process.control, &message, &[theirs.as_fd()]) {
             Ok(()) => {}
             Err(WireError::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
                 return Err(AttachError::NotNow);
@@ -310,7 +310,8 @@ impl Worker {
             is_gone: false,
         };
         self.tenants.insert(tenant.number, resident);
-        Ok(Attached { tenant: Arc::clone(tenant), socket: Some(socket), regions })
+        let border = Arc::clone(self.process.border());
+        Ok(Attached { tenant: Arc::clone(tenant), socket: Some(socket), border })
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! | socket | kind | carries |
 //! |---|---|---|
-//! | control | sequenced packets, one per worker | [`ToWorker`], [`FromWorker`]: one message a packet, a new kernel's socket and memory beside it |
+//! | control | sequenced packets, one per worker | [`ToWorker`], [`FromWorker`]: one message a packet, memory or a new kernel's socket beside it |
 //! | data | a stream, one per kernel | [`ToKernel`], [`FromKernel`]: one frame a request, one an answer |
-//! | shared | memory, one region a direction | bodies that are too long for a socket |
+//! | shared | memory, one for each direction | bodies that are too long for a socket, and values that lie there; see [`border`](super::border) |
 //!
 //! A frame on a stream is a prefix (a magic number, the length of its head as u32, the length of its body as u64, little-endian), the head
 //! (a message, in the [codec]'s own frame) and the body (a payload's bytes, as they are). Nothing is believed: lengths are compared with
@@ -22,8 +22,10 @@ use rustkernel_core::trace::TraceContext;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::border::{NotThere, Place};
+
 /// Both sides speak this version, or do not speak.
-pub(super) const PROTOCOL: u32 = 5;
+pub(super) const PROTOCOL: u32 = 6;
 
 /// The longest control message. A packet that is longer is refused by its sender.
 pub(super) const MAX_PACKET_BYTES: usize = 128 << 10;
@@ -44,49 +46,31 @@ const STEP_BYTES: usize = 1 << 20;
 /// What the supervising process tells a worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ToWorker {
-    /// Make a kernel; its socket and its memory come beside the message.
-    Attach {
-        kernel: u64,
-        name: String,
-        settings: Vec<u8>,
-    },
+    /// The first message: beside it comes the memory that both sides map, that of the supervising process and that of the worker.
+    Memory,
+    /// Make a kernel; its socket comes beside the message.
+    Attach { kernel: u64, name: String, settings: Vec<u8> },
     /// Nobody waits any more for this request and those before it: say when it has ended.
-    Cancel {
-        kernel: u64,
-        request: u64,
-    },
-    Ping(u64),
+    Cancel { kernel: u64, request: u64 },
+    /// Say that you are there. What was lent under these numbers is returned.
+    Ping { returned: Vec<u64> },
 }
 
 /// What a worker tells.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum FromWorker {
     /// It is up, and can make these kernels; on the device that is there on the bus.
-    Hello {
-        protocol: u32,
-        kernels: Vec<String>,
-        device: Option<String>,
-    },
+    Hello { protocol: u32, kernels: Vec<String>, device: Option<String> },
     /// It cannot be what it was started for, and ends. `for_good`: another one fails the same way until somebody changes something.
-    Unable {
-        reason: String,
-        for_good: bool,
-    },
+    Unable { reason: String, for_good: bool },
     /// Its device is lost to it, and it ends.
-    DeviceLost {
-        reason: String,
-        fault: Fault,
-    },
+    DeviceLost { reason: String, fault: Fault },
     /// A kernel is dropped; its socket is closed.
-    Gone {
-        kernel: u64,
-    },
+    Gone { kernel: u64 },
     /// A request that was cancelled does not run any more, nor does any before it.
-    Ended {
-        kernel: u64,
-        request: u64,
-    },
-    Pong(u64),
+    Ended { kernel: u64, request: u64 },
+    /// It is there. What it was lent under these numbers is returned.
+    Pong { returned: Vec<u64> },
 }
 
 /// What a kernel in a worker is asked. The body is the input, or a checkpoint.
@@ -104,8 +88,6 @@ pub(super) struct Run {
     pub(super) request: u64,
     /// The request's number in its runtime.
     pub(super) id: u64,
-    /// Until which request the answers have been read: what they shared may be written over.
-    pub(super) taken: u64,
     pub(super) due: Option<Due>,
     pub(super) attempt: u32,
     pub(super) retry_budget: u32,
@@ -144,8 +126,16 @@ fn monotonic() -> Duration {
 pub(super) enum Body {
     /// Behind the message.
     Inline,
-    /// So many bytes at the beginning of the direction's region.
-    Shared(u64),
+    /// In shared memory.
+    Shared(Place),
+}
+
+/// What goes along with a message.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Load {
+    pub(super) body: Body,
+    /// What was lent under these numbers is returned.
+    pub(super) returned: Vec<u64>,
 }
 
 /// What a kernel in a worker answers. The body is the output, or a checkpoint.
@@ -154,7 +144,7 @@ pub(super) enum FromKernel {
     /// It is made, or not.
     Made(Result<(), Failure>),
     /// The request has ended.
-    Done { request: u64, result: Result<(), Failure>, body: Body },
+    Done { request: u64, result: Result<(), Failure>, load: Load },
     /// It has panicked, and is gone.
     Panicked(String),
 }
@@ -182,6 +172,8 @@ pub(super) enum WireError {
     CutOff,
     #[error("the other side has answered something that was not asked")]
     Unasked,
+    #[error(transparent)]
+    NotThere(#[from] NotThere),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -372,9 +364,9 @@ impl fmt::Debug for Inbox {
 pub fn fuzz_frames(bytes: &[u8]) {
     fn all<T: DeserializeOwned>(mut bytes: &[u8]) {
         let mut inbox = Inbox::default();
-        while let Ok(Some(_)) = read::<(T, Body)>(&mut bytes, &mut inbox) {}
+        while let Ok(Some(_)) = read::<T>(&mut bytes, &mut inbox) {}
     }
-    all::<ToKernel>(bytes);
+    all::<(ToKernel, Load)>(bytes);
     all::<FromKernel>(bytes);
     let _ = codec::decode::<ToWorker>(bytes);
     let _ = codec::decode::<FromWorker>(bytes);
@@ -390,7 +382,6 @@ mod tests {
         ToKernel::Run(Run {
             request,
             id: 7,
-            taken: 0,
             due: Some(Due::within(Duration::from_millis(5))),
             attempt: 1,
             retry_budget: 16,

@@ -1,9 +1,10 @@
-//! A chain of three stages whose data stays on the device, beside the same by hand in one stream.
+//! A chain of three stages whose data stays on the device, in this process and in a worker, beside the same by hand in one stream.
 
 #![allow(unsafe_code, reason = "the driver is a C library")]
 
-use rustkernel::actors::{KernelSpec, Pipeline};
+use rustkernel::actors::{KernelSpec, Pipeline, Runtime};
 use rustkernel::core::envelope::Deadline;
+use rustkernel::worker::{Domain, DomainConfig};
 
 use crate::context::{Context, Raw, Value};
 use crate::figures::{Side, compare, timed};
@@ -38,6 +39,8 @@ fn compared(bench: Bench, len: u32, times: u32) -> Outcome {
         let last = runtime.spawn(KernelSpec::fallible("chain/down", Download::new)).await;
         Ok::<_, Halt>((runtime, chain.then(last.map_err(Halt::fail)?)))
     })?;
+    let domain = scene::domain("bench", DomainConfig::cuda(0))?;
+    let (_workers_runtime, there) = tokio.block_on(chain_in(&domain))?;
     let raw = Raw::open()?;
     let mut by_hand = ByHand::new(raw.primary()?, len)?;
     let input: Vec<f32> = (0..len).map(|at| (at % 1000) as f32).collect();
@@ -51,13 +54,28 @@ fn compared(bench: Bench, len: u32, times: u32) -> Outcome {
         }
         Ok(total * 1e6 / f64::from(times))
     };
-    let supervise = |own| tokio.block_on(chain.run(own, Deadline::None)).map_err(Halt::fail);
+    let supervise = |chain: &Chain, own| tokio.block_on(chain.run(own, Deadline::None)).map_err(Halt::fail);
     let sides = vec![
         Side::new("by_hand", || per_chain(&mut |own| by_hand.run(&own))),
-        Side::new("supervised", || per_chain(&mut |own| supervise(own))),
+        Side::new("supervised", || per_chain(&mut |own| supervise(&chain, own))),
+        Side::new("in_worker", || per_chain(&mut |own| supervise(&there, own))),
     ];
     let text = format!("{len} values up, doubled three times, and down; every result is right");
     compare(Found::new(text), "us", bench.times(15).max(3), sides)
+}
+
+type Chain = Pipeline<Vec<f32>, Vec<f32>>;
+
+/// The chain, with all its kernels in the domain's worker.
+async fn chain_in(domain: &Domain) -> Result<(Runtime, Chain), Halt> {
+    let runtime = scene::runtime().await?;
+    let mut chain = Pipeline::from(scene::place::<Upload>(&runtime, domain, "upload").await?);
+    for id in ["two", "four", "eight"] {
+        let double = domain.kernel::<Double>(format!("chain/{id}"), "double", &0_u16);
+        chain = chain.then(runtime.spawn(double).await.map_err(Halt::fail)?);
+    }
+    let down = scene::place::<Download>(&runtime, domain, "download").await?;
+    Ok((runtime, chain.then(down)))
 }
 
 fn check(input: &[f32], output: &[f32]) -> Result<(), Halt> {

@@ -1,0 +1,139 @@
+//! Memory that two processes have mapped.
+//!
+//! The supervising process makes it and keeps it open, so that it outlives the worker. It cannot be made shorter, so that what one side has
+//! found there the other one cannot take away; and nothing of it is touched before the system has said that there is room for it, so that
+//! the want of memory is an error and no signal.
+
+#![allow(unsafe_code, reason = "what is mapped is not this process's alone")]
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fstat, memfd_create};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// Address space that is set aside for one; what of it is in use takes memory.
+pub(super) const RESERVED_BYTES: usize = 32 << 30;
+
+#[derive(Debug)]
+pub(super) struct Memory {
+    fd: OwnedFd,
+    start: NonNull<u8>,
+    /// There are so many bytes at least.
+    known: AtomicUsize,
+}
+
+// SAFETY: it is memory without an owner but this, and no thread's in particular.
+unsafe impl Send for Memory {}
+// SAFETY: shared, it gives addresses and no references.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Makes some, with nothing in it.
+    pub(super) fn new() -> io::Result<Self> {
+        let fd = memfd_create("rustkernel", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::SEAL)?;
+        Self::map(fd)
+    }
+
+    /// What the supervising process has made.
+    pub(super) fn map(fd: OwnedFd) -> io::Result<Self> {
+        // SAFETY: it is put where nothing is.
+        let start = unsafe {
+            mmap(
+                ptr::null_mut(),
+                RESERVED_BYTES,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::NORESERVE,
+                &fd,
+                0,
+            )?
+        };
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok(Self { fd, start, known: AtomicUsize::new(0) })
+    }
+
+    pub(super) fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    /// Has the system give memory for `bytes` bytes from `offset` on; without an error they may be touched.
+    pub(super) fn fill(&self, offset: usize, bytes: usize) -> io::Result<()> {
+        self.allocate(FallocateFlags::empty(), offset, bytes)
+    }
+
+    /// Gives the memory of `bytes` bytes from `offset` on back to the system.
+    pub(super) fn punch(&self, offset: usize, bytes: usize) -> io::Result<()> {
+        self.allocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, bytes)
+    }
+
+    fn allocate(&self, flags: FallocateFlags, offset: usize, bytes: usize) -> io::Result<()> {
+        loop {
+            match fallocate(&self.fd, flags, offset as u64, bytes as u64) {
+                Err(rustix::io::Errno::INTR) => {}
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    /// Whether there are `bytes` bytes from `offset` on, as the other side claims.
+    pub(super) fn has(&self, offset: u64, bytes: u64) -> bool {
+        let end = offset.checked_add(bytes).and_then(|end| usize::try_from(end).ok());
+        let Some(end) = end.filter(|end| *end <= RESERVED_BYTES) else { return false };
+        if end <= self.known.load(Ordering::Relaxed) {
+            return true;
+        }
+        let size = fstat(&self.fd).ok().and_then(|stat| usize::try_from(stat.st_size).ok()).unwrap_or(0);
+        self.known.fetch_max(size, Ordering::Relaxed);
+        end <= size
+    }
+
+    /// Where the byte at `offset` is. It may be touched where it is known to be [there](Self::has), or was [asked for](Self::fill).
+    pub(super) fn at(&self, offset: usize) -> NonNull<u8> {
+        assert!(offset < RESERVED_BYTES, "so much address space is set aside");
+        // SAFETY: it is within what was mapped.
+        unsafe { self.start.add(offset) }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: whoever uses it holds it.
+        let unmapped = unsafe { munmap(self.start.as_ptr().cast(), RESERVED_BYTES) };
+        debug_assert!(unmapped.is_ok(), "it was mapped");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_side_writes_the_other_reads_and_what_is_only_claimed_is_not_there() {
+        let here = Memory::new().unwrap();
+        let there = Memory::map(here.fd().try_clone().unwrap()).unwrap();
+        assert!(!there.has(0, 1));
+        here.fill(4096, 8192).unwrap();
+        assert!(there.has(4096, 8192) && there.has(0, 0));
+        for (offset, bytes) in [(4096, 8193), (12_288, 1), (u64::MAX, 1), (1, u64::MAX), (0, 1 << 40)] {
+            assert!(!there.has(offset, bytes), "{offset} {bytes}");
+        }
+        // SAFETY: it was asked for.
+        unsafe { here.at(4096).write(7) };
+        // SAFETY: it is there.
+        assert_eq!(unsafe { there.at(4096).read() }, 7);
+        here.punch(4096, 4096).unwrap();
+        // SAFETY: the system gives an empty page for it.
+        assert_eq!(unsafe { there.at(4096).read() }, 0);
+    }
+
+    #[test]
+    fn nobody_makes_it_shorter() {
+        let memory = Memory::new().unwrap();
+        memory.fill(0, 8192).unwrap();
+        assert!(rustix::fs::ftruncate(memory.fd(), 4096).is_err());
+        assert!(fcntl_add_seals(memory.fd(), SealFlags::GROW).is_err());
+    }
+}

@@ -1,0 +1,250 @@
+//! Payloads in shared memory: what lies there crosses without being copied.
+
+use std::collections::BTreeSet;
+
+use rustix::process::Signal;
+use rustkernel::actors::{KernelRef, Runtime};
+use rustkernel::core::codec;
+use rustkernel::core::error::{KernelError, KernelErrorKind};
+use rustkernel::core::traits::{Context, Kernel, Payload};
+use rustkernel::worker::{Domain, Kernels, SharedSlice};
+use serde::{Deserialize, Serialize};
+
+use crate::kit::{NONE, kind, ms, soon};
+use crate::puppets::{config, domain, kill, until};
+
+/// What a [`Slices`] is told to do.
+#[derive(Clone, Serialize, Deserialize)]
+enum Order {
+    /// Give the values back as they lie there.
+    Echo(SharedSlice<f32>),
+    /// Twice the values, in memory of the worker's.
+    Double(SharedSlice<f32>),
+    /// Both, one behind the other.
+    Join([SharedSlice<f32>; 2]),
+    /// Keep the values, and say what was kept before.
+    Keep(SharedSlice<f32>),
+    /// Ends when nobody waits for it any more, and only after the values have been read once more.
+    Wait(SharedSlice<f32>),
+    Forget,
+}
+
+impl Payload for Order {
+    fn size_bytes(&self) -> usize {
+        match self {
+            Self::Echo(values) | Self::Double(values) | Self::Keep(values) | Self::Wait(values) => {
+                values.size_bytes()
+            }
+            Self::Join(both) => both.iter().map(Payload::size_bytes).sum(),
+            Self::Forget => 0,
+        }
+    }
+
+    fn schema() -> String {
+        "order".into()
+    }
+}
+
+struct Slices(SharedSlice<f32>);
+
+impl Kernel for Slices {
+    type Input = Order;
+    type Output = SharedSlice<f32>;
+
+    async fn execute(
+        &mut self,
+        order: &Order,
+        cx: &mut Context<'_>,
+    ) -> Result<SharedSlice<f32>, KernelError> {
+        match order {
+            Order::Echo(values) => Ok(values.clone()),
+            Order::Double(values) => doubled(values),
+            Order::Join([first, second]) => SharedSlice::copy_of(&[&**first, &**second].concat()),
+            Order::Keep(values) => Ok(std::mem::replace(&mut self.0, values.clone())),
+            Order::Wait(values) => {
+                while !cx.is_cancelled() {
+                    std::hint::spin_loop();
+                }
+                self.0 = SharedSlice::copy_of(values)?;
+                Ok(self.0.clone())
+            }
+            Order::Forget => Ok(std::mem::replace(&mut self.0, SharedSlice::alloc(0)?)),
+        }
+    }
+}
+
+fn doubled(values: &[f32]) -> Result<SharedSlice<f32>, KernelError> {
+    let mut answer = SharedSlice::alloc(values.len())?;
+    let place = answer.get_mut().ok_or_else(|| KernelError::permanent("nobody else has it"))?;
+    place.iter_mut().zip(values).for_each(|(place, value)| *place = value * 2.0);
+    Ok(answer)
+}
+
+pub(crate) fn kernels(kernels: &mut Kernels) {
+    kernels.register("slices", |()| Ok(Slices(SharedSlice::alloc(0)?)));
+}
+
+type SlicesRef = KernelRef<Order, SharedSlice<f32>>;
+
+async fn slices(domain: &Domain, id: &str) -> (Runtime, SlicesRef) {
+    let runtime = Runtime::builder().build().await.unwrap();
+    let spec = domain.kernel::<Slices>(id, "slices", &()).breaker(None).idempotent();
+    let kernel = soon(runtime.spawn(spec)).await.unwrap();
+    (runtime, kernel)
+}
+
+fn some(len: u16) -> Vec<f32> {
+    (0..len).map(|n| f32::from(n) * 0.5).collect()
+}
+
+async fn ask(kernel: &SlicesRef, order: Order) -> SharedSlice<f32> {
+    soon(kernel.call(order, NONE)).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_lies_in_shared_memory_goes_there_and_comes_back_where_it_lies() {
+    let domain = domain();
+    let (_runtime, kernel) = slices(&domain, "a/b").await;
+    for len in [0, 1, 5_000, 60_000] {
+        let values = domain.copy_of(&some(len)).unwrap();
+        let echo = ask(&kernel, Order::Echo(values.clone())).await;
+        assert_eq!(echo.as_ptr(), values.as_ptr(), "it is the same memory");
+        let answer = ask(&kernel, Order::Double(values.clone())).await;
+        assert!(answer.iter().zip(&*values).all(|(answer, value)| *answer == value * 2.0));
+        assert_eq!(answer.len(), usize::from(len));
+        let again = ask(&kernel, Order::Echo(answer.clone())).await;
+        assert_eq!(again.as_ptr(), answer.as_ptr(), "also where it is the worker's");
+        let both = ask(&kernel, Order::Join([answer.clone(), values.clone()])).await;
+        assert_eq!(*both, [&*answer, &*values].concat());
+    }
+}
+
+#[tokio::test]
+async fn what_lies_elsewhere_is_copied_on_its_way() {
+    let (domain, other) = (domain(), Domain::start("other", config()).unwrap());
+    let (_runtime, kernel) = slices(&domain, "a/b").await;
+    let own = SharedSlice::copy_of(&some(3_000)).unwrap();
+    let others = other.copy_of(&some(3_000)).unwrap();
+    for values in [own, others] {
+        let echo = ask(&kernel, Order::Echo(values.clone())).await;
+        assert_eq!(*echo, *values);
+        assert_ne!(echo.as_ptr(), values.as_ptr());
+    }
+}
+
+#[tokio::test]
+async fn only_who_has_it_alone_may_write_it() {
+    let domain = domain();
+    let (_runtime, kernel) = slices(&domain, "a/b").await;
+    let mut values = domain.alloc::<f32>(100).unwrap();
+    values.get_mut().unwrap().fill(1.0);
+    let mut clone = values.clone();
+    assert!(values.get_mut().is_none() && clone.get_mut().is_none());
+    drop(clone);
+    assert!(values.get_mut().is_some());
+    let kept = ask(&kernel, Order::Keep(values.clone())).await;
+    assert!(kept.is_empty());
+    assert!(values.get_mut().is_none(), "the worker has kept it");
+    let mut answer = ask(&kernel, Order::Double(values.clone())).await;
+    assert!(answer.get_mut().is_none(), "it is the worker's");
+    drop(ask(&kernel, Order::Forget).await);
+    // What has come back is told with one of the next answers.
+    drop(ask(&kernel, Order::Forget).await);
+    drop(ask(&kernel, Order::Forget).await);
+    assert!(values.get_mut().is_some());
+}
+
+#[tokio::test]
+async fn what_a_worker_still_reads_is_not_used_again() {
+    let domain = domain();
+    let (_runtime, kernel) = slices(&domain, "a/b").await;
+    let values = domain.copy_of(&some(5_000)).unwrap();
+    let place = values.as_ptr() as usize;
+    let late = soon(kernel.call(Order::Wait(values), ms(200))).await;
+    assert_eq!(kind(late), KernelErrorKind::DeadlineExceeded);
+    // Nobody has it here; the worker reads it once more when it hears of that.
+    let other = domain.copy_of(&vec![-1.0_f32; 5_000]).unwrap();
+    assert_ne!(other.as_ptr() as usize, place);
+    assert_eq!(*ask(&kernel, Order::Forget).await, some(5_000));
+    drop(ask(&kernel, Order::Forget).await);
+    let again = domain.alloc::<f32>(5_000).unwrap();
+    assert_eq!(again.as_ptr() as usize, place, "it has come back");
+}
+
+#[tokio::test]
+async fn it_outlives_the_worker() {
+    let domain = domain();
+    let (_runtime, kernel) = slices(&domain, "a/b").await;
+    let values = domain.copy_of(&some(5_000)).unwrap();
+    for death in 1..=3 {
+        let answer = ask(&kernel, Order::Double(values.clone())).await;
+        kill(domain.status().pid.unwrap(), Signal::KILL);
+        until(|| domain.status().deaths == death).await;
+        assert!(answer.iter().zip(&*values).all(|(answer, value)| *answer == value * 2.0));
+        // The next worker has not mapped what was the last one's: it gets a copy.
+        let echo = ask(&kernel, Order::Echo(answer.clone())).await;
+        assert_eq!(*echo, *answer);
+        let echo = ask(&kernel, Order::Echo(values.clone())).await;
+        assert_eq!(echo.as_ptr(), values.as_ptr(), "what is the domain's is every worker's");
+    }
+}
+
+#[tokio::test]
+async fn what_was_lent_comes_back_and_is_used_again() {
+    let domain = domain();
+    let (_runtime, kernel) = slices(&domain, "a/b").await;
+    let mut places = BTreeSet::new();
+    for _ in 0..200 {
+        let values = domain.copy_of(&some(60_000)).unwrap();
+        places.insert(values.as_ptr() as usize);
+        let answer = ask(&kernel, Order::Double(values)).await;
+        assert_eq!(answer[59_999], 59_999.0);
+        places.insert(answer.as_ptr() as usize);
+    }
+    assert!(places.len() <= 6, "{places:?}");
+}
+
+/// Nobody asks anything any more: what this process holds of the worker's goes back with a heartbeat.
+#[tokio::test]
+async fn what_is_held_goes_back_though_nothing_more_is_asked() {
+    let heartbeat = std::time::Duration::from_millis(2);
+    let domain = Domain::start("test", rustkernel::worker::DomainConfig { heartbeat, ..config() }).unwrap();
+    let (_runtime, kernel) = slices(&domain, "a/b").await;
+    let mut values = domain.copy_of(&some(5_000)).unwrap();
+    let answer = ask(&kernel, Order::Keep(values.clone())).await;
+    drop(answer);
+    let kept = ask(&kernel, Order::Forget).await;
+    assert_eq!(kept.as_ptr(), values.as_ptr());
+    drop(kept);
+    until(|| values.get_mut().is_some()).await;
+}
+
+#[tokio::test]
+async fn memory_that_there_is_not_is_refused_by_name() {
+    let domain = domain();
+    for len in [usize::MAX, 1 << 40] {
+        let error = domain.alloc::<f32>(len).unwrap_err();
+        assert_eq!(
+            *error.kind(),
+            KernelErrorKind::Kernel(rustkernel::core::resilience::ErrorKind::Exhausted)
+        );
+    }
+    let (_runtime, kernel) = slices(&domain, "a/b").await;
+    assert_eq!(ask(&kernel, Order::Double(domain.copy_of(&[1.0]).unwrap())).await[..], [2.0]);
+}
+
+#[test]
+fn elsewhere_it_is_written_as_its_values() {
+    let values = SharedSlice::copy_of(&some(100)).unwrap();
+    let bytes = codec::encode(&values).unwrap();
+    assert_eq!(*codec::decode::<SharedSlice<f32>>(&bytes).unwrap(), *values);
+    let text = serde_json::to_string(&values).unwrap();
+    assert_eq!(*serde_json::from_str::<SharedSlice<f32>>(&text).unwrap(), *values);
+    assert!(text.starts_with("[0.0,0.5,"));
+    assert!(
+        codec::decode::<SharedSlice<f64>>(
+            &codec::encode(&SharedSlice::copy_of(&[1.0_f32]).unwrap()).unwrap()
+        )
+        .is_err()
+    );
+}
