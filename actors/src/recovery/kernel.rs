@@ -155,6 +155,9 @@ impl Recovery {
                 self.machine.resume(key, now);
                 self.promote(key);
             }
+            if let Some(kernel) = self.kernel(key) {
+                kernel.owed &= kernel.warm() < kernel.plan.replicas;
+            }
             self.tell_started(key);
         } else if is_successor {
             kernel.plan.kernel.hand_over(&incarnation);
@@ -181,6 +184,7 @@ impl Recovery {
         }
         let (slot, life) = (kernel.plan.slot, kernel.life);
         let missing = kernel.plan.replicas.saturating_sub(kernel.standbys());
+        kernel.owed &= missing > 0;
         let makes = kernel.makes_standbys() && !kernel.is_degraded();
         if missing > 0 && makes && !kernel.timers.is_set(Due::Standby) {
             kernel.timers.set(Due::Standby, now);

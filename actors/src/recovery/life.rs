@@ -48,6 +48,8 @@ pub(super) struct KernelChild {
     pub(super) asked: bool,
     /// All its standbys have been warm once, or one of them could not be made: nobody waits for them any more.
     pub(super) complete: bool,
+    /// A standby is missing, or will be, for what was lost at no cost.
+    pub(super) owed: bool,
     /// A drain was asked for; a stop follows when the slot is empty.
     pub(super) draining: bool,
     /// How it has ended for good, to be told when nothing of it is left.
@@ -143,6 +145,7 @@ impl KernelChild {
             served: false,
             asked: false,
             complete: false,
+            owed: false,
             draining: false,
             exit: None,
             start_takes: Duration::ZERO,
@@ -212,9 +215,10 @@ impl KernelChild {
         self.lives.iter().any(rebuilds)
     }
 
-    /// Whether standbys that are missing are made: the first ones always, later ones where the policy allows any restart.
+    /// Whether standbys that are missing are made: the first ones always, later ones where the policy allows any restart, or where it is not
+    /// the kernel's doing that they are missing.
     pub(super) fn makes_standbys(&self) -> bool {
-        !self.complete || self.recovery.policy().max_restarts > 0
+        !self.complete || self.owed || self.recovery.policy().max_restarts > 0
     }
 
     /// The lives that `leave` names are wanted no more, whatever they do. One that does not notice is left behind after its grace time.
