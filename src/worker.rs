@@ -33,6 +33,7 @@ mod parcel;
 mod pool;
 mod premises;
 mod process;
+mod ranges;
 mod remote;
 mod shared;
 mod tenant;

@@ -384,7 +384,8 @@ fn _is_send(place: &Arc<Place>, lifeline: Lifeline) -> impl Future + Send {
 /// Two of its lives, and no more, are what it has in the end: whichever were lost, in whatever order, and whoever was pressing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_is_lost_at_no_cost_the_standby_comes_back() {
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    let seed =
+        std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     let mut rng = fastrand::Rng::with_seed(seed);
     println!("SEED={seed}");
     for strategy in [RecoveryStrategy::RestartKernel, RecoveryStrategy::UseReplica] {
@@ -403,17 +404,13 @@ async fn whatever_is_lost_at_no_cost_the_standby_comes_back() {
             }
         });
         let (runtime, kernel) = spawned(spec.breaker(None).recovery(never).replicas(1).idempotent()).await;
-        let told = Arc::new(Mutex::new(Vec::new()));
-        { let told = Arc::clone(&told); let mut events = runtime.events(); tokio::spawn(async move { while let Some(event) = events.next().await { let line = format!("{:?}", event.fact); let mut told = told.lock().unwrap(); told.push(line); } }); }
-        for round in 0..300 {
-            told.lock().unwrap().push(format!("ROUND {round}"));
+        for _ in 0..300 {
             let mut lives = place.lives.lock().unwrap().clone();
             let keep = lives.len().saturating_sub(rng.usize(1..4));
             lives.drain(..keep);
             rng.shuffle(&mut lives);
             for life in lives {
                 let pressing = rng.bool().then(|| kernel.try_call(1, ms(5)));
-                told.lock().unwrap().push(format!("lost {} pressing {}", life.incarnation(), pressing.is_some()));
                 life.lost(Loss::Domain { reason: "gone".into(), suspicion: Suspicion::None });
                 for _ in 0..rng.usize(0..20) {
                     tokio::task::yield_now().await;
@@ -427,7 +424,6 @@ async fn whatever_is_lost_at_no_cost_the_standby_comes_back() {
                 kernel.call(1, NONE).await
             };
             let back = tokio::time::timeout(std::time::Duration::from_secs(10), back).await;
-            if !matches!(back, Ok(Ok(_))) { let told = told.lock().unwrap(); for line in told.iter().rev().take(40).collect::<Vec<_>>().into_iter().rev() { println!("{line}"); } }
             assert!(matches!(back, Ok(Ok(_))), "SEED={seed} {back:?} {:?}", status(&runtime, "a/b").await);
         }
     }

@@ -333,11 +333,17 @@ impl Line {
         self.queue().forget_reached(reached);
     }
 
-    /// Gives the driver back what lies around here.
+    /// Gives the driver back what lies around here, once everything that was told here has been done: what uses it still, here or in a
+    /// stream that this one follows, is among that.
     pub(super) fn trim(&self) -> Result<(), CudaError> {
         let blocks = std::mem::take(&mut self.queue().blocks);
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        let mark = self.mark()?;
+        self.wait_for(mark)?;
         for (_, address) in blocks {
-            // SAFETY: nobody uses it: it was given back. The driver waits for what still runs.
+            // SAFETY: nobody uses it: it was given back, and what used it is over.
             self.device.call("cuMemFree_v2", |calls| unsafe { (calls.cuMemFree_v2)(address) })?;
         }
         Ok(())

@@ -23,6 +23,8 @@ use super::function::{Argument, Function, Grid};
 use super::line::{Line, Pinned};
 use super::memory::Buffer;
 #[cfg(feature = "worker")]
+use super::table::Address;
+#[cfg(feature = "worker")]
 use crate::worker::SharedSlice;
 
 /// A line of work on a device: what it is told happens in that order.
@@ -206,19 +208,24 @@ impl Stream {
     /// As [`alloc`](Self::alloc).
     #[cfg(feature = "worker")]
     pub fn upload_shared<T: Pod>(&self, values: &SharedSlice<T>) -> Result<Buffer<T>, CudaError> {
-        if !self.device().pins().pin(self.device(), values.held())? {
+        let parts = self.device().pins().parts(self.device(), values.held())?;
+        if parts.is_empty() {
             return self.upload(values);
         }
         let buffer = self.alloc::<T>(values.len())?;
         let block = buffer.block()?;
         block.visit(&self.line)?;
         self.line.keep(values.held());
-        self.line.admit()?;
-        let (address, start, bytes) = (block.address, values.as_ptr().cast(), size_of_val(&**values));
-        // SAFETY: both have room for so many bytes, and are kept until the copy is over.
-        self.device().call("cuMemcpyHtoDAsync_v2", |calls| unsafe {
-            (calls.cuMemcpyHtoDAsync_v2)(address, start, bytes, self.line.handle())
-        })?;
+        let mut at = 0;
+        for bytes in parts {
+            self.line.admit()?;
+            let (there, here) = (block.address + at as Address, values.held().at(at));
+            // SAFETY: both have room for so many bytes, and are kept until the copy is over.
+            self.device().call("cuMemcpyHtoDAsync_v2", |calls| unsafe {
+                (calls.cuMemcpyHtoDAsync_v2)(there, here, bytes, self.line.handle())
+            })?;
+            at += bytes;
+        }
         Ok(buffer)
     }
 
@@ -236,19 +243,24 @@ impl Stream {
         cx: &Context<'_>,
     ) -> Result<SharedSlice<T>, KernelError> {
         let mut values = SharedSlice::alloc(buffer.len())?;
-        if !self.device().pins().pin(self.device(), values.held())? {
+        let parts = self.device().pins().parts(self.device(), values.held())?;
+        if parts.is_empty() {
             values.fresh().copy_from_slice(&self.download(buffer, cx).await?);
             return Ok(values);
         }
         let block = buffer.block()?;
         block.visit(&self.line)?;
         self.line.keep(values.held());
-        self.line.admit()?;
-        let (address, start, bytes) = (block.address, values.held().start(), buffer.bytes());
-        // SAFETY: both have room for so many bytes, and are kept until the copy is over; nobody reads them before.
-        self.device().call("cuMemcpyDtoHAsync_v2", |calls| unsafe {
-            (calls.cuMemcpyDtoHAsync_v2)(start, address, bytes, self.line.handle())
-        })?;
+        let mut at = 0;
+        for bytes in parts {
+            self.line.admit()?;
+            let (there, here) = (block.address + at as Address, values.held().at(at));
+            // SAFETY: both have room for so many bytes, and are kept until the copy is over; nobody reads them before.
+            self.device().call("cuMemcpyDtoHAsync_v2", |calls| unsafe {
+                (calls.cuMemcpyDtoHAsync_v2)(here, there, bytes, self.line.handle())
+            })?;
+            at += bytes;
+        }
         self.done(cx).await?;
         Ok(values)
     }

@@ -25,7 +25,7 @@ pub(crate) struct Border {
     /// What this side writes first.
     own: Arc<Pool>,
     /// What the other side does.
-    theirs: Arc<Memory>,
+    theirs: Memory,
     lent: Mutex<Lent>,
     /// Numbers that are to be returned.
     returned: Mutex<Vec<u64>>,
@@ -107,7 +107,7 @@ static WORKERS: OnceLock<Arc<Border>> = OnceLock::new();
 
 impl Border {
     pub(super) fn new(own: Arc<Pool>, theirs: Memory) -> Arc<Self> {
-        Arc::new(Self { own, theirs: Arc::new(theirs), lent: Mutex::default(), returned: Mutex::default() })
+        Arc::new(Self { own, theirs, lent: Mutex::default(), returned: Mutex::default() })
     }
 
     /// Where this process is a worker, its border.
@@ -123,6 +123,11 @@ impl Border {
     /// Whether this side of it is the worker's.
     pub(crate) fn is_workers(self: &Arc<Self>) -> bool {
         WORKERS.get().is_some_and(|workers| Arc::ptr_eq(workers, self))
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(super) fn theirs(&self) -> &Memory {
+        &self.theirs
     }
 
     pub(super) fn own(&self) -> &Arc<Pool> {
@@ -208,7 +213,8 @@ impl Border {
         }
     }
 
-    /// Numbers to be returned with the next message. They are as good as returned: a message that does not arrive is the last one.
+    /// Numbers to be returned with the next message. They are as good as returned: a message that does not arrive is the last one, or gives
+    /// them [back](Self::return_later).
     pub(super) fn take_returned(&self) -> Vec<u64> {
         let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
         if returned.len() <= RETURNS_EACH {
@@ -216,6 +222,11 @@ impl Border {
         }
         let rest = returned.split_off(RETURNS_EACH);
         mem::replace(&mut returned, rest)
+    }
+
+    /// The message that was to return these was not sent.
+    pub(super) fn return_later(&self, numbers: &[u64]) {
+        self.returned.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(numbers);
     }
 
     /// The other side has returned these. A number that is none of those that are lent changes nothing.

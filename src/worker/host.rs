@@ -105,7 +105,7 @@ fn host(kernels: Kernels) -> Result<(), WireError> {
     });
     let device = match device::open(&host) {
         Ok(device) => device,
-        Err(unable) => return host.tell(&unable),
+        Err(unable) => return host.tell(&unable).map(drop),
     };
     host.tell(&FromWorker::Hello { protocol: PROTOCOL, kernels: names, device })?;
     let mut buffer = Vec::new();
@@ -148,9 +148,12 @@ fn host(kernels: Kernels) -> Result<(), WireError> {
             ToWorker::Cancel { kernel, request } => host.cancel(kernel, request)?,
             ToWorker::Ping { returned } => {
                 host.border.take_back(&returned);
-                host.tell(&FromWorker::Pong { returned: host.border.take_returned() })?;
+                let returned = host.border.take_returned();
+                if !host.tell(&FromWorker::Pong { returned: returned.clone() })? {
+                    host.border.return_later(&returned);
+                }
             }
-            ToWorker::Memory => return Err(WireError::Unasked),
+            ToWorker::Memory { .. } => return Err(WireError::Unasked),
         }
     }
 }
@@ -159,10 +162,18 @@ fn host(kernels: Kernels) -> Result<(), WireError> {
 fn map_memory(control: &OwnedFd) -> Result<Option<Arc<Border>>, WireError> {
     let mut buffer = Vec::new();
     match receive(control, &mut buffer, true)? {
-        Received::Message(ToWorker::Memory, beside) => {
+        Received::Message(ToWorker::Memory { reserved }, beside) => {
             let [theirs, own] = <[OwnedFd; 2]>::try_from(beside).map_err(|_| WireError::Unasked)?;
-            let own = Pool::new(Memory::map(own)?, device::is_gpu_wanted());
-            let border = Border::new(own, Memory::map(theirs)?);
+            let [of_theirs, of_own] = reserved.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+            let mapped = Memory::map(own, of_own).and_then(|own| Ok((own, Memory::map(theirs, of_theirs)?)));
+            let (own, theirs) = match mapped {
+                Ok(mapped) => mapped,
+                Err(error) => {
+                    let unable = FromWorker::Unable { reason: error.to_string(), for_good: true };
+                    return send(control, &unable, &[]).map(|()| None);
+                }
+            };
+            let border = Border::new(Pool::new(own, device::is_gpu_wanted()), theirs);
             Border::set_of_worker(&border);
             Ok(Some(border))
         }
@@ -172,11 +183,11 @@ fn map_memory(control: &OwnedFd) -> Result<Option<Arc<Border>>, WireError> {
 }
 
 impl Host {
-    /// What finds no room is not worth waiting for: a parent that does not read is stopped, or gone.
-    pub(super) fn tell(&self, message: &FromWorker) -> Result<(), WireError> {
+    /// What finds no room is not worth waiting for: a parent that does not read is stopped, or gone. Gives whether it is on its way.
+    pub(super) fn tell(&self, message: &FromWorker) -> Result<bool, WireError> {
         match send(&self.control, message, &[]) {
-            Err(WireError::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-            sent => sent,
+            Err(WireError::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            sent => sent.map(|()| true),
         }
     }
 
@@ -192,7 +203,10 @@ impl Host {
             }
             runs
         });
-        if runs { Ok(()) } else { self.tell(&FromWorker::Ended { kernel, request }) }
+        if !runs {
+            self.tell(&FromWorker::Ended { kernel, request })?;
+        }
+        Ok(())
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<u64, Arc<Running>>> {

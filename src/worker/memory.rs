@@ -12,15 +12,18 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fstat, memfd_create};
+use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::process::{Resource, getrlimit};
 
-/// Address space that is set aside for one; what of it is in use takes memory.
-pub(super) const RESERVED_BYTES: usize = 32 << 30;
+/// Address space that is set aside for one: the first of these that there is. What of it is in use takes memory.
+const RESERVED_BYTES: [usize; 3] = [16 << 30, 4 << 30, 5 << 28];
 
 #[derive(Debug)]
 pub(super) struct Memory {
     fd: OwnedFd,
     start: NonNull<u8>,
+    reserved: usize,
     /// There are so many bytes at least.
     known: AtomicUsize,
 }
@@ -35,32 +38,48 @@ impl Memory {
     pub(super) fn new() -> io::Result<Self> {
         let fd = memfd_create("rustkernel", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::SEAL)?;
-        Self::map(fd)
+        let mut tried = Err(io::ErrorKind::OutOfMemory.into());
+        for reserved in RESERVED_BYTES {
+            tried = Self::map(fd.try_clone()?, reserved);
+            if tried.is_ok() {
+                break;
+            }
+        }
+        tried
     }
 
-    /// What the supervising process has made.
-    pub(super) fn map(fd: OwnedFd) -> io::Result<Self> {
+    /// What the supervising process has made, with as much address space as it has set aside.
+    pub(super) fn map(fd: OwnedFd, reserved: usize) -> io::Result<Self> {
+        let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::NORESERVE);
         // SAFETY: it is put where nothing is.
-        let start = unsafe {
-            mmap(
-                ptr::null_mut(),
-                RESERVED_BYTES,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED | MapFlags::NORESERVE,
-                &fd,
-                0,
-            )?
-        };
+        let mapped = unsafe { mmap(ptr::null_mut(), reserved, access, flags, &fd, 0) };
+        let start = mapped.map_err(|error| {
+            let error = io::Error::from(error);
+            let reason = format!(
+                "no address space of {reserved} bytes for payloads: {error}; is it limited (ulimit -v)?"
+            );
+            io::Error::new(error.kind(), reason)
+        })?;
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        Ok(Self { fd, start, known: AtomicUsize::new(0) })
+        Ok(Self { fd, start, reserved, known: AtomicUsize::new(0) })
     }
 
     pub(super) fn fd(&self) -> &OwnedFd {
         &self.fd
     }
 
+    /// How many bytes there can be.
+    pub(super) fn reserved(&self) -> usize {
+        self.reserved
+    }
+
     /// Has the system give memory for `bytes` bytes from `offset` on; without an error they may be touched.
     pub(super) fn fill(&self, offset: usize, bytes: usize) -> io::Result<()> {
+        let end = (offset + bytes) as u64;
+        if getrlimit(Resource::Fsize).current.is_some_and(|limit| end > limit) {
+            // The system would say so by a signal that ends the process.
+            return Err(Errno::FBIG.into());
+        }
         self.allocate(FallocateFlags::empty(), offset, bytes)
     }
 
@@ -72,7 +91,7 @@ impl Memory {
     fn allocate(&self, flags: FallocateFlags, offset: usize, bytes: usize) -> io::Result<()> {
         loop {
             match fallocate(&self.fd, flags, offset as u64, bytes as u64) {
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 result => return Ok(result?),
             }
         }
@@ -81,7 +100,7 @@ impl Memory {
     /// Whether there are `bytes` bytes from `offset` on, as the other side claims.
     pub(super) fn has(&self, offset: u64, bytes: u64) -> bool {
         let end = offset.checked_add(bytes).and_then(|end| usize::try_from(end).ok());
-        let Some(end) = end.filter(|end| *end <= RESERVED_BYTES) else { return false };
+        let Some(end) = end.filter(|end| *end <= self.reserved) else { return false };
         if end <= self.known.load(Ordering::Relaxed) {
             return true;
         }
@@ -92,16 +111,23 @@ impl Memory {
 
     /// Where the byte at `offset` is. It may be touched where it is known to be [there](Self::has), or was [asked for](Self::fill).
     pub(super) fn at(&self, offset: usize) -> NonNull<u8> {
-        assert!(offset < RESERVED_BYTES, "so much address space is set aside");
-        // SAFETY: it is within what was mapped.
+        assert!(offset <= self.reserved, "so much address space is set aside");
+        // SAFETY: it is within what was mapped, or its end.
         unsafe { self.start.add(offset) }
+    }
+
+    /// Where in it `place` is, if it is.
+    #[cfg(feature = "cuda")]
+    pub(super) fn offset_of(&self, place: NonNull<u8>) -> Option<usize> {
+        let offset = place.addr().get().checked_sub(self.start.addr().get())?;
+        (offset < self.reserved).then_some(offset)
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
         // SAFETY: whoever uses it holds it.
-        let unmapped = unsafe { munmap(self.start.as_ptr().cast(), RESERVED_BYTES) };
+        let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.reserved) };
         debug_assert!(unmapped.is_ok(), "it was mapped");
     }
 }
@@ -113,7 +139,7 @@ mod tests {
     #[test]
     fn what_one_side_writes_the_other_reads_and_what_is_only_claimed_is_not_there() {
         let here = Memory::new().unwrap();
-        let there = Memory::map(here.fd().try_clone().unwrap()).unwrap();
+        let there = Memory::map(here.fd().try_clone().unwrap(), here.reserved()).unwrap();
         assert!(!there.has(0, 1));
         here.fill(4096, 8192).unwrap();
         assert!(there.has(4096, 8192) && there.has(0, 0));

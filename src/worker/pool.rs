@@ -1,15 +1,11 @@
 //! Blocks of shared memory, given out by the side that writes them first.
-//!
-//! A block keeps its place and its room for ever: what is given back is for the next one of the same room. So a driver that has pinned a
-//! block once need not do it again. Rooms are a quarter apart at most, so that at most a fifth is waste.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::memory::{Memory, RESERVED_BYTES};
+use super::memory::Memory;
+use super::ranges::Ranges;
 
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -23,11 +19,9 @@ pub(super) struct Pool {
 struct State {
     /// What lies behind has never been given out.
     end: usize,
-    /// Given back, by room; and how much that is.
-    free: BTreeMap<usize, Vec<usize>>,
-    free_bytes: usize,
-    /// Given back, to the system as well.
-    empty: BTreeMap<usize, Vec<usize>>,
+    free: Ranges,
+    /// Free, and without memory.
+    empty: Ranges,
 }
 
 /// One of its blocks, until it is dropped.
@@ -35,20 +29,35 @@ struct State {
 pub(super) struct Block {
     pool: Arc<Pool>,
     pub(super) offset: usize,
-    pub(super) room: usize,
+    room: usize,
 }
 
 const PAGE_BYTES: usize = 4 << 10;
 /// What was given back beyond this goes to the system.
 const KEPT_BYTES: usize = 256 << 20;
+/// What a device pins at once: memory that stays in its place is asked for in pieces of this.
+pub(super) const CHUNK_BYTES: usize = 8 << 20;
+
+/// Why there is no block.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoRoom {
+    #[error(
+        "there is no more shared memory: payloads that are in use take the {0} bytes that there may be on one side of a domain"
+    )]
+    Full(usize),
+    #[error(
+        "the system gives no shared memory: {0}; is it limited (cgroup, ulimit -f), or all of it in use?"
+    )]
+    System(#[from] io::Error),
+}
 
 impl Pool {
     pub(super) fn new(memory: Memory, keeps_all: bool) -> Arc<Self> {
         Arc::new(Self { memory, keeps_all, state: Mutex::default() })
     }
 
-    pub(super) fn fd(&self) -> &OwnedFd {
-        self.memory.fd()
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// Whether what is given back stays in its place.
@@ -58,50 +67,62 @@ impl Pool {
     }
 
     /// A block of at least `bytes` bytes. What is in it is not said.
-    pub(super) fn allocate(self: &Arc<Self>, bytes: usize) -> io::Result<Block> {
-        let room =
-            room_for(bytes).filter(|room| *room <= RESERVED_BYTES).ok_or(io::ErrorKind::OutOfMemory)?;
-        let offset = {
+    pub(super) fn allocate(self: &Arc<Self>, bytes: usize) -> Result<Block, NoRoom> {
+        let full = || NoRoom::Full(self.memory.reserved());
+        let room = bytes.max(1).checked_next_multiple_of(PAGE_BYTES).ok_or_else(full)?;
+        let (offset, length) = {
             let mut state = self.state();
-            if let Some(offset) = state.free.get_mut(&room).and_then(Vec::pop) {
-                state.free_bytes -= room;
+            if let Some(offset) = state.free.take(room) {
                 return Ok(Block { pool: Arc::clone(self), offset, room });
             }
-            state.take_empty(room).ok_or(io::ErrorKind::OutOfMemory)?
+            self.take_empty(&mut state, room).ok_or_else(full)?
         };
-        if let Err(error) = self.memory.fill(offset, room) {
-            self.state().empty.entry(room).or_default().push(offset);
-            return Err(error);
+        // Without the lock: the system has to find the memory.
+        let filled = self.memory.fill(offset, length);
+        let mut state = self.state();
+        if let Err(error) = filled {
+            state.empty.add(offset, length);
+            return Err(error.into());
         }
+        if length > room {
+            state.free.add(offset + room, length - room);
+        }
+        drop(state);
         Ok(Block { pool: Arc::clone(self), offset, room })
     }
 
+    /// A place without memory, at least so long, and how long it is.
+    fn take_empty(&self, state: &mut State, room: usize) -> Option<(usize, usize)> {
+        if let Some(offset) = state.empty.take(room) {
+            return Some((offset, room));
+        }
+        let length = if self.keeps_all { room.checked_next_multiple_of(CHUNK_BYTES)? } else { room };
+        let end = state.end.checked_add(length).filter(|end| *end <= self.memory.reserved());
+        if let Some(end) = end {
+            return Some((std::mem::replace(&mut state.end, end), length));
+        }
+        if self.keeps_all {
+            return None;
+        }
+        // Its neighbours may be free as well, and have memory.
+        for (offset, length) in state.free.drain() {
+            match self.memory.punch(offset, length) {
+                Ok(()) => state.empty.add(offset, length),
+                Err(_) => state.free.add(offset, length),
+            }
+        }
+        state.empty.take(room).map(|offset| (offset, room))
+    }
+
     fn give_back(&self, offset: usize, room: usize) {
-        let keeps = self.keeps_all || self.state().free_bytes + room <= KEPT_BYTES;
+        let keeps = self.keeps_all || self.state().free.total() + room <= KEPT_BYTES;
         let is_empty = !keeps && self.memory.punch(offset, room).is_ok();
         let mut state = self.state();
-        if is_empty {
-            state.empty.entry(room).or_default().push(offset);
-        } else {
-            state.free.entry(room).or_default().push(offset);
-            state.free_bytes += room;
-        }
+        if is_empty { state.empty.add(offset, room) } else { state.free.add(offset, room) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// A place without memory.
-    fn take_empty(&mut self, room: usize) -> Option<usize> {
-        if let Some(offset) = self.empty.get_mut(&room).and_then(Vec::pop) {
-            return Some(offset);
-        }
-        let offset = self.end;
-        self.end = offset.checked_add(room).filter(|end| *end <= RESERVED_BYTES)?;
-        Some(offset)
     }
 }
 
@@ -121,59 +142,78 @@ impl Drop for Block {
     }
 }
 
-/// The room that a block of so many bytes has.
-pub(super) fn room_for(bytes: usize) -> Option<usize> {
-    let pages = bytes.max(1).div_ceil(PAGE_BYTES);
-    let step = (pages.checked_next_power_of_two()? / 8).max(1);
-    pages.checked_next_multiple_of(step)?.checked_mul(PAGE_BYTES)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    #[test]
-    fn rooms_are_whole_pages_with_little_waste() {
-        for bytes in (0..5_000_000).step_by(977).chain([1 << 30, (1 << 30) + 1]) {
-            let room = room_for(bytes).unwrap();
-            assert!(room.is_multiple_of(PAGE_BYTES) && room >= bytes, "{bytes}: {room}");
-            assert!(room <= (bytes + bytes / 4).max(bytes + PAGE_BYTES), "{bytes}: {room}");
-        }
-        assert_eq!(room_for(usize::MAX), None);
+    fn pool(keeps_all: bool) -> Arc<Pool> {
+        Pool::new(Memory::new().unwrap(), keeps_all)
+    }
+
+    fn real_bytes(pool: &Pool) -> usize {
+        usize::try_from(rustix::fs::fstat(pool.memory().fd()).unwrap().st_blocks * 512).unwrap()
     }
 
     #[test]
     fn what_is_too_much_is_refused_and_takes_nothing() {
-        let pool = Pool::new(Memory::new().unwrap(), false);
-        assert!(pool.allocate(RESERVED_BYTES + 1).is_err() && pool.allocate(usize::MAX).is_err());
+        let pool = pool(false);
+        for bytes in [pool.memory().reserved() + 1, usize::MAX] {
+            assert!(matches!(pool.allocate(bytes), Err(NoRoom::Full(_))));
+        }
         assert_eq!(pool.allocate(1).unwrap().offset, 0);
     }
 
     #[test]
     fn what_is_given_back_beyond_a_bound_goes_to_the_system_unless_a_device_may_have_pinned_it() {
         for keeps_all in [false, true] {
-            let pool = Pool::new(Memory::new().unwrap(), keeps_all);
+            let pool = pool(keeps_all);
             let room = 40 << 20;
             let blocks: Vec<_> = (0..8).map(|_| pool.allocate(room).unwrap()).collect();
             drop(blocks);
             let kept = if keeps_all { 8 } else { 6 };
-            assert_eq!(pool.state().free_bytes, kept * room);
-            let stat = rustix::fs::fstat(pool.fd()).unwrap();
-            assert_eq!(stat.st_blocks * 512, i64::try_from(kept * room).unwrap());
+            assert_eq!((pool.state().free.total(), real_bytes(&pool)), (kept * room, kept * room));
             let again: Vec<_> = (0..8).map(|_| pool.allocate(room).unwrap()).collect();
             assert_eq!(pool.state().end, 8 * room, "the places are used again");
             drop(again);
         }
     }
 
+    /// Sizes that grow: a place that was given back served none of the next ones.
+    #[test]
+    fn payloads_of_ever_larger_sizes_find_room_and_leave_no_more_than_they_took() {
+        for keeps_all in [false, true] {
+            let pool = pool(keeps_all);
+            for megabytes in 1..40_usize {
+                let blocks: Vec<_> = (0..3).map(|_| pool.allocate(megabytes << 20).unwrap()).collect();
+                drop(blocks);
+            }
+            let most = 3 * (40 << 20);
+            let end = pool.state().end;
+            assert!(real_bytes(&pool) <= 2 * most && end <= 21 * most, "{} {end}", real_bytes(&pool));
+        }
+    }
+
+    #[test]
+    fn what_lies_around_in_pieces_is_one_where_there_is_nothing_else() {
+        let pool = pool(false);
+        let half = pool.memory().reserved() / 2;
+        pool.state().end = half;
+        let pieces: Vec<_> = (0..3).map(|_| pool.allocate(1 << 20).unwrap()).collect();
+        pool.state().end = pool.memory().reserved();
+        assert!(pool.allocate(3 << 20).is_err());
+        drop(pieces);
+        assert_eq!(pool.allocate(3 << 20).unwrap().offset, half);
+    }
+
     proptest! {
         #[test]
         fn no_two_blocks_overlap_whatever_is_given_back(
             steps in prop::collection::vec((any::<prop::sample::Index>(), 1_usize..300_000, any::<bool>()), 1..60),
+            keeps_all in any::<bool>(),
         ) {
-            let pool = Pool::new(Memory::new().unwrap(), false);
+            let pool = pool(keeps_all);
             let mut blocks: Vec<Block> = Vec::new();
             for (which, bytes, gives_back) in steps {
                 if gives_back && !blocks.is_empty() {
@@ -187,7 +227,7 @@ mod tests {
             }
             let in_use: usize = blocks.iter().map(|block| block.room).sum();
             let state = pool.state();
-            prop_assert_eq!(in_use + state.free_bytes, state.end);
+            prop_assert_eq!(in_use + state.free.total() + state.empty.total(), state.end);
         }
     }
 }

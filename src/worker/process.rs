@@ -81,8 +81,10 @@ impl Process {
     ) -> io::Result<Self> {
         let (control, theirs) = control::pair()?;
         let answers = Memory::new()?;
-        let beside = [memory.fd().as_fd(), answers.fd().as_fd()];
-        control::send(&control, &ToWorker::Memory, &beside).map_err(io::Error::other)?;
+        let both = [memory.memory(), &answers];
+        let message = ToWorker::Memory { reserved: both.map(|memory| memory.reserved() as u64) };
+        control::send(&control, &message, &both.map(|memory| memory.fd().as_fd()))
+            .map_err(io::Error::other)?;
         let border = Border::new(Arc::clone(memory), answers);
         let output = io::stderr().as_fd().try_clone_to_owned()?;
         let mut child = Command::new(&command.program)

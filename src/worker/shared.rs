@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::border::{Border, Found, Loan, Place, Thing};
 #[cfg(feature = "cuda")]
-use super::pool::room_for;
+use super::pool::CHUNK_BYTES;
 use super::pool::{Block, Pool};
 
 /// Values in memory that is shared with worker processes: they go to a kernel in a worker, and come back, without being copied.
@@ -64,11 +64,7 @@ impl Held {
     }
 
     pub(super) fn pooled(pool: &Arc<Pool>, bytes: usize) -> Result<Self, KernelError> {
-        let block = pool.allocate(bytes).map_err(|error| {
-            let reason =
-                format!("there is no shared memory of {bytes} bytes: {error}; has the system any left?");
-            KernelError::exhausted(reason)
-        })?;
+        let block = pool.allocate(bytes).map_err(KernelError::exhausted)?;
         Ok(Self { start: block.start(), bytes, origin: Origin::Pool(block) })
     }
 
@@ -87,22 +83,30 @@ impl Held {
         self.bytes
     }
 
-    /// Where it begins and how long its block is, if that stays there and real for as long as this process lives: in a worker that holds a GPU.
+    /// The chunks in which it lies, if they stay there and real for as long as this process lives, as in a worker that holds a GPU: where
+    /// each begins, how long it is, and how much of this lies in it.
     #[cfg(feature = "cuda")]
-    pub(crate) fn lasting(&self) -> Option<(usize, usize)> {
-        Border::of_worker().filter(|border| border.own().keeps_all() && self.bytes > 0)?;
-        let room = match &self.origin {
-            Origin::Heap(_) => return None,
-            Origin::Pool(block) => block.room,
-            Origin::Loan(_) => room_for(self.bytes)?,
-        };
-        Some((self.start.as_ptr().expose_provenance(), room))
+    pub(crate) fn chunks(&self) -> Vec<(usize, usize, usize)> {
+        let border = Border::of_worker().filter(|border| border.own().keeps_all());
+        let memories = border.map(|border| [border.own().memory(), border.theirs()]);
+        let found =
+            memories.into_iter().flatten().find_map(|memory| Some((memory, memory.offset_of(self.start)?)));
+        let Some((memory, offset)) = found else { return Vec::new() };
+        let (first, end) = (offset / CHUNK_BYTES, offset + self.bytes);
+        let chunks = (first..end.div_ceil(CHUNK_BYTES)).map(|chunk| {
+            let (start, behind) = (chunk * CHUNK_BYTES, (chunk + 1) * CHUNK_BYTES);
+            let part = behind.min(end) - start.max(offset);
+            (memory.at(start).as_ptr().expose_provenance(), CHUNK_BYTES, part)
+        });
+        chunks.collect()
     }
 
-    /// For a device that copies by itself.
+    /// Where the byte at `offset` is, for a device that copies by itself.
     #[cfg(feature = "cuda")]
-    pub(crate) fn start(&self) -> *mut std::ffi::c_void {
-        self.start.as_ptr().cast()
+    pub(crate) fn at(&self, offset: usize) -> *mut std::ffi::c_void {
+        assert!(offset < self.bytes, "it is not so long");
+        // SAFETY: it is within the values.
+        unsafe { self.start.add(offset) }.as_ptr().cast()
     }
 
     /// Where in the pool it lies, if it does.

@@ -121,12 +121,15 @@ impl Worker {
         self.doubt.get_or_insert_with(|| Charge { at: now + DOUBT, reason: reason(), blame });
     }
 
-    /// Says something. One that leaves so much unread that there is no room will be found silent.
-    pub(super) fn say(&mut self, message: &ToWorker, now: Timestamp) {
+    /// Says something. One that leaves so much unread that there is no room will be found silent. Gives whether it is on its way.
+    pub(super) fn say(&mut self, message: &ToWorker, now: Timestamp) -> bool {
         match send(&self.process.control, message, &[]) {
-            Err(WireError::Io(error)) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) => self.suspect(now, Blame::Anybody, || format!("it does not listen: {error}")),
-            Ok(()) => {}
+            Err(WireError::Io(error)) if error.kind() == ErrorKind::WouldBlock => false,
+            Err(error) => {
+                self.suspect(now, Blame::Anybody, || format!("it does not listen: {error}"));
+                false
+            }
+            Ok(()) => true,
         }
     }
 
@@ -255,7 +258,10 @@ impl Worker {
             return self.kill(now, reason, Blame::Kernel(kernel));
         }
         if self.asked.is_none() && self.next_ask <= now {
-            self.say(&ToWorker::Ping { returned: self.process.border().take_returned() }, now);
+            let returned = self.process.border().take_returned();
+            if !self.say(&ToWorker::Ping { returned: returned.clone() }, now) {
+                self.process.border().return_later(&returned);
+            }
             self.asked = Some(now);
             self.next_ask = now + config.heartbeat;
         }

@@ -46,8 +46,9 @@ const STEP_BYTES: usize = 1 << 20;
 /// What the supervising process tells a worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ToWorker {
-    /// The first message: beside it comes the memory that both sides map, that of the supervising process and that of the worker.
-    Memory,
+    /// The first message: beside it comes the memory that both sides map, that of the supervising process and that of the worker, each with
+    /// so many bytes of address space.
+    Memory { reserved: [u64; 2] },
     /// Make a kernel; its socket comes beside the message.
     Attach { kernel: u64, name: String, settings: Vec<u8> },
     /// Nobody waits any more for this request and those before it: say when it has ended.

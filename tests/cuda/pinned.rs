@@ -169,7 +169,7 @@ async fn what_the_driver_does_not_pin_is_copied() {
 /// A place is pinned once, and used again and again.
 #[tokio::test]
 async fn a_place_is_pinned_once() {
-    let domain = domain("cuMemHostRegister_v2@9=1,cuMemHostRegister_v2@10=700");
+    let domain = domain("cuMemHostRegister_v2@3=700");
     let (_runtime, kernel) = press(&domain).await;
     for _ in 0..100 {
         adds(&domain, &kernel, 10_000).await;
