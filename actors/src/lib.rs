@@ -61,7 +61,7 @@ pub use replay::ReplayError;
 pub use runtime::{KernelHealth, Runtime, RuntimeBuilder, RuntimeHealth, RuntimeState, StartError};
 pub use shared_breaker::SharedBreaker;
 pub use slot::{Accounts, ErrorCounts, LATENCY_BOUNDS, Latency, Quantiles, Spread, Variant};
-pub use spec::{KernelSpec, SpawnError};
+pub use spec::{DEFAULT_START_LIMIT, KernelSpec, SpawnError};
 pub use supervisor::{Supervisor, SupervisorRef};
 pub use task::{Task, TaskContext, TaskResult};
 pub use timer::ClockHand;

@@ -98,6 +98,14 @@ impl Lifeline {
         self.incarnation.stand_behind(breakers);
     }
 
+    /// What the kernel lives in is not fit for use, and an operator has to hear of it ([`Fact::PlaceUnfit`](crate::Fact::PlaceUnfit)). What follows
+    /// for the kernel is said by [`lost`](Self::lost), and by its [breakers](Self::behind).
+    pub fn place_unfit(&self, reason: impl Into<String>) {
+        if let Some(kernel) = self.kernel.upgrade() {
+            kernel.tell_unfit(reason.into());
+        }
+    }
+
     /// The kernel is gone. Of several losses the first one counts.
     pub fn lost(&self, loss: Loss) {
         let Some(kernel) = self.kernel.upgrade() else { return };

@@ -127,6 +127,7 @@ fn detail(fact: &Fact) -> String {
         Fact::CheckpointRefused { sequence, reason } => {
             format!("supervision: checkpoint {sequence} refused: {reason}")
         }
+        Fact::PlaceUnfit { reason } => format!("supervision: what it lives in is not fit for use: {reason}"),
         Fact::Health(status) => format!("supervision: {status}"),
         Fact::Started { restored: false, .. }
         | Fact::Failed { .. }
@@ -145,9 +146,11 @@ fn detail(fact: &Fact) -> String {
 
 fn severity(fact: &Fact) -> Severity {
     match fact {
-        Fact::Isolated { .. } | Fact::GaveUp | Fact::ThreadAbandoned { .. } | Fact::ChildAbandoned => {
-            Severity::Error
-        }
+        Fact::Isolated { .. }
+        | Fact::GaveUp
+        | Fact::ThreadAbandoned { .. }
+        | Fact::ChildAbandoned
+        | Fact::PlaceUnfit { .. } => Severity::Error,
         Fact::Failed { .. }
         | Fact::StopFailed { .. }
         | Fact::DeadLetter { .. }

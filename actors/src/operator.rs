@@ -130,6 +130,11 @@ pub enum Fact {
         /// What is wrong with it.
         reason: String,
     },
+    /// What the kernel lives in is not fit for use: a device that has to be reset, for example. Somebody has to look at it.
+    PlaceUnfit {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The probe loop's view of the kernel changed.
     Health(HealthStatus),
     /// The recovery actor gave up; every kernel is down.
@@ -166,6 +171,7 @@ impl Fact {
             Self::DeadLetter { .. } => "dead_letter",
             Self::CheckpointFailed { .. } => "checkpoint_failed",
             Self::CheckpointRefused { .. } => "checkpoint_refused",
+            Self::PlaceUnfit { .. } => "place_unfit",
             Self::Health(_) => "health",
             Self::GaveUp => "gave_up",
         }

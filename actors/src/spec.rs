@@ -40,6 +40,9 @@ pub(crate) struct Placing {
     pub(crate) handle: Handle,
 }
 
+/// How long an incarnation may take to start, unless its spec says otherwise.
+pub const DEFAULT_START_LIMIT: Duration = Duration::from_secs(30);
+
 /// A kernel's name, its factory, and every rule it lives by. Checked as a whole when it is spawned.
 ///
 /// Defaults: a thread of its own, a queue of 1024 requests and 256 MiB, restarts as
@@ -115,7 +118,7 @@ impl<K: LocalKernel> KernelSpec<K> {
             hang_after: Duration::from_millis(100),
             checkpoint_every: 1,
             checkpoint_after: None,
-            start_limit: Duration::from_secs(30),
+            start_limit: DEFAULT_START_LIMIT,
         }
     }
 

@@ -10,6 +10,8 @@ use rustkernel_core::fault::{FaultClass, cuda};
 use super::table::Basics;
 use super::{CudaDevice, CudaError, CudaVersion};
 
+/// The PTX of this program, the probe's among it, is of version 8.0, which is CUDA 12.0's.
+pub(super) const OLDEST: CudaVersion = CudaVersion { major: 12, minor: 0 };
 /// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR` and the minor one.
 const CAPABILITY: [c_int; 2] = [75, 76];
 /// `CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID`, the bus's and the device's.
@@ -19,9 +21,14 @@ const NAME_BYTES: u16 = 256;
 pub(super) fn init(driver: &Basics) -> Result<(), CudaError> {
     // SAFETY: it takes a number.
     match check("cuInit", unsafe { (driver.cuInit)(0) }) {
-        Err(CudaError::Call { fault, .. }) if fault.name == NO_DEVICE => Err(CudaError::NoDevice),
-        initialised => initialised,
+        Err(CudaError::Call { fault, .. }) if fault.name == NO_DEVICE => return Err(CudaError::NoDevice),
+        initialised => initialised?,
     }
+    let version = version(driver)?;
+    if version < OLDEST {
+        return Err(CudaError::OldDriver { version });
+    }
+    Ok(())
 }
 
 pub(super) fn version(driver: &Basics) -> Result<CudaVersion, CudaError> {

@@ -5,6 +5,9 @@ use rustkernel_core::error::KernelError;
 use rustkernel_core::fault::{Fault, FaultClass};
 use rustkernel_core::resilience::ErrorKind;
 
+use super::CudaVersion;
+use super::driver::OLDEST;
+
 /// Why CUDA has not done what it was asked for. [`advice`](Self::advice) says what to do about it. As a [`KernelError`] it
 /// is of the kind that follows from its fault's class.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -21,6 +24,12 @@ pub enum CudaError {
     NoFunction {
         /// Which one.
         function: &'static str,
+    },
+    /// The driver is older than what is compiled into this program.
+    #[error("the CUDA driver is of CUDA {version}, and has to be of {OLDEST} or newer")]
+    OldDriver {
+        /// Its version.
+        version: CudaVersion,
     },
     /// The driver is there, and drives nothing.
     #[error("no CUDA device: the driver finds none")]
@@ -105,7 +114,7 @@ impl CudaError {
     pub fn advice(&self) -> &'static str {
         match self {
             Self::NoDriver { .. } => "install NVIDIA's driver, or in a container its runtime",
-            Self::NoFunction { .. } => "install a driver of CUDA 12 or newer",
+            Self::NoFunction { .. } | Self::OldDriver { .. } => "install a driver of CUDA 12 or newer",
             Self::NoDevice | Self::NoSuchDevice { .. } => {
                 "look whether the GPU is visible: nvidia-smi, CUDA_VISIBLE_DEVICES, the container's devices"
             }
@@ -133,6 +142,7 @@ impl CudaError {
             Self::Call { fault, .. } | Self::Lost { fault, .. } | Self::Image { fault, .. } => Some(*fault),
             Self::NoDriver { .. }
             | Self::NoFunction { .. }
+            | Self::OldDriver { .. }
             | Self::NoDevice
             | Self::NoSuchDevice { .. }
             | Self::NoCompiler
@@ -152,6 +162,7 @@ impl CudaError {
             Self::Call { fault, .. } | Self::Lost { fault, .. } => fault.class.alerts_operator(),
             Self::NoDriver { .. }
             | Self::NoFunction { .. }
+            | Self::OldDriver { .. }
             | Self::NoDevice
             | Self::NoSuchDevice { .. }
             | Self::NoCompiler
@@ -176,6 +187,7 @@ impl From<CudaError> for KernelError {
             CudaError::Call { .. }
             | CudaError::NoDriver { .. }
             | CudaError::NoFunction { .. }
+            | CudaError::OldDriver { .. }
             | CudaError::NoDevice
             | CudaError::NoSuchDevice { .. }
             | CudaError::NoCompiler
@@ -187,6 +199,11 @@ impl From<CudaError> for KernelError {
             | CudaError::Elsewhere
             | CudaError::WrongAnswer { .. } => ErrorKind::Permanent,
         };
-        Self::kernel(kind, error)
+        Self::kernel(kind, Advised(error))
     }
 }
+
+/// An error with what to do about it: whoever reads it in a kernel's answer has nobody else to ask.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}; {advice}", advice = .0.advice())]
+struct Advised(CudaError);

@@ -32,6 +32,7 @@ impl Document {
             Fact::Degraded => "the degraded path answers".to_owned(),
             Fact::FailedOver { to } => format!("moved to the backup device {to}"),
             Fact::ChildAbandoned => "it did not end when it was killed, and was left to itself".to_owned(),
+            Fact::PlaceUnfit { reason } => excerpt(reason, MAX_REASON_BYTES),
             Fact::CheckpointRefused { sequence, reason } => {
                 format!("checkpoint {sequence}: {}", excerpt(reason, MAX_REASON_BYTES))
             }
@@ -115,6 +116,7 @@ mod tests {
                 Some(("failed_over", "moved to the backup device cpu:0")),
             ),
             (Fact::ChildAbandoned, Some(("child_abandoned", abandoned))),
+            (Fact::PlaceUnfit { reason: reason.clone() }, Some(("place_unfit", "no"))),
             (
                 Fact::CheckpointRefused { sequence: 4, reason: reason.clone() },
                 Some(("checkpoint_refused", "checkpoint 4: no")),

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bytemuck::Pod;
-use rustkernel_actors::{KernelSpec, Lifeline};
+use rustkernel_actors::{DEFAULT_START_LIMIT, KernelSpec, Lifeline};
 use rustkernel_core::DeviceId;
 use rustkernel_core::clock::Clock;
 use rustkernel_core::codec;
@@ -45,6 +45,7 @@ pub struct Domain(Arc<Shared>);
 pub(super) struct Shared {
     name: Arc<str>,
     device: Option<DeviceId>,
+    start_limit: Duration,
     mailbox: Arc<Mailbox>,
     status: Arc<Mutex<DomainStatus>>,
     memory: Arc<Pool>,
@@ -83,14 +84,14 @@ impl Domain {
         let name = name.into();
         let mailbox = Mailbox::new()?;
         let status = Arc::new(Mutex::new(DomainStatus::new()));
-        let device = config.device;
+        let (device, start_limit) = (config.device, config.start_limit);
         let memory = Pool::new(Memory::new()?, config.holds_gpu());
         let own = Arc::clone(&memory);
         let keeper = Keeper::new(Arc::clone(&name), config, Arc::clone(&mailbox), Arc::clone(&status), own);
         let keeper = thread::Builder::new().name(format!("domain {name}")).spawn(move || keeper.keep())?;
         let keeper = Mutex::new(Some(keeper));
         let alone = Alone::default();
-        Ok(Self(Arc::new(Shared { name, device, mailbox, status, memory, alone, keeper })))
+        Ok(Self(Arc::new(Shared { name, device, start_limit, mailbox, status, memory, alone, keeper })))
     }
 
     /// The domain's name.
@@ -141,7 +142,9 @@ impl Domain {
     where
         K: LocalKernel<Input: Serialize + DeserializeOwned, Output: Serialize + DeserializeOwned>,
     {
-        let spec = KernelSpec::elsewhere(id, self.maker::<K>(name, settings));
+        // Its first start may have to wait for the process.
+        let start_limit = DEFAULT_START_LIMIT + self.0.start_limit;
+        let spec = KernelSpec::elsewhere(id, self.maker::<K>(name, settings)).start_limit(start_limit);
         match self.0.device {
             Some(device) => spec.device(device),
             None => spec,

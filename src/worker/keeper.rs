@@ -292,6 +292,10 @@ impl Keeper {
             }
             Mail::DeviceTurned => {
                 if let Some(reason) = self.premises.unfit() {
+                    let residents = self.workers.iter().flat_map(|worker| worker.tenants.values());
+                    let lives = residents.map(|resident| &resident.lifeline);
+                    let waiting = self.waiting.iter().map(|attach| &attach.lifeline);
+                    lives.chain(waiting).for_each(|lifeline| lifeline.place_unfit(&*reason));
                     let fit = self.workers.iter_mut().filter(|worker| !worker.is_condemned());
                     fit.for_each(|worker| worker.kill(now, reason.clone(), Blame::Nobody));
                 }

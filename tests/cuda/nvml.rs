@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use metrics_exporter_prometheus::PrometheusBuilder;
-use rustkernel::actors::{KernelSpec, Runtime};
+use rustkernel::actors::{Fact, KernelSpec, Runtime};
 use rustkernel::core::DeviceId;
 use rustkernel::core::error::{BreakerScope, KernelErrorKind};
 use rustkernel::core::resilience::{HealthStatus, RecoveryPolicy, RecoveryStrategy};
@@ -72,9 +72,14 @@ async fn a_device_that_the_driver_wants_reset_is_left_and_its_kernel_fails_over(
     let before = soon(moves.call(add(), NONE)).await.unwrap().pid;
     let watch = DeviceWatch::of(DeviceId::cuda(0));
     assert_eq!(watch.health().status, HealthStatus::Healthy);
+    let mut heard = [runtime.events(), runtime.events()];
 
     nvml.say("xid 95");
     assert!(unfit(&watch).await.contains("Xid 95"));
+    for (events, kernel) in heard.iter_mut().zip(["a/moves", "a/stays"]) {
+        let tells = |fact: &Fact| matches!(fact, Fact::PlaceUnfit { reason } if reason.contains("Xid 95"));
+        soon(events.find(kernel, tells)).await.unwrap();
+    }
     let after = found(|| moves.try_call(add(), NONE).ok()).await;
     assert_ne!(soon(after).await.unwrap().pid, before);
     found(|| (first.status().state == DomainState::Down).then_some(())).await;

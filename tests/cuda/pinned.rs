@@ -145,7 +145,7 @@ async fn adds(domain: &Domain, kernel: &PressRef, len: u32) {
 async fn what_lies_in_shared_memory_is_copied_by_the_device_alone() {
     let domain = domain("cuMemAllocHost_v2@6=2");
     let (_runtime, kernel) = press(&domain).await;
-    for len in [1, 1_000, 3_000, 50_000, 200_000, 1] {
+    for len in [1, 1_000, 3_000, 50_000, 200_000, 1, 5_000_000] {
         adds(&domain, &kernel, len).await;
     }
     let mut refused = false;

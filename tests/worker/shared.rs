@@ -2,16 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use rustkernel::actors::{KernelRef, Runtime};
 use rustkernel::core::codec;
 use rustkernel::core::error::{KernelError, KernelErrorKind};
+use rustkernel::core::resilience::ErrorKind;
 use rustkernel::core::traits::{Context, Kernel, Payload};
 use rustkernel::worker::{Domain, Kernels, SharedSlice};
 use serde::{Deserialize, Serialize};
 
-use crate::kit::{NONE, kind, ms, soon};
-use crate::puppets::{config, domain, kill, until};
+use crate::kit::{NONE, assert_balanced, kind, ms, soon};
+use crate::puppets::{Do, config, domain, kill, puppet, spawned, until};
 
 /// What a [`Slices`] is told to do.
 #[derive(Clone, Serialize, Deserialize)]
@@ -224,10 +225,7 @@ async fn memory_that_there_is_not_is_refused_by_name() {
     let domain = domain();
     for len in [usize::MAX, 1 << 40] {
         let error = domain.alloc::<f32>(len).unwrap_err();
-        assert_eq!(
-            *error.kind(),
-            KernelErrorKind::Kernel(rustkernel::core::resilience::ErrorKind::Exhausted)
-        );
+        assert_eq!(*error.kind(), KernelErrorKind::Kernel(ErrorKind::Exhausted));
     }
     let (_runtime, kernel) = slices(&domain, "a/b").await;
     assert_eq!(ask(&kernel, Order::Double(domain.copy_of(&[1.0]).unwrap())).await[..], [2.0]);
@@ -247,4 +245,35 @@ fn elsewhere_it_is_written_as_its_values() {
         )
         .is_err()
     );
+}
+
+/// The system would have ended the process by a signal: this one, for what it sends, or the worker, for what it answers.
+#[tokio::test]
+async fn where_the_system_gives_no_memory_it_is_a_typed_error_and_others_are_answered() {
+    const INSIDE: &str = "RUSTKERNEL_TEST_LIMIT";
+    if std::env::var_os(INSIDE).is_none() {
+        let test = "shared::where_the_system_gives_no_memory_it_is_a_typed_error_and_others_are_answered";
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
+            .env(INSIDE, "1")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        return;
+    }
+    let limit = Rlimit { current: Some(1 << 20), maximum: getrlimit(Resource::Fsize).maximum };
+    setrlimit(Resource::Fsize, limit).unwrap();
+    let (domain, beside) = (domain(), Domain::start("beside", config()).unwrap());
+    let (_runtime, kernel) = spawned(puppet(&domain, "a/b")).await;
+    let (_beside, neighbour) = spawned(puppet(&beside, "a/c")).await;
+    for order in [Do::Echo(vec![7; 4 << 20]), Do::Repeat(vec![7; 1 << 10], 4 << 10)] {
+        let error = soon(kernel.call(order, NONE)).await.unwrap_err();
+        assert_eq!(*error.kind(), KernelErrorKind::Kernel(ErrorKind::Exhausted), "{error}");
+        assert!(error.to_string().contains("ulimit -f"), "{error}");
+        assert_eq!(soon(kernel.call(Do::Echo(vec![7; 100_000]), NONE)).await.unwrap().echo, [7; 100_000]);
+        assert_eq!(soon(neighbour.call(Do::Echo(vec![7; 100_000]), NONE)).await.unwrap().echo.len(), 100_000);
+    }
+    assert!(domain.alloc::<u8>(4 << 20).is_err());
+    assert_eq!((domain.status().deaths, beside.status().deaths), (0, 0));
+    assert_balanced(&kernel);
 }

@@ -20,6 +20,7 @@ use crate::contain::contain;
 use crate::dead_letter::{DeadLetter, INPUT_BYTES, Replay};
 use crate::gate::Gate;
 use crate::lifeline::Suspicion;
+use crate::operator::Fact;
 use crate::recovery::RecoveryMsg;
 use crate::replay::{Replaying, replay_in};
 use crate::shared_breaker::SharedBreaker;
@@ -69,6 +70,8 @@ pub(crate) trait Supervised: Send + Sync {
     fn is_idle(&self) -> bool;
     /// An incarnation is gone, without its actor having noticed.
     fn lose(&self, incarnation: &Incarnation, cause: Cause, suspicion: Suspicion);
+    /// What it lives in is not fit for use.
+    fn tell_unfit(&self, reason: String);
     /// The incarnation ends after its current request; what waits stays, to be answered by [`close`](Self::close).
     fn stop(&self);
     fn has_alternative(&self) -> bool;
@@ -264,6 +267,10 @@ impl<I: Payload, O: Payload> Supervised for Slot<I, O> {
 
     fn is_idle(&self) -> bool {
         self.lock().ledger.is_idle()
+    }
+
+    fn tell_unfit(&self, reason: String) {
+        self.links.operator.tell(Some(&self.id), Fact::PlaceUnfit { reason });
     }
 
     fn lose(&self, incarnation: &Incarnation, cause: Cause, suspicion: Suspicion) {
