@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
-use rustkernel::actors::{Cause, Runtime};
+use rustkernel::actors::{Cause, Fact, Runtime};
 use rustkernel::core::error::{BreakerScope, KernelErrorKind};
-use rustkernel::core::resilience::HealthStatus;
+use rustkernel::core::resilience::{BreakerMode, CircuitBreakerConfig, HealthStatus};
 use rustkernel::worker::{Domain, DomainConfig, DomainState};
 
-use crate::kit::{DOWN_ISOLATED, NONE, kind, ms, soon, status};
+use crate::kit::{DOWN_ISOLATED, NONE, assert_balanced, kind, ms, soon, status};
 use crate::puppets::{Do, PuppetRef, config, domain, is_alive, kill, puppet, spawned, state, until};
 
 async fn pid(kernel: &PuppetRef) -> u32 {
@@ -24,6 +24,7 @@ async fn however_a_worker_dies_the_spare_one_takes_over_and_the_kernel_pays_noth
         (Do::Signal(Signal::SEGV.as_raw()), "SIGSEGV"),
         (Do::Signal(Signal::ILL.as_raw()), "SIGILL"),
         (Do::Signal(Signal::KILL.as_raw()), "SIGKILL"),
+        (Do::HangUp, "the other side has closed it"),
     ];
     let domain = domain();
     let (runtime, kernel) = spawned(puppet(&domain, "a/b")).await;
@@ -41,7 +42,36 @@ async fn however_a_worker_dies_the_spare_one_takes_over_and_the_kernel_pays_noth
         assert_eq!((now.restarts, now.incarnation), (0, number as u64 + 2));
         assert!(matches!(now.last_failure, Some(Cause::DomainLost(_))), "{:?}", now.last_failure);
         assert_eq!(domain.status().deaths, number as u64 + 1);
+        assert!(runtime.health().ready, "{death:?}");
+        let accounts = kernel.accounts();
+        assert_eq!((accounts.failed, accounts.reruns), (number as u64 + 1, 0));
     }
+    assert_balanced(&kernel);
+}
+
+/// What a death took along is a failure of its kernel's; the kernels that were lost beside it have done nothing.
+#[tokio::test]
+async fn a_death_is_a_failure_to_the_breaker_of_its_kernel_alone() {
+    let domain = domain();
+    let breaker = CircuitBreakerConfig { failure_threshold: 1, ..CircuitBreakerConfig::default() };
+    let (runtime, kernel) = spawned(puppet(&domain, "a/b").breaker(breaker.clone())).await;
+    let beside = soon(runtime.spawn(puppet(&domain, "a/c").breaker(breaker))).await.unwrap();
+    let mut events = runtime.events();
+    assert_eq!(kind(soon(kernel.call(Do::Exit(1), NONE)).await), KernelErrorKind::Crashed);
+    for again in [&beside, &kernel] {
+        pid(again).await;
+    }
+    let (mut started, mut opened) = (0, Vec::new());
+    while started < 2 {
+        let event = soon(events.next()).await.unwrap();
+        match event.fact {
+            Fact::Started { incarnation: 2, .. } => started += 1,
+            Fact::Breaker(transition) if transition.to == BreakerMode::Open => opened.extend(event.child),
+            _ => {}
+        }
+    }
+    assert_eq!(opened, ["a/b".into()]);
+    [&kernel, &beside].into_iter().for_each(assert_balanced);
 }
 
 #[tokio::test]
