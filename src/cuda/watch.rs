@@ -253,7 +253,10 @@ impl DeviceWatch {
 
     /// Somebody has met a fault of it.
     pub(crate) fn note_fault(&self, fault: Fault) {
-        *self.lock().faults.entry(fault).or_default() += 1;
+        self.judge(|known, now| {
+            *known.faults.entry(fault).or_default() += 1;
+            known.health.on_fault(fault, now)
+        });
     }
 
     /// A process that holds the device was killed and does not end: until what this gives is dropped.

@@ -21,6 +21,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustkernel_actors::{Loss, SharedBreaker};
 use rustkernel_core::clock::{Clock, Timestamp};
 use rustkernel_core::error::{BreakerScope, KernelError};
+use rustkernel_core::fault::FaultClass;
 use rustkernel_core::rate_limit::{RateDecision, RateLimit};
 
 use super::config::{DomainConfig, DomainState, DomainStatus};
@@ -292,10 +293,8 @@ impl Keeper {
             }
             Mail::DeviceTurned => {
                 if let Some(reason) = self.premises.unfit() {
-                    let residents = self.workers.iter().flat_map(|worker| worker.tenants.values());
-                    let lives = residents.map(|resident| &resident.lifeline);
-                    let waiting = self.waiting.iter().map(|attach| &attach.lifeline);
-                    lives.chain(waiting).for_each(|lifeline| lifeline.place_unfit(&*reason));
+                    // Those who live there hear of it when they lose it.
+                    self.waiting.iter().for_each(|attach| attach.lifeline.place_unfit(&*reason));
                     let fit = self.workers.iter_mut().filter(|worker| !worker.is_condemned());
                     fit.for_each(|worker| worker.kill(now, reason.clone(), Blame::Nobody));
                 }
@@ -367,7 +366,12 @@ impl Keeper {
                     }
                     let fault = fault_of(end);
                     let how = format!("worker {} ended: {end} ({})", worker.process.pid(), fault.name);
+                    let refuses = fault.class == FaultClass::Configuration && !worker.is_up;
                     self.bury(worker, &how);
+                    if refuses && self.workers.is_empty() {
+                        // The next one would refuse it, too.
+                        self.unable = self.last_death.clone();
+                    }
                 }
             }
         }
@@ -412,7 +416,11 @@ impl Keeper {
         // The spare one has taken over before anybody is told: who is restarted finds it there. The next spare one comes later, for
         // it takes the time of a process to start; and without a spare one, at once.
         self.start_due = if self.workers.is_empty() { now } else { now + SPARE_DELAY };
+        let unfit = self.premises.unfit();
         for (lifeline, suspicion) in Worker::verdicts(tenants, blame) {
+            if let Some(unfit) = &unfit {
+                lifeline.place_unfit(&**unfit);
+            }
             lifeline.lost(Loss::Domain { reason: reason.clone(), suspicion });
         }
         process

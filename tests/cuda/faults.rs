@@ -1,16 +1,16 @@
 //! The rows of the fault model, from the fault to the first correct answer.
 
-use rustkernel::actors::{Cause, Runtime};
+use rustkernel::actors::{Cause, Fact, Runtime};
 use rustkernel::core::DeviceId;
 use rustkernel::core::error::{BreakerScope, KernelErrorKind, RetryAdvice};
 use rustkernel::core::fault::FaultCode;
-use rustkernel::core::resilience::{ErrorKind, HealthStatus};
+use rustkernel::core::resilience::{ErrorKind, HealthStatus, RecoveryPolicy, RecoveryStrategy};
 use rustkernel::cuda::DeviceWatch;
 use rustkernel::worker::{Domain, DomainConfig, DomainState};
 
-use crate::device::{Order, Told};
+use crate::device::{Order, Rig, Told};
 use crate::kit::{NONE, assert_balanced, kind, ms, soon, status};
-use crate::{RigRef, back, config, domain, found, rig, spare};
+use crate::{RigRef, back, config, domain, found, is_inside, rig, spare};
 
 fn add() -> Order {
     Order::Add(vec![1, 2, 3], 10)
@@ -69,11 +69,15 @@ async fn a_sticky_fault_ends_the_process_and_the_spare_one_answers_correctly() {
 
 #[tokio::test]
 async fn scripted_codes_of_hardware_and_of_newer_drivers_are_faults_too() {
+    const TEST: &str = "faults::scripted_codes_of_hardware_and_of_newer_drivers_are_faults_too";
+    // What the hardware does is remembered by the process, of the device.
+    if !is_inside(TEST, &[]) {
+        return;
+    }
     for (code, named) in [
-        ("214", "CUDA_ERROR_ECC_UNCORRECTABLE"),
-        ("226", "CUDA_ERROR_CONTAINED"),
         ("726", "unknown CUDA error"),
         ("999", "CUDA_ERROR_UNKNOWN"),
+        ("214", "CUDA_ERROR_ECC_UNCORRECTABLE"),
     ] {
         let marker = tempfile(code);
         // The probe is the first kernel of a process.
@@ -163,6 +167,9 @@ async fn innocent_neighbours_are_answered_and_the_poisonous_input_is_convicted_a
 /// Two of them in a row were two convictions: a dead letter of an input that had done nothing.
 #[tokio::test]
 async fn an_error_of_the_hardware_convicts_nobody() {
+    if !is_inside("faults::an_error_of_the_hardware_convicts_nobody", &[]) {
+        return;
+    }
     let marker = tempfile("ecc");
     let script = format!("kernel@4=214,first={marker}");
     let domain = Domain::start("gpu", DomainConfig { spare: false, ..config(&script) }).unwrap();
@@ -180,12 +187,53 @@ async fn an_error_of_the_hardware_convicts_nobody() {
 /// It was started again for ever, as fast as it died.
 #[tokio::test]
 async fn a_device_that_fails_every_worker_is_given_up_and_tried_again_later() {
-    let broken = DomainConfig { max_deaths: 3, spare: false, ..config("kernel@1=214") };
+    let broken = DomainConfig { max_deaths: 3, spare: false, ..config("kernel@1=719") };
     let domain = Domain::start("gpu", broken).unwrap();
     let status = found(|| Some(domain.status()).filter(|status| status.state == DomainState::Down)).await;
     assert_eq!(status.deaths, 4);
     let obstacle = status.obstacle.unwrap();
-    assert!(obstacle.contains("lost more than 3 workers") && obstacle.contains("214"), "{obstacle}");
+    assert!(obstacle.contains("lost more than 3 workers") && obstacle.contains("719"), "{obstacle}");
+}
+
+/// Without NVML: what the processes meet says enough.
+#[tokio::test]
+async fn a_device_whose_hardware_fails_again_is_left_for_the_backup() {
+    const TEST: &str = "faults::a_device_whose_hardware_fails_again_is_left_for_the_backup";
+    if !is_inside(TEST, &[]) {
+        return;
+    }
+    let domain = Domain::start("gpu", config("kernel@4=226,count=2")).unwrap();
+    let backup = DomainConfig { device: Some(DeviceId::cuda(1)), ..config("count=2") };
+    let backup = Domain::start("backup", backup).unwrap();
+    let runtime = runtime().await;
+    let recovery = RecoveryPolicy {
+        strategy: RecoveryStrategy::RestartKernel,
+        max_restarts: 1,
+        restart_delay: ms(0),
+        escalation: Some(RecoveryStrategy::Failover),
+    };
+    let spec = rig(&domain, "a/b").idempotent().recovery(recovery);
+    let spec = spec.backup_elsewhere(DeviceId::cuda(1), backup.maker::<Rig>("rig", &1_u16));
+    let kernel = soon(runtime.spawn(spec)).await.unwrap();
+    let mut events = runtime.events();
+    let device = DeviceWatch::of(DeviceId::cuda(0));
+    // The third request's launch is the fourth of its process: that is the process's fault, which is replaced.
+    for _ in 0..3 {
+        works(&kernel).await;
+    }
+    assert_eq!((domain.status().deaths, device.unfit()), (1, None));
+    // The second one is the device's. The probe, and the request of before, were launches of the spare process.
+    for _ in 0..2 {
+        works(&kernel).await;
+    }
+    assert!(device.unfit().unwrap().contains("again"), "{:?}", device.unfit());
+    soon(events.find("a/b", |fact| matches!(fact, Fact::PlaceUnfit { .. }))).await.unwrap();
+    soon(events.find("a/b", |fact| matches!(fact, Fact::FailedOver { to } if *to == DeviceId::cuda(1))))
+        .await
+        .unwrap();
+    assert_eq!(status(&runtime, "a/b").await.device, DeviceId::cuda(1));
+    works(&kernel).await;
+    assert_balanced(&kernel);
 }
 
 #[tokio::test]

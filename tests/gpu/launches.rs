@@ -11,27 +11,29 @@ use crate::raw::Handle;
 use crate::row::{Bench, Found, Halt, Outcome};
 use crate::scene::{self, place};
 
-/// Launches under way at a time, and in one request.
+/// Launches in one request, and under way at a time.
 const IN_FLIGHT: u32 = 64;
+/// Launches that a [`Stream`](rustkernel::cuda::Stream) has under way at most.
+const MOST: u32 = 256;
 
 /// Launches a second: requests of 64 launches each, that are waited for, one request after the other.
 pub(crate) fn waited_for(bench: Bench) -> Outcome {
-    compared(bench, bench.times(500), IN_FLIGHT, "64 launches, then until they are done")
+    compared(bench, bench.times(500), [IN_FLIGHT; 2], "64 launches, then until they are done")
 }
 
 /// One launch, and until it is done: what a single small request sees.
 pub(crate) fn single(bench: Bench) -> Outcome {
-    compared(bench, bench.times(2_000), 1, "one launch, then until it is done")
+    compared(bench, bench.times(2_000), [1, IN_FLIGHT], "one launch, then until it is done")
 }
 
-/// A long row of launches in one request, 64 of them under way.
+/// A long row of launches in one request, as many of them under way on either side.
 pub(crate) fn streamed(bench: Bench) -> Outcome {
     let launches = if bench.quick || bench.is_standin { 2_000 } else { 100_000 };
-    compared(bench, 1, launches, "one request; by hand, 64 launches are under way")
+    compared(bench, 1, [launches, MOST], "one request; by hand too, 256 launches are under way")
 }
 
-/// `requests` requests a round, each of `launches`.
-fn compared(bench: Bench, requests: usize, launches: u32, text: &str) -> Outcome {
+/// `requests` requests a round, each of `launches`, of which so many are under way by hand.
+fn compared(bench: Bench, requests: usize, [launches, under_way]: [u32; 2], text: &str) -> Outcome {
     let tokio = scene::tokio()?;
     let domain = scene::domain("bench", DomainConfig::cuda(0))?;
     let (_runtime, here, there) = tokio.block_on(async {
@@ -41,7 +43,7 @@ fn compared(bench: Bench, requests: usize, launches: u32, text: &str) -> Outcome
         Ok::<_, Halt>((runtime, here.map_err(Halt::fail)?, there))
     })?;
     let raw = Raw::open()?;
-    let by_hand = ByHand::new(raw.primary()?)?;
+    let by_hand = ByHand::new(raw.primary()?, under_way)?;
     let total = f64::from(launches) * f64::from(u32::try_from(requests).unwrap_or(u32::MAX));
     let rate = |work: &dyn Fn() -> Result<(), Halt>| {
         let (seconds, done) = timed(|| (0..requests).try_for_each(|_| work()));
@@ -65,32 +67,34 @@ fn compared(bench: Bench, requests: usize, launches: u32, text: &str) -> Outcome
     compare(Found::new(text), "launches_per_s", bench.times(15).max(3), sides)
 }
 
-/// The least that could do the same: launches in one stream, and a word that the device writes behind every 64th.
+/// The least that could do the same: launches in one stream, and a word that the device writes now and then.
 struct ByHand<'a> {
     context: Context<'a>,
     function: Handle,
     stream: Handle,
     word: Word,
+    under_way: u32,
 }
 
 impl<'a> ByHand<'a> {
-    fn new(context: Context<'a>) -> Result<Self, Halt> {
+    fn new(context: Context<'a>, under_way: u32) -> Result<Self, Halt> {
         let (function, stream, word) = (context.function("rk_nothing")?, context.stream()?, context.word()?);
-        Ok(Self { context, function, stream, word })
+        Ok(Self { context, function, stream, word, under_way })
     }
 
-    /// So many launches, no more than 64 of them under way, and until they are done.
+    /// So many launches, and until they are done.
     fn launch(&self, launches: u32) -> Result<(), Halt> {
         self.word.set(0);
+        let half = self.under_way / 2;
         for launch in 1..=launches {
             self.context.launch(self.function, [1, 1], self.stream, &[])?.ok("cuLaunchKernel")?;
             // In halves, so that there is always something under way.
-            if launch.is_multiple_of(IN_FLIGHT / 2) {
+            if launch.is_multiple_of(half) {
                 self.context.write(self.stream, self.word, launch)?.ok("cuStreamWriteValue32")?;
-                self.wait(launch.saturating_sub(IN_FLIGHT / 2));
+                self.wait(launch.saturating_sub(half));
             }
         }
-        if !launches.is_multiple_of(IN_FLIGHT / 2) {
+        if !launches.is_multiple_of(half) {
             self.context.write(self.stream, self.word, launches)?.ok("cuStreamWriteValue32")?;
         }
         self.wait(launches);

@@ -80,7 +80,7 @@ rows! {
         TARGET, launches::waited_for;
     "launches.single", LONG, false, "requests of one launch, beside cuLaunchKernel by hand",
         RECORDED, launches::single;
-    "launches.streamed", LONG, false, "one long request, beside cuLaunchKernel by hand, 64 under way",
+    "launches.streamed", LONG, false, "one long request, beside cuLaunchKernel by hand, 256 under way",
         TARGET, launches::streamed;
     "chain.small", LONG, false, "1000 values through three kernels that hand buffers on, beside one stream by hand",
         "every result right", chain::small;

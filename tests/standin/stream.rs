@@ -1,7 +1,7 @@
 //! Streams: what is submitted to one runs on a thread of its own, in order.
 
 use std::collections::BTreeMap;
-use std::ffi::{c_int, c_uint};
+use std::ffi::{c_int, c_uint, c_void};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::thread;
@@ -124,6 +124,20 @@ extern "C" fn cuStreamWaitEvent(stream: usize, event: usize, _flags: c_uint) -> 
         Ok(())
     })
 }
+
+/// As NVIDIA documents it: in its turn, on a thread of the driver's, and not at all after a fault.
+#[unsafe(no_mangle)]
+extern "C" fn cuLaunchHostFunc(stream: usize, function: Option<HostFunction>, data: usize) -> c_int {
+    call::in_context("cuLaunchHostFunc", |device| {
+        let function = function.ok_or(Code::INVALID_VALUE)?;
+        // SAFETY: whoever submits it says that it may be called with this once.
+        let call = move || unsafe { function(std::ptr::with_exposed_provenance_mut(data)) };
+        Stream::find(stream, device)?.submit(call);
+        Ok(())
+    })
+}
+
+type HostFunction = unsafe extern "C" fn(*mut c_void);
 
 #[unsafe(no_mangle)]
 extern "C" fn cuCtxSynchronize() -> c_int {

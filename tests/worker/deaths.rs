@@ -275,6 +275,19 @@ async fn a_worker_that_starts_slowly_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_worker_that_refuses_its_configuration_is_not_started_again_and_again() {
+    for (code, named) in [(78, "bad configuration"), (127, "not found"), (2, "wrong usage")] {
+        let worker =
+            rustkernel::worker::WorkerCommand::program("/bin/sh").arguments(["-c", &format!("exit {code}")]);
+        let domain = Domain::start("test", DomainConfig { worker, max_deaths: 1_000, ..config() }).unwrap();
+        until(|| domain.status().state == DomainState::Down).await;
+        let status = domain.status();
+        assert_eq!(status.deaths, 1, "{code}");
+        assert!(status.obstacle.unwrap().contains(named), "{code}");
+    }
+}
+
+#[tokio::test]
 async fn programs_that_are_no_workers_are_told_by_name() {
     use rustkernel::worker::WorkerCommand;
     let runtime = Runtime::builder().build().await.unwrap();

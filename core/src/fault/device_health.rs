@@ -7,10 +7,10 @@
 //! |---|---|---|
 //! | the recovery action is other than "none" | unhealthy | when it is "none" again |
 //! | the device is gone, or an Xid wants it reset, given up, or without peer access | unhealthy | see below |
-//! | two contained errors (94) within [`CONTAINED_WINDOW`] | unhealthy | that long after the last one |
+//! | two errors of the hardware (contained, or of its memory) within [`CONTAINED_WINDOW`], by Xid 94 or by the codes that processes met | unhealthy | that long after the last one |
 //! | processes that hold it were killed and do not end | unhealthy | when they have |
 //! | a row remapping is pending | degraded | when it is not |
-//! | the count of uncorrected errors rose, or Xid 92 came | degraded | [`CONTAINED_WINDOW`] later |
+//! | the count of uncorrected errors rose, a process met one of memory, or Xid 92 came | degraded | [`CONTAINED_WINDOW`] later |
 //! | the hardware has slowed down, or heat has slowed it | degraded | when it has not |
 //! | nothing of these | healthy | |
 //!
@@ -19,7 +19,8 @@
 //! | a recovery action other than "none", that was not the last one | yes |
 //! | an Xid that wants the device reset, given up, or without peer access | yes |
 //! | the device is gone, and was not | yes |
-//! | a second contained error within the window | yes |
+//! | a second error of the hardware within the window | yes |
+//! | the first one | no |
 //! | a higher count of uncorrected errors; the first count seen is the baseline, and a lower one is a new baseline | yes |
 //! | an Xid that wants its process restarted, 45 among them | no |
 //! | Xid 45 within [`KILL_WINDOW`] of a kill of our own: it is not even a fault | no |
@@ -37,8 +38,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Fault;
 use super::xid::{self, RecoveryAction, XidAction};
+use super::{Fault, FaultClass};
 use crate::clock::Timestamp;
 
 /// How long after a kill of our own Xid 45 is its echo. The driver clears a big process away within seconds.
@@ -146,8 +147,10 @@ pub struct DeviceHealth {
     /// The last one that was said.
     action: Option<RecoveryAction>,
     hold: Option<Hold>,
-    /// When the last two contained errors began: the one before, then the last one.
+    /// When the last two errors of the hardware began: the one before, then the last one.
     contained: [Option<Timestamp>; 2],
+    /// Whether a process has met the last one.
+    met_last: bool,
     throttle: Throttle,
     remap_pending: bool,
     stuck: usize,
@@ -196,12 +199,23 @@ impl DeviceHealth {
             | XidAction::ReadRecoveryAction
             | XidAction::RestartProcess => {}
             XidAction::Degrade => self.many_corrected_at = Some(now),
-            XidAction::Contained => trips = self.note_contained(now),
+            XidAction::Contained => trips = self.note_contained(false, now),
             XidAction::StopPeerAccess | XidAction::ResetDevice | XidAction::DeviceLost => {
                 self.hold(UnhealthyReason::Xid(number));
                 trips = true;
             }
         }
+        self.verdict(before, trips, false, now)
+    }
+
+    /// A process that holds the device has met this fault. The driver may tell of the same one by an Xid.
+    pub fn on_fault(&mut self, fault: Fault, now: Timestamp) -> Verdict {
+        let before = self.state(now);
+        let is_memory = fault.class == FaultClass::HardwareMemory;
+        if is_memory {
+            self.uncorrected_rose_at = Some(now);
+        }
+        let trips = (is_memory || fault.class == FaultClass::Contained) && self.note_contained(true, now);
         self.verdict(before, trips, false, now)
     }
 
@@ -280,13 +294,16 @@ impl DeviceHealth {
         }
     }
 
-    /// Whether it is one too many.
-    fn note_contained(&mut self, now: Timestamp) -> bool {
+    /// Whether it is one too many. `met`: a process tells of it, which is one for each process, where the driver tells of each channel.
+    fn note_contained(&mut self, met: bool, now: Timestamp) -> bool {
         let [_, last] = self.contained;
-        if last.is_some_and(|last| now - last < CONTAINED_BURST) {
+        let is_recent = last.is_some_and(|last| now - last < CONTAINED_BURST);
+        if is_recent && !(met && self.met_last) {
+            self.met_last |= met;
             return false;
         }
         self.contained = [last, Some(now)];
+        self.met_last = met;
         self.repeats()
     }
 
@@ -383,7 +400,7 @@ impl fmt::Display for UnhealthyReason {
             Self::RecoveryAction(action) => write!(f, "the driver asks for a recovery action: {action}"),
             Self::Gone => f.write_str("the device has fallen off its bus or cannot be reached"),
             Self::Xid(number) => write!(f, "{} (Xid {number})", xid::name(*number)),
-            Self::RepeatedContained => f.write_str("contained memory errors (Xid 94) come again and again"),
+            Self::RepeatedContained => f.write_str("errors of its hardware come again and again"),
             Self::Suspect { processes } => {
                 write!(f, "suspect: processes that hold it, were killed and do not end: {processes}")
             }

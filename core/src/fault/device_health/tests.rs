@@ -310,3 +310,42 @@ proptest! {
         }
     }
 }
+
+fn met(code: i32) -> Fault {
+    crate::fault::cuda::classify(code)
+}
+
+#[test]
+fn errors_of_the_hardware_that_processes_meet_count_as_the_drivers_own_do() {
+    for code in [214, 220, 226] {
+        let mut health = DeviceHealth::new();
+        let first = health.on_fault(met(code), START);
+        assert!(!first.trips && !matches!(first.state, DeviceState::Unhealthy(_)), "{code}: {first:?}");
+        let degraded = matches!(first.state, DeviceState::Degraded(DegradedReason::UncorrectedEcc { .. }));
+        assert_eq!(degraded, code != 226, "{code}");
+        let second = health.on_fault(met(code), after(Duration::from_millis(5)));
+        let state = unhealthy(UnhealthyReason::RepeatedContained);
+        assert_eq!(second, Verdict { state, trips: true, alerts_operator: true }, "{code}");
+        assert_eq!(health.state(after(CONTAINED_WINDOW + Duration::from_secs(1))), DeviceState::Healthy);
+    }
+    let mut health = DeviceHealth::new();
+    for code in [700, 710, 719, 2, 0] {
+        assert_eq!(health.on_fault(met(code), START), healthy(), "{code} is no error of the hardware");
+    }
+}
+
+#[test]
+fn an_error_that_a_process_meets_and_the_driver_tells_of_is_one() {
+    let (a_little, later) = (after(Duration::from_millis(300)), seconds(2));
+    for driver_first in [false, true] {
+        let mut health = DeviceHealth::new();
+        let tell = |health: &mut DeviceHealth, met_it: bool, now| match met_it {
+            true => health.on_fault(met(226), now),
+            false => health.on_xid(94, now),
+        };
+        assert!(!tell(&mut health, !driver_first, START).trips);
+        assert!(!tell(&mut health, driver_first, a_little).trips, "it is the same one");
+        assert!(!health.on_xid(94, a_little).trips, "on another channel");
+        assert!(tell(&mut health, true, later).trips);
+    }
+}
