@@ -93,6 +93,12 @@ impl std::fmt::Display for CudaVersion {
     }
 }
 
+/// Lets go of what devices have finished with since their streams were used last.
+#[cfg(feature = "worker")]
+pub(crate) fn tidy() {
+    Device::all().iter().for_each(Device::tidy);
+}
+
 /// Asks the driver what it is and what it drives. Initialises it for this process.
 ///
 /// # Errors

@@ -22,6 +22,7 @@ mod device;
 mod domain;
 mod eager;
 mod host;
+mod janitor;
 mod keeper;
 mod kernels;
 mod link;

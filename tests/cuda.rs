@@ -112,7 +112,7 @@ async fn back(domain: &Domain, deaths: u64) {
     found(|| is_back(domain.status()).then_some(())).await;
 }
 
-async fn found<T>(find: impl Fn() -> Option<T>) -> T {
+async fn found<T>(mut find: impl FnMut() -> Option<T>) -> T {
     kit::soon(async {
         loop {
             if let Some(found) = find() {

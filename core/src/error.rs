@@ -231,6 +231,13 @@ impl KernelError {
         self
     }
 
+    /// The same error, met in this phase.
+    #[must_use]
+    pub fn in_phase(mut self, phase: Phase) -> Self {
+        self.0.phase = phase;
+        self
+    }
+
     /// The same error, naming the kernel it came from. A name that is already there stays: the innermost stage wins.
     #[must_use]
     pub fn in_kernel(mut self, kernel: &KernelId) -> Self {

@@ -74,6 +74,9 @@ pub(crate) struct Loss {
     pub(crate) first: bool,
 }
 
+/// Those that this process has opened.
+static DEVICES: Mutex<Option<HashMap<u16, Device>>> = Mutex::new(None);
+
 type WhenLost = Box<dyn Fn(Loss) -> Infallible + Send + Sync>;
 
 static WHEN_LOST: OnceLock<WhenLost> = OnceLock::new();
@@ -90,7 +93,6 @@ impl Device {
     /// # Errors
     /// [`CudaError`] says what is missing. What was not there may be there the next time.
     pub fn open(ordinal: u16) -> Result<Self, CudaError> {
-        static DEVICES: Mutex<Option<HashMap<u16, Device>>> = Mutex::new(None);
         let mut devices = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
         let devices = devices.get_or_insert_default();
         if let Some(device) = devices.get(&ordinal) {
@@ -103,6 +105,21 @@ impl Device {
         }
         devices.insert(ordinal, device.clone());
         Ok(device)
+    }
+
+    /// Those that this process has opened.
+    #[cfg(feature = "worker")]
+    pub(super) fn all() -> Vec<Self> {
+        let devices = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
+        devices.iter().flatten().map(|(_, device)| device.clone()).collect()
+    }
+
+    /// Lets go of what the device has finished with.
+    #[cfg(feature = "worker")]
+    pub(super) fn tidy(&self) {
+        let lines = self.0.lines.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        lines.iter().filter_map(Weak::upgrade).for_each(|line| line.let_go());
+        self.reap();
     }
 
     fn make(ordinal: u16) -> Result<Self, CudaError> {

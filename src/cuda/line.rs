@@ -13,7 +13,10 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use std::time::Duration;
+
 use cudarc::driver::CudaStream;
+use rustkernel_core::clock::Clock;
 use rustkernel_core::fault::cuda;
 
 use super::CudaError;
@@ -33,6 +36,9 @@ const LEAST_BYTES: usize = 256;
 const PAGE_BYTES: usize = 2 << 20;
 /// Pieces of pinned memory that wait for their marks; with one more, the line waits for them.
 const MOST_PINNED: usize = 32;
+
+/// How long one line's want of memory waits for another line's work.
+const TRIM_PATIENCE: Duration = Duration::from_millis(100);
 
 pub(super) struct Line {
     device: Device,
@@ -221,6 +227,20 @@ impl Line {
         Ok(())
     }
 
+    /// [`wait_for`](Self::wait_for), but no longer than `span`. Gives whether the device has got there.
+    fn waits_for(&self, mark: u32, span: Duration) -> Result<bool, CudaError> {
+        let clock = Clock::system();
+        let until = clock.now() + span;
+        while !self.has_reached(mark)? {
+            if clock.now() >= until {
+                return Ok(false);
+            }
+            self.is_empty()?;
+            std::thread::yield_now();
+        }
+        Ok(true)
+    }
+
     /// Whoever waits for this line is wanted no more: kernels that look at the flag end.
     pub(super) fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
@@ -320,11 +340,13 @@ impl Line {
         self.queue().pinned.push((pinned, mark));
     }
 
-    /// Keeps shared memory from which the device is about to copy, or to which, until the next mark is reached.
+    /// Keeps shared memory from which the device was told to copy, or to which, until it has done that.
     #[cfg(feature = "worker")]
     pub(super) fn keep(&self, held: &Arc<Held>) {
-        let mark = self.issued.load(Ordering::Acquire).wrapping_add(1);
-        self.queue().kept.push((Arc::clone(held), mark));
+        let next = self.issued.load(Ordering::Acquire).wrapping_add(1);
+        self.queue().kept.push((Arc::clone(held), next));
+        // Nothing else may follow in this line for long. A device that takes no mark is lost, and what it holds is kept.
+        let _ = self.mark();
     }
 
     /// Lets go of what the device has finished with.
@@ -341,7 +363,11 @@ impl Line {
             return Ok(());
         }
         let mark = self.mark()?;
-        self.wait_for(mark)?;
+        if !self.waits_for(mark, TRIM_PATIENCE)? {
+            // Whoever wants memory is not to wait for a kernel that takes long.
+            self.queue().blocks.extend(blocks);
+            return Ok(());
+        }
         for (_, address) in blocks {
             // SAFETY: nobody uses it: it was given back, and what used it is over.
             self.device.call("cuMemFree_v2", |calls| unsafe { (calls.cuMemFree_v2)(address) })?;

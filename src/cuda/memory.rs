@@ -5,6 +5,8 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytemuck::Pod;
+#[cfg(feature = "worker")]
+use rustkernel_core::error::{KernelError, KernelErrorKind, Phase};
 use rustkernel_core::traits::Payload;
 #[cfg(feature = "worker")]
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
@@ -102,10 +104,17 @@ impl<T> Serialize for Buffer<T> {
             Lies::Here(block) => (Thing::Device(Arc::<Block>::clone(block)), block.bytes as u64),
             Lies::There(loan, shape) => (Thing::DeviceLoan(Arc::clone(loan)), shape.room),
         };
-        let Some(place) = border.lend(thing) else { return refuse("it lies in another process") };
+        let Some(place) = border.lend(thing) else {
+            Border::fail(KernelError::new(KernelErrorKind::Crashed, Phase::Queued).with_source(GONE));
+            return refuse("it lies in another process");
+        };
         (place, Shape { room, len: self.len as u64 }).serialize(serializer)
     }
 }
+
+#[cfg(feature = "worker")]
+const GONE: &str = "it was given data on the device of a worker process that has ended, or that is another domain's; what made it has to be \
+                    run again";
 
 #[cfg(feature = "worker")]
 impl<'de, T: Pod> Deserialize<'de> for Buffer<T> {

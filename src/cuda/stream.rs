@@ -25,7 +25,7 @@ use super::memory::Buffer;
 #[cfg(feature = "worker")]
 use super::table::Address;
 #[cfg(feature = "worker")]
-use crate::worker::SharedSlice;
+use crate::worker::{Held, SharedSlice};
 
 /// A line of work on a device: what it is told happens in that order.
 ///
@@ -215,7 +215,7 @@ impl Stream {
         let buffer = self.alloc::<T>(values.len())?;
         let block = buffer.block()?;
         block.visit(&self.line)?;
-        self.line.keep(values.held());
+        let _kept = Kept { line: &self.line, held: values.held() };
         let mut at = 0;
         for bytes in parts {
             self.line.admit()?;
@@ -250,7 +250,7 @@ impl Stream {
         }
         let block = buffer.block()?;
         block.visit(&self.line)?;
-        self.line.keep(values.held());
+        let kept = Kept { line: &self.line, held: values.held() };
         let mut at = 0;
         for bytes in parts {
             self.line.admit()?;
@@ -261,6 +261,7 @@ impl Stream {
             })?;
             at += bytes;
         }
+        drop(kept);
         self.done(cx).await?;
         Ok(values)
     }
@@ -299,6 +300,20 @@ impl Drop for Landing<'_> {
         if let Some(pinned) = self.pinned.take() {
             self.line.give_back_pinned(pinned);
         }
+    }
+}
+
+/// Shared memory that a device copies from or to by itself: when the copies are told, or not all of them can be, it is kept until they are over.
+#[cfg(feature = "worker")]
+struct Kept<'a> {
+    line: &'a Line,
+    held: &'a Arc<Held>,
+}
+
+#[cfg(feature = "worker")]
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        self.line.keep(self.held);
     }
 }
 

@@ -2,18 +2,23 @@
 //!
 //! A thing is lent under a number, and kept until the other side has returned that number, or is gone. Whoever sends a value says of each
 //! thing in it where it lies; whoever receives it has a [`Loan`], which returns the number when it is dropped. What comes back to the side
-//! that has lent it is that side's own thing again. Numbers that are to be returned travel with whatever is sent next.
+//! that has lent it is that side's own thing again.
 //!
-//! A value says where its things lie while it is written, and finds them while it is read: [`Border::cross`] says which border that is.
+//! A value says where its things lie while it is written, and finds them while it is read: [`Border::write`] and [`Border::read`] say which border
+//! that is. A message carries all its numbers beside its value, so that whoever drops it unread, or half-read, returns them
+//! ([`Arrival`]). What is in messages that the other side never reads is [forgotten](Border::forget) when it says how far it has read.
+//!
+//! Numbers are returned over the control socket, before whatever is sent next, or with a heartbeat.
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::mem;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use rustkernel_core::error::KernelError;
 use serde::{Deserialize, Serialize};
 
 use super::memory::Memory;
@@ -29,14 +34,25 @@ pub(crate) struct Border {
     lent: Mutex<Lent>,
     /// Numbers that are to be returned.
     returned: Mutex<Vec<u64>>,
+    /// Returns them, if the other side has room for that now.
+    returns: Box<Returns>,
 }
+
+pub(super) type Returns = dyn Fn(Vec<u64>) -> bool + Send + Sync;
 
 #[derive(Default)]
 struct Lent {
     last: u64,
-    things: HashMap<u64, Thing>,
+    things: HashMap<u64, (Thing, Message)>,
     /// The other side is gone.
     is_closed: bool,
+}
+
+/// The message that takes something along: its kernel, and the number of its execution there. 0 for one that is not on its way yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Message {
+    pub(super) kernel: u64,
+    pub(super) request: u64,
 }
 
 /// What can be lent.
@@ -86,8 +102,20 @@ pub(crate) struct Loan {
 pub(super) struct Lending {
     border: Arc<Border>,
     numbers: Vec<u64>,
-    /// The value has something in it that was on the device of a worker which is not the one behind this border.
-    is_lost: bool,
+    /// Why the value cannot be written, if that is not its own doing.
+    failure: Option<KernelError>,
+}
+
+/// What a message that has arrived has brought along, and nobody has found yet. Dropped, it is returned.
+pub(super) struct Arrival {
+    border: Arc<Border>,
+    numbers: VecDeque<u64>,
+}
+
+/// The value that a thread writes or reads just now.
+enum Crossing {
+    Writing(Lending),
+    Reading(Arrival),
 }
 
 /// The other side has named something that is not there.
@@ -95,19 +123,19 @@ pub(super) struct Lending {
 #[error("it names something that is not there")]
 pub(crate) struct NotThere;
 
-/// Numbers that one message returns at most.
-const RETURNS_EACH: usize = 1_000;
+/// Numbers that one message returns at most: so many have room in a packet.
+const RETURNS_EACH: usize = 4_000;
 
 thread_local! {
-    static CROSSING: RefCell<Option<Lending>> = const { RefCell::new(None) };
+    static CROSSING: RefCell<Option<Crossing>> = const { RefCell::new(None) };
 }
 
 /// A worker's border with its supervising process.
 static WORKERS: OnceLock<Arc<Border>> = OnceLock::new();
 
 impl Border {
-    pub(super) fn new(own: Arc<Pool>, theirs: Memory) -> Arc<Self> {
-        Arc::new(Self { own, theirs, lent: Mutex::default(), returned: Mutex::default() })
+    pub(super) fn new(own: Arc<Pool>, theirs: Memory, returns: Box<Returns>) -> Arc<Self> {
+        Arc::new(Self { own, theirs, lent: Mutex::default(), returned: Mutex::default(), returns })
     }
 
     /// Where this process is a worker, its border.
@@ -134,28 +162,37 @@ impl Border {
         &self.own
     }
 
-    /// Has `work` write or read a value that crosses here. What it lends is taken back unless the lending is [kept](Lending::keep).
-    pub(super) fn cross<T>(self: &Arc<Self>, work: impl FnOnce() -> T) -> (T, Lending) {
-        /// Puts back what was there, also where `work` panics.
-        struct Before(Option<Lending>);
-
-        impl Drop for Before {
-            fn drop(&mut self) {
-                CROSSING.set(self.0.take());
-            }
+    /// Has `work` write a value that crosses here. What it lends is taken back unless its message is [sent](Lending::sent).
+    pub(super) fn write<T>(self: &Arc<Self>, work: impl FnOnce() -> T) -> (T, Lending) {
+        let lending = || Lending { border: Arc::clone(self), numbers: Vec::new(), failure: None };
+        match cross(Crossing::Writing(lending()), work) {
+            (done, Some(Crossing::Writing(lending))) => (done, lending),
+            (done, Some(Crossing::Reading(_)) | None) => (done, lending()),
         }
+    }
 
-        let lending = || Lending { border: Arc::clone(self), numbers: Vec::new(), is_lost: false };
-        let before = Before(CROSSING.replace(Some(lending())));
-        let done = work();
-        let taken_along = CROSSING.take();
-        drop(before);
-        (done, taken_along.unwrap_or_else(lending))
+    /// Has `work` read a value that has come across here, with what it has brought along. What it does not find is returned.
+    pub(super) fn read<T>(arrival: Arrival, work: impl FnOnce() -> T) -> T {
+        cross(Crossing::Reading(arrival), work).0
+    }
+
+    /// What a message has brought along, by its numbers.
+    pub(super) fn arrive(self: &Arc<Self>, numbers: Vec<u64>) -> Arrival {
+        Arrival { border: Arc::clone(self), numbers: numbers.into() }
     }
 
     /// The border that the value crosses which this thread writes or reads just now.
     pub(crate) fn crossing() -> Option<Arc<Self>> {
-        CROSSING.with_borrow(|crossing| crossing.as_ref().map(|lending| Arc::clone(&lending.border)))
+        CROSSING.with_borrow(|crossing| match crossing {
+            Some(Crossing::Writing(lending)) => Some(Arc::clone(&lending.border)),
+            Some(Crossing::Reading(arrival)) => Some(Arc::clone(&arrival.border)),
+            None => None,
+        })
+    }
+
+    /// The value that this thread writes cannot be written, for this reason.
+    pub(crate) fn fail(reason: KernelError) {
+        with_lending(|lending| lending.failure = Some(reason));
     }
 
     /// Lends a thing along with the value that this thread is writing, and says where it lies. What the other side has lent goes back to
@@ -169,32 +206,28 @@ impl Border {
             },
             Thing::Device(_) => Lies::Device,
             Thing::DeviceLoan(loan) if loan.is_of(self) && !self.is_closed() => Lies::Yours(loan.number),
-            Thing::DeviceLoan(_) => {
-                Self::with_lending(|lending| lending.is_lost = true);
-                return None;
-            }
+            Thing::DeviceLoan(_) => return None,
         };
         let mut lent = self.lent();
         lent.last += 1;
         let number = lent.last;
         if !lent.is_closed {
             // Otherwise the message arrives nowhere.
-            lent.things.insert(number, thing);
+            lent.things.insert(number, (thing, Message::default()));
         }
         drop(lent);
-        Self::with_lending(|lending| lending.numbers.push(number));
+        with_lending(|lending| lending.numbers.push(number));
         Some(Place { number, lies })
-    }
-
-    /// What the value takes along that this thread is writing.
-    fn with_lending(note: impl FnOnce(&mut Lending)) {
-        CROSSING.with_borrow_mut(|crossing| crossing.as_mut().map(note));
     }
 
     /// What the other side has said to lie there.
     pub(crate) fn find(self: &Arc<Self>, place: Place) -> Result<Found, NotThere> {
-        // Whatever it is, its number is returned.
+        // Whatever it is, its number is returned, and by nobody else.
         let loan = Loan { border: Arc::clone(self), number: place.number };
+        CROSSING.with_borrow_mut(|crossing| match crossing {
+            Some(Crossing::Reading(arrival)) => arrival.found(place),
+            Some(Crossing::Writing(_)) | None => {}
+        });
         match place.lies {
             Lies::Memory { offset, bytes } => {
                 if !self.theirs.has(offset, bytes) || !offset.is_multiple_of(ALIGNED) {
@@ -207,39 +240,47 @@ impl Border {
             }
             Lies::Device => Ok(Found::Device(loan)),
             Lies::Yours(number) => {
-                let thing = self.lent().things.get(&number).cloned();
+                let thing = self.lent().things.get(&number).map(|(thing, _)| thing.clone());
                 thing.map(Found::Own).ok_or(NotThere)
             }
         }
     }
 
-    /// Numbers to be returned with the next message. They are as good as returned: a message that does not arrive is the last one, or gives
-    /// them [back](Self::return_later).
-    pub(super) fn take_returned(&self) -> Vec<u64> {
-        let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
-        if returned.len() <= RETURNS_EACH {
-            return mem::take(&mut returned);
+    /// Returns what is to be returned. What the other side has no room for now is returned the next time.
+    pub(super) fn return_all(&self) {
+        loop {
+            let mut numbers = {
+                let mut returned = self.returned();
+                if returned.is_empty() {
+                    return;
+                }
+                mem::take(&mut *returned)
+            };
+            let rest = numbers.split_off(numbers.len().min(RETURNS_EACH));
+            let sent = (self.returns)(numbers.clone());
+            let mut returned = self.returned();
+            returned.extend(rest);
+            if !sent {
+                returned.extend(numbers);
+                return;
+            }
         }
-        let rest = returned.split_off(RETURNS_EACH);
-        mem::replace(&mut returned, rest)
     }
 
-    /// The message that was to return these was not sent.
-    pub(super) fn return_later(&self, numbers: &[u64]) {
-        self.returned.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(numbers);
+    /// The other side has returned these: they are this side's again. A number that is none of those that are lent changes nothing.
+    #[must_use = "dropping them may take its time"]
+    pub(super) fn take_back(&self, numbers: &[u64]) -> Vec<Thing> {
+        let mut lent = self.lent();
+        numbers.iter().filter_map(|number| lent.things.remove(number)).map(|(thing, _)| thing).collect()
     }
 
-    /// The other side has returned these. A number that is none of those that are lent changes nothing.
-    pub(super) fn take_back(&self, numbers: &[u64]) {
-        if numbers.is_empty() {
-            return;
-        }
-        let things: Vec<_> = {
-            let mut lent = self.lent();
-            numbers.iter().filter_map(|number| lent.things.remove(number)).collect()
-        };
-        // Outside the lock: it may be a loan, or make calls.
-        drop(things);
+    /// Of what was sent to a kernel, or by one, nothing is read any more that comes after this execution.
+    #[must_use = "dropping them may take its time"]
+    pub(super) fn forget(&self, kernel: u64, read: u64) -> Vec<Thing> {
+        let is_unread = |message: &Message| message.kernel == kernel && message.request > read;
+        let mut lent = self.lent();
+        let unread = lent.things.extract_if(|_, (_, message)| is_unread(message));
+        unread.map(|(_, (thing, _))| thing).collect()
     }
 
     /// The other side is gone: what it was lent is this side's alone, and nothing more is lent. What it has lent stays where it is.
@@ -250,11 +291,15 @@ impl Border {
             mem::take(&mut lent.things)
         };
         drop(things);
-        self.returned.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.returned().clear();
     }
 
     pub(crate) fn is_closed(&self) -> bool {
         self.lent().is_closed
+    }
+
+    fn returned(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.returned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lent(&self) -> MutexGuard<'_, Lent> {
@@ -275,26 +320,83 @@ impl Loan {
 impl Drop for Loan {
     fn drop(&mut self) {
         if !self.border.is_closed() {
-            self.border.returned.lock().unwrap_or_else(PoisonError::into_inner).push(self.number);
+            self.border.returned().push(self.number);
         }
     }
 }
 
 impl Lending {
-    /// The message is on its way: what is lent for it will be returned.
-    pub(super) fn keep(mut self) {
+    pub(super) fn numbers(&self) -> &[u64] {
+        &self.numbers
+    }
+
+    /// The message is on its way: what is lent for it is returned by whoever reads it, or forgotten.
+    pub(super) fn sent(mut self, message: Message) {
+        let mut lent = self.border.lent();
+        for number in &self.numbers {
+            if let Some((_, of)) = lent.things.get_mut(number) {
+                *of = message;
+            }
+        }
+        drop(lent);
         self.numbers.clear();
     }
 
-    pub(super) fn is_lost(&self) -> bool {
-        self.is_lost
+    pub(super) fn take_failure(&mut self) -> Option<KernelError> {
+        self.failure.take()
     }
 }
 
 impl Drop for Lending {
     fn drop(&mut self) {
-        self.border.take_back(&self.numbers);
+        if !self.numbers.is_empty() {
+            drop(self.border.take_back(&self.numbers));
+        }
     }
+}
+
+impl Arrival {
+    /// Somebody has it.
+    pub(super) fn found(&mut self, place: Place) {
+        // They are found in the order in which they were lent.
+        if let Some(at) = self.numbers.iter().position(|number| *number == place.number) {
+            self.numbers.remove(at);
+        }
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        if !self.numbers.is_empty() && !self.border.is_closed() {
+            self.border.returned().extend(&self.numbers);
+        }
+    }
+}
+
+/// Has `work` done while this thread's value crosses, and gives back what became of that.
+fn cross<T>(crossing: Crossing, work: impl FnOnce() -> T) -> (T, Option<Crossing>) {
+    /// Puts back what was there, also where `work` panics.
+    struct Before(Option<Crossing>);
+
+    impl Drop for Before {
+        fn drop(&mut self) {
+            let _over = CROSSING.replace(self.0.take());
+        }
+    }
+
+    let before = Before(CROSSING.replace(Some(crossing)));
+    let done = work();
+    let crossed = CROSSING.take();
+    drop(before);
+    (done, crossed)
+}
+
+/// What the value takes along that this thread is writing.
+fn with_lending(note: impl FnOnce(&mut Lending)) {
+    CROSSING.with_borrow_mut(|crossing| match crossing {
+        Some(Crossing::Writing(lending)) => note(lending),
+        Some(Crossing::Reading(_)) | None => {}
+    });
 }
 
 impl fmt::Debug for Border {
@@ -306,6 +408,12 @@ impl fmt::Debug for Border {
 impl fmt::Debug for Loan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Loan").field(&self.number).finish()
+    }
+}
+
+impl fmt::Debug for Arrival {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Arrival").field(&self.numbers).finish()
     }
 }
 

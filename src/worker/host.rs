@@ -1,6 +1,7 @@
 //! A process in worker mode: it makes the kernels it is asked for, each on a thread of its own behind a socket of its own, and ends with the
 //! process that started it.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,17 +20,18 @@ use rustkernel_core::trace::TraceContext;
 use rustkernel_core::traits::{Context, Signal as Stop};
 use tokio::signal::unix::{self, Signal as UnixSignal, SignalKind};
 
-use super::border::Border;
+use super::border::{Border, Message};
 use super::control::{Received, receive, send};
 use super::device;
 use super::eager::{Eager, Eagerness};
+use super::janitor::Janitor;
 use super::kernels::{Kernels, Resident};
-use super::memory::Memory;
+use super::memory::{Access, Memory};
 use super::outbox::{Outbox, Sender};
 use super::parcel::{Packed, Parcel};
 use super::pool::Pool;
 use super::wire::{
-    Body, Failure, FromKernel, FromWorker, Inbox, Load, PROTOCOL, Run, ToKernel, ToWorker, WireError,
+    Failure, FromKernel, FromWorker, Inbox, Load, PROTOCOL, Run, ToKernel, ToWorker, WireError,
 };
 use super::wire::{MAX_BODY_BYTES, read, text, write};
 
@@ -48,6 +50,7 @@ pub(super) struct Host {
     control: OwnedFd,
     /// With the supervising process.
     border: Arc<Border>,
+    janitor: Janitor,
     clock: Clock,
     /// Sends the answers that would be late.
     late: Arc<Sender>,
@@ -68,6 +71,8 @@ struct Work {
     cancelled: u64,
     /// Of these somebody waits to hear that they have ended.
     awaited: Vec<u64>,
+    /// What stood for the kernel is gone, and has read the answers until this execution.
+    left: Option<u64>,
 }
 
 /// Serves until the supervising process closes the control socket or dies.
@@ -99,13 +104,14 @@ fn host(kernels: Kernels) -> Result<(), WireError> {
         kernels,
         control,
         border,
+        janitor: Janitor::start()?,
         clock: Clock::system(),
         late: Sender::start()?,
         running: Mutex::default(),
     });
     let device = match device::open(&host) {
         Ok(device) => device,
-        Err(unable) => return host.tell(&unable).map(drop),
+        Err(unable) => return host.tell(&unable),
     };
     host.tell(&FromWorker::Hello { protocol: PROTOCOL, kernels: names, device })?;
     let mut buffer = Vec::new();
@@ -119,7 +125,7 @@ fn host(kernels: Kernels) -> Result<(), WireError> {
             ToWorker::Attach { kernel, name, settings } => {
                 let Ok([socket]) = <[OwnedFd; 1]>::try_from(beside) else {
                     // There was no room for them among this process's open files.
-                    host.tell(&FromWorker::Gone { kernel })?;
+                    host.tell(&FromWorker::Gone { kernel, read: 0 })?;
                     continue;
                 };
                 let main = &host;
@@ -129,11 +135,16 @@ fn host(kernels: Kernels) -> Result<(), WireError> {
                 let refused = socket.try_clone();
                 let spawned = thread::Builder::new().name(name.clone()).spawn(move || {
                     let _in_runtime = handle.enter();
-                    let tenant = Tenant { host: &host, kernel, running: &running };
+                    let read = Cell::new(0);
+                    let tenant = Tenant { host: &host, kernel, running: &running, read };
                     tenant.live(&name, &settings, socket.into());
                     host.running().remove(&kernel);
+                    if let Some(read) = running.lock().left {
+                        // It has answered since.
+                        host.janitor.take(host.border.forget(kernel, read));
+                    }
                     // A worker that cannot say so any more is about to end.
-                    let _ = host.tell(&FromWorker::Gone { kernel });
+                    let _ = host.tell(&FromWorker::Gone { kernel, read: tenant.read.get() });
                 });
                 if let Err(error) = spawned {
                     main.running().remove(&kernel);
@@ -142,16 +153,21 @@ fn host(kernels: Kernels) -> Result<(), WireError> {
                         // Whoever asked is gone, or hears it.
                         let _ = write(&mut UnixStream::from(socket), &FromKernel::Made(Err(error)), &[]);
                     }
-                    main.tell(&FromWorker::Gone { kernel })?;
+                    main.tell(&FromWorker::Gone { kernel, read: 0 })?;
                 }
             }
             ToWorker::Cancel { kernel, request } => host.cancel(kernel, request)?,
-            ToWorker::Ping { returned } => {
-                host.border.take_back(&returned);
-                let returned = host.border.take_returned();
-                if !host.tell(&FromWorker::Pong { returned: returned.clone() })? {
-                    host.border.return_later(&returned);
+            ToWorker::Ping => {
+                host.border.return_all();
+                host.tell(&FromWorker::Pong)?;
+                host.janitor.tidy();
+            }
+            ToWorker::Returned { numbers } => host.janitor.take(host.border.take_back(&numbers)),
+            ToWorker::Left { kernel, read } => {
+                if let Some(running) = host.running().get(&kernel) {
+                    running.lock().left = Some(read);
                 }
+                host.janitor.take(host.border.forget(kernel, read));
             }
             ToWorker::Memory { .. } => return Err(WireError::Unasked),
         }
@@ -165,7 +181,10 @@ fn map_memory(control: &OwnedFd) -> Result<Option<Arc<Border>>, WireError> {
         Received::Message(ToWorker::Memory { reserved }, beside) => {
             let [theirs, own] = <[OwnedFd; 2]>::try_from(beside).map_err(|_| WireError::Unasked)?;
             let [of_theirs, of_own] = reserved.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-            let mapped = Memory::map(own, of_own).and_then(|own| Ok((own, Memory::map(theirs, of_theirs)?)));
+            // A device that copies from there by itself wants it writable.
+            let access = if device::is_gpu_wanted() { Access::Writes } else { Access::Reads };
+            let own = Memory::map(own, of_own, Access::Writes);
+            let mapped = own.and_then(|own| Ok((own, Memory::map(theirs, of_theirs, access)?)));
             let (own, theirs) = match mapped {
                 Ok(mapped) => mapped,
                 Err(error) => {
@@ -173,7 +192,10 @@ fn map_memory(control: &OwnedFd) -> Result<Option<Arc<Border>>, WireError> {
                     return send(control, &unable, &[]).map(|()| None);
                 }
             };
-            let border = Border::new(Pool::new(own, device::is_gpu_wanted()), theirs);
+            let returns = control.try_clone()?;
+            let returns = move |numbers| send(&returns, &FromWorker::Returned { numbers }, &[]).is_ok();
+            let own = Pool::new(own, device::is_gpu_wanted());
+            let border = Border::new(own, theirs, Box::new(returns));
             Border::set_of_worker(&border);
             Ok(Some(border))
         }
@@ -183,11 +205,11 @@ fn map_memory(control: &OwnedFd) -> Result<Option<Arc<Border>>, WireError> {
 }
 
 impl Host {
-    /// What finds no room is not worth waiting for: a parent that does not read is stopped, or gone. Gives whether it is on its way.
-    pub(super) fn tell(&self, message: &FromWorker) -> Result<bool, WireError> {
+    /// What finds no room is not worth waiting for: a parent that does not read is stopped, or gone.
+    pub(super) fn tell(&self, message: &FromWorker) -> Result<(), WireError> {
         match send(&self.control, message, &[]) {
-            Err(WireError::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(false),
-            sent => sent.map(|()| true),
+            Err(WireError::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            sent => sent,
         }
     }
 
@@ -203,10 +225,7 @@ impl Host {
             }
             runs
         });
-        if !runs {
-            self.tell(&FromWorker::Ended { kernel, request })?;
-        }
-        Ok(())
+        if runs { Ok(()) } else { self.tell(&FromWorker::Ended { kernel, request }) }
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<u64, Arc<Running>>> {
@@ -225,6 +244,8 @@ struct Tenant<'a> {
     host: &'a Host,
     kernel: u64,
     running: &'a Running,
+    /// The last execution that it was asked for.
+    read: Cell<u64>,
 }
 
 impl Tenant<'_> {
@@ -301,8 +322,8 @@ impl Tenant<'_> {
                 outbox.begin();
             }
             outbox.expect(inbox.has_next()?);
-            self.host.border.take_back(&load.returned);
-            let parcel = Parcel::new(load.body, inline, &self.host.border)?;
+            self.read.set(message.request());
+            let parcel = Parcel::new(load, inline, &self.host.border)?;
             match message {
                 ToKernel::Run(run) => {
                     let mut written = None;
@@ -336,9 +357,9 @@ impl Tenant<'_> {
             let error = KernelError::exhausted("the answer is longer than an answer may be");
             return self.refuse(outbox, request, &error);
         }
-        let border = &self.host.border;
-        let sent = output.send(border, |body, inline| {
-            let load = Load { body, returned: border.take_returned() };
+        self.host.border.return_all();
+        let message = Message { kernel: self.kernel, request };
+        let sent = output.send(&self.host.border, message, |load, inline| {
             Ok(outbox.put(&FromKernel::Done { request, result: Ok(()), load }, inline))
         });
         match sent {
@@ -349,8 +370,9 @@ impl Tenant<'_> {
     }
 
     fn refuse(&self, outbox: &mut Outbox, request: u64, error: &KernelError) -> Result<(), WireError> {
-        let load = Load { body: Body::Inline, returned: self.host.border.take_returned() };
-        outbox.put(&FromKernel::Done { request, result: Err(Failure::of(error)), load }, &[])
+        self.host.border.return_all();
+        let result = Err(Failure::of(error));
+        outbox.put(&FromKernel::Done { request, result, load: Load::none() }, &[])
     }
 
     /// Whoever cancels it hears of its end.

@@ -286,7 +286,7 @@ impl Keeper {
                 self.workers.iter_mut().for_each(|worker| worker.abandon(tenant, request, by, now));
             }
             Mail::Detached { tenant } => {
-                self.workers.iter_mut().for_each(|worker| worker.leave(tenant, now + DROP_LIMIT));
+                self.workers.iter_mut().for_each(|worker| worker.leave(tenant, now + DROP_LIMIT, now));
             }
             Mail::Broken { tenant, reason } => {
                 self.workers.iter_mut().for_each(|worker| worker.breaks(tenant, &reason, now));
@@ -332,7 +332,8 @@ impl Keeper {
                         | FromWorker::Unable { .. }
                         | FromWorker::Gone { .. }
                         | FromWorker::Ended { .. }
-                        | FromWorker::Pong { .. } => {}
+                        | FromWorker::Pong
+                        | FromWorker::Returned { .. } => {}
                     }
                     worker.hear(&message, now);
                 }

@@ -146,7 +146,7 @@ where
         cx: &mut Context<'_>,
         answer: &mut dyn FnMut(Packed<'_>),
     ) -> Result<(), KernelError> {
-        let input = input.unpack(border)?;
+        let input = input.unpack()?;
         let output = block_on(self.kernel.execute_local(&input, cx))?;
         // What it was lent goes back with the answer, not with the next one.
         drop(input);

@@ -15,13 +15,13 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::OwnedRwLockReadGuard;
 
-use super::border::Border;
+use super::border::{Border, Message};
 use super::eager::Eagerness;
 use super::mailbox::{Attached, Mail};
 use super::pace::Pace;
 use super::parcel::{Packed, Parcel};
 use super::tenant::InFlight;
-use super::wire::{self, Body, FromKernel, Inbox, Load, MAX_BODY_BYTES, ToKernel, WireError};
+use super::wire::{self, FromKernel, Inbox, MAX_BODY_BYTES, ToKernel, WireError};
 
 pub(super) struct Link {
     pub(super) lifeline: Lifeline,
@@ -47,8 +47,8 @@ pub(super) struct Link {
 /// So many requests are answered one by one.
 const FEW: usize = 8;
 
-/// What has come back of an execution: where its answer is.
-pub(super) type Answer = Result<(Body, Vec<u8>), KernelError>;
+/// What has come back of an execution.
+type Answer = Result<Parcel, KernelError>;
 
 impl Link {
     pub(super) fn new(lifeline: Lifeline, mut place: Attached) -> Result<Self, KernelError> {
@@ -170,8 +170,8 @@ impl Link {
         let request = self.sent + 1;
         let message = message(request);
         let (outgoing, border) = (&mut self.outgoing, &self.place.border);
-        input.send(border, |body, inline| {
-            let load = Load { body, returned: border.take_returned() };
+        border.return_all();
+        input.send(border, Message { kernel: self.place.tenant.number, request }, |load, inline| {
             wire::append(outgoing, &(message, load), inline).map_err(KernelError::permanent)
         })?;
         self.sent = request;
@@ -214,11 +214,7 @@ impl Link {
             self.shared = None;
             self.pace.end();
         }
-        let (body, inline) = answer?;
-        match Parcel::new(body, inline, &self.place.border) {
-            Ok(parcel) => Ok(parcel),
-            Err(error) => self.broken(&error).await,
-        }
+        answer
     }
 
     /// Waits for the oldest answer. `in_hand`: it is that of the request in hand.
@@ -229,9 +225,13 @@ impl Link {
                 self.under_way.pop_front();
                 self.place.tenant.end(request);
                 self.pace.answered(in_hand);
-                self.place.border.take_back(&load.returned);
+                let parcel = match Parcel::new(load, inline, &self.place.border) {
+                    Ok(parcel) => parcel,
+                    Err(error) => return self.broken(&error).await,
+                };
+                self.place.tenant.set_read(request);
                 result.map_err(wire::Failure::into_error)?;
-                Ok((load.body, inline))
+                Ok(parcel)
             }
             (FromKernel::Panicked(reason), _) => {
                 self.has_panicked = true;

@@ -19,6 +19,16 @@ use rustix::process::{Resource, getrlimit};
 /// Address space that is set aside for one: the first of these that there is. What of it is in use takes memory.
 const RESERVED_BYTES: [usize; 3] = [16 << 30, 4 << 30, 5 << 28];
 
+const PIECE_BYTES: usize = 16 << 20;
+
+/// What a side does with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Only looks: a write that goes astray ends this process, and changes nothing.
+    Reads,
+    Writes,
+}
+
 #[derive(Debug)]
 pub(super) struct Memory {
     fd: OwnedFd,
@@ -34,13 +44,18 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// Makes some, with nothing in it.
+    /// Makes some, with nothing in it, for this process to write.
     pub(super) fn new() -> io::Result<Self> {
+        Self::make(Access::Writes)
+    }
+
+    /// Makes some, with nothing in it.
+    pub(super) fn make(access: Access) -> io::Result<Self> {
         let fd = memfd_create("rustkernel", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::SEAL)?;
         let mut tried = Err(io::ErrorKind::OutOfMemory.into());
         for reserved in RESERVED_BYTES {
-            tried = Self::map(fd.try_clone()?, reserved);
+            tried = Self::map(fd.try_clone()?, reserved, access);
             if tried.is_ok() {
                 break;
             }
@@ -49,8 +64,12 @@ impl Memory {
     }
 
     /// What the supervising process has made, with as much address space as it has set aside.
-    pub(super) fn map(fd: OwnedFd, reserved: usize) -> io::Result<Self> {
-        let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::NORESERVE);
+    pub(super) fn map(fd: OwnedFd, reserved: usize, access: Access) -> io::Result<Self> {
+        let access = match access {
+            Access::Reads => ProtFlags::READ,
+            Access::Writes => ProtFlags::READ | ProtFlags::WRITE,
+        };
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
         // SAFETY: it is put where nothing is.
         let mapped = unsafe { mmap(ptr::null_mut(), reserved, access, flags, &fd, 0) };
         let start = mapped.map_err(|error| {
@@ -88,13 +107,20 @@ impl Memory {
         self.allocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, bytes)
     }
 
+    /// In pieces: a signal in between has the system undo what it has done of one.
     fn allocate(&self, flags: FallocateFlags, offset: usize, bytes: usize) -> io::Result<()> {
-        loop {
-            match fallocate(&self.fd, flags, offset as u64, bytes as u64) {
+        let (mut at, end) = (offset, offset + bytes);
+        while at < end {
+            let piece = (end - at).min(PIECE_BYTES);
+            match fallocate(&self.fd, flags, at as u64, piece as u64) {
                 Err(Errno::INTR) => {}
-                result => return Ok(result?),
+                result => {
+                    result?;
+                    at += piece;
+                }
             }
         }
+        Ok(())
     }
 
     /// Whether there are `bytes` bytes from `offset` on, as the other side claims.
@@ -139,7 +165,7 @@ mod tests {
     #[test]
     fn what_one_side_writes_the_other_reads_and_what_is_only_claimed_is_not_there() {
         let here = Memory::new().unwrap();
-        let there = Memory::map(here.fd().try_clone().unwrap(), here.reserved()).unwrap();
+        let there = Memory::map(here.fd().try_clone().unwrap(), here.reserved(), Access::Reads).unwrap();
         assert!(!there.has(0, 1));
         here.fill(4096, 8192).unwrap();
         assert!(there.has(4096, 8192) && there.has(0, 0));

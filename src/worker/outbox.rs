@@ -182,7 +182,7 @@ impl Sender {
 
 #[cfg(test)]
 mod tests {
-    use super::super::wire::{Body, FromKernel, Inbox, Load, read};
+    use super::super::wire::{FromKernel, Inbox, Load, read};
     use super::*;
 
     fn pair() -> (Outbox, UnixStream) {
@@ -192,8 +192,7 @@ mod tests {
     }
 
     fn done(request: u64) -> FromKernel {
-        let load = Load { body: Body::Inline, returned: Vec::new() };
-        FromKernel::Done { request, result: Ok(()), load }
+        FromKernel::Done { request, result: Ok(()), load: Load::none() }
     }
 
     fn arrived(there: &mut UnixStream, inbox: &mut Inbox) -> u64 {

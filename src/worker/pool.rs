@@ -96,10 +96,15 @@ impl Pool {
         if let Some(offset) = state.empty.take(room) {
             return Some((offset, room));
         }
-        let length = if self.keeps_all { room.checked_next_multiple_of(CHUNK_BYTES)? } else { room };
-        let end = state.end.checked_add(length).filter(|end| *end <= self.memory.reserved());
-        if let Some(end) = end {
-            return Some((std::mem::replace(&mut state.end, end), length));
+        // What is free before the end is too short by itself, and a part of what is needed.
+        while let Some(start) = state.empty.take_last(state.end).or_else(|| state.free.take_last(state.end)) {
+            state.end = start;
+        }
+        let (start, end) = (state.end, state.end.checked_add(room));
+        let end = if self.keeps_all { end?.checked_next_multiple_of(CHUNK_BYTES) } else { end };
+        if let Some(end) = end.filter(|end| *end <= self.memory.reserved()) {
+            state.end = end;
+            return Some((start, end - start));
         }
         if self.keeps_all {
             return None;
@@ -191,7 +196,18 @@ mod tests {
             }
             let most = 3 * (40 << 20);
             let end = pool.state().end;
-            assert!(real_bytes(&pool) <= 2 * most && end <= 21 * most, "{} {end}", real_bytes(&pool));
+            assert!(real_bytes(&pool) <= 2 * most && end <= 2 * most, "{} {end}", real_bytes(&pool));
+        }
+    }
+
+    #[test]
+    fn what_was_given_back_at_the_end_is_room_for_something_longer() {
+        for keeps_all in [false, true] {
+            let pool = pool(keeps_all);
+            pool.state().end = pool.memory().reserved() - (48 << 20);
+            for megabytes in [24, 32, 40, 48, 1] {
+                assert!(pool.allocate(megabytes << 20).is_ok(), "{megabytes}");
+            }
         }
     }
 

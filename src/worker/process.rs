@@ -16,7 +16,7 @@ use rustkernel_core::fault::{Fault, ProcessEnd, exit};
 use super::border::Border;
 use super::control;
 use super::host::WORKER_VARIABLE;
-use super::memory::Memory;
+use super::memory::{Access, Memory};
 use super::pool::Pool;
 use super::wire::ToWorker;
 
@@ -80,12 +80,14 @@ impl Process {
         memory: &Arc<Pool>,
     ) -> io::Result<Self> {
         let (control, theirs) = control::pair()?;
-        let answers = Memory::new()?;
+        let answers = Memory::make(Access::Reads)?;
         let both = [memory.memory(), &answers];
         let message = ToWorker::Memory { reserved: both.map(|memory| memory.reserved() as u64) };
         control::send(&control, &message, &both.map(|memory| memory.fd().as_fd()))
             .map_err(io::Error::other)?;
-        let border = Border::new(Arc::clone(memory), answers);
+        let returns = control.try_clone()?;
+        let returns = move |numbers| control::send(&returns, &ToWorker::Returned { numbers }, &[]).is_ok();
+        let border = Border::new(Arc::clone(memory), answers, Box::new(returns));
         let output = io::stderr().as_fd().try_clone_to_owned()?;
         let mut child = Command::new(&command.program)
             .args(&command.arguments)

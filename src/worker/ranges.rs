@@ -45,6 +45,17 @@ impl Ranges {
         Some(start)
     }
 
+    /// Takes the one that ends at `end`, if there is one, and gives where it begins.
+    pub(super) fn take_last(&mut self, end: usize) -> Option<usize> {
+        let (start, length) = self.by_start.last_key_value().map(|(start, length)| (*start, *length))?;
+        if start + length != end {
+            return None;
+        }
+        self.remove(start, length);
+        self.total -= length;
+        Some(start)
+    }
+
     /// Takes all of them.
     pub(super) fn drain(&mut self) -> BTreeMap<usize, usize> {
         std::mem::take(self).by_start

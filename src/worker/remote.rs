@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustkernel_actors::Lifeline;
 use rustkernel_core::envelope::Header;
-use rustkernel_core::error::KernelError;
+use rustkernel_core::error::{KernelError, KernelErrorKind, Phase};
 use rustkernel_core::trace::TraceContext;
 use rustkernel_core::traits::{CheckpointableKernel, Context, Kernel, LookAhead, Payload, Room, Upcoming};
 use serde::de::{self, DeserializeOwned};
@@ -64,7 +64,7 @@ where
         let link = self.link.get_mut();
         let border = Arc::clone(link.border());
         if let Some(request) = cx.ticket().and_then(|ticket| link.find(ticket)) {
-            return link.turn(request).await?.unpack(&border);
+            return link.turn(request).await?.unpack();
         }
         link.take();
         // It would wait behind them, and for their end.
@@ -75,10 +75,14 @@ where
         } else {
             _shared = domain.shared().alone.share().await;
         }
-        let input = pack(&border, input)?;
+        let input = pack(&border, input).map_err(|error| {
+            // Whatever is missing now may have been there at an earlier attempt.
+            let may_have_run = header.attempt > 1 && *error.kind() == KernelErrorKind::Crashed;
+            if may_have_run { error.in_phase(Phase::Executing) } else { error }
+        })?;
         let due = (!header.deadline.is_never()).then(|| cx.remaining());
         let run = run(&header, due, cx.trace(), cx.incarnation());
-        link.ask(run, input).await?.unpack(&border)
+        link.ask(run, input).await?.unpack()
     }
 
     fn look_ahead(&mut self) -> Option<&mut dyn LookAhead<I>> {

@@ -5,14 +5,14 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use bytemuck::Pod;
 use rustkernel_core::error::KernelError;
 use rustkernel_core::traits::Payload;
 use serde::de::{self, DeserializeOwned};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 
 use super::border::{Border, Found, Loan, Place, Thing};
 #[cfg(feature = "cuda")]
@@ -43,8 +43,8 @@ pub(crate) struct Held {
 
 #[derive(Debug)]
 enum Origin {
-    /// This process's alone.
-    Heap(#[expect(dead_code, reason = "it owns what `start` names")] Box<[u128]>),
+    /// This process's alone: so many words.
+    Heap(usize),
     /// Where the other side of a border may see it.
     Pool(Block),
     /// The other side's.
@@ -58,9 +58,9 @@ unsafe impl Sync for Held {}
 
 impl Held {
     fn heap(bytes: usize) -> Self {
-        let mut words = vec![0_u128; bytes.div_ceil(size_of::<u128>())].into_boxed_slice();
-        let start = NonNull::from(&mut *words).cast();
-        Self { start, bytes, origin: Origin::Heap(words) }
+        let words = vec![0_u128; bytes.div_ceil(size_of::<u128>())].into_boxed_slice();
+        let count = words.len();
+        Self { start: NonNull::from(Box::leak(words)).cast(), bytes, origin: Origin::Heap(count) }
     }
 
     pub(super) fn pooled(pool: &Arc<Pool>, bytes: usize) -> Result<Self, KernelError> {
@@ -88,6 +88,7 @@ impl Held {
     #[cfg(feature = "cuda")]
     pub(crate) fn chunks(&self) -> Vec<(usize, usize, usize)> {
         let border = Border::of_worker().filter(|border| border.own().keeps_all());
+        let border = border.filter(|_| self.bytes > 0);
         let memories = border.map(|border| [border.own().memory(), border.theirs()]);
         let found =
             memories.into_iter().flatten().find_map(|memory| Some((memory, memory.offset_of(self.start)?)));
@@ -132,6 +133,16 @@ impl Held {
     fn values_mut(&mut self) -> &mut [u8] {
         // SAFETY: as above; and this is the only handle.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Origin::Heap(words) = self.origin {
+            let words = ptr::slice_from_raw_parts_mut(self.start.as_ptr().cast::<u128>(), words);
+            // SAFETY: a box of so many words was leaked there, and this is its only owner.
+            drop(unsafe { Box::from_raw(words) });
+        }
     }
 }
 
@@ -236,11 +247,13 @@ impl<T: Pod + Serialize> Serialize for SharedSlice<T> {
         let place = match border.lend(Thing::Memory(Arc::clone(&self.held))) {
             Some(place) => place,
             None => {
-                let copy =
-                    Held::copied(border.own(), self.held.values()).map_err(serde::ser::Error::custom)?;
-                border
-                    .lend(Thing::Memory(Arc::new(copy)))
-                    .ok_or_else(|| serde::ser::Error::custom("no place"))?
+                let copy = Held::copied(border.own(), self.held.values()).map_err(|error| {
+                    let text = ser::Error::custom(&error);
+                    Border::fail(error);
+                    text
+                })?;
+                let place = border.lend(Thing::Memory(Arc::new(copy)));
+                place.ok_or_else(|| ser::Error::custom("it lies on no side of the border"))?
             }
         };
         Written::Lies(place).serialize(serializer)

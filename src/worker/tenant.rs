@@ -18,6 +18,8 @@ pub(super) struct Tenant {
     sent: AtomicU64,
     /// The last one that has ended. One that nobody waits for any more has when the worker says so.
     ended: AtomicU64,
+    /// The last one whose answer was read.
+    read: AtomicU64,
     /// That of the request in hand.
     begun: AtomicU64,
     /// How far that has come.
@@ -39,6 +41,7 @@ impl Tenant {
             is_made: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             ended: AtomicU64::new(0),
+            read: AtomicU64::new(0),
             begun: AtomicU64::new(0),
             progress: AtomicU8::new(HERE),
             mailbox,
@@ -59,6 +62,15 @@ impl Tenant {
 
     pub(super) fn set_made(&self) {
         self.is_made.store(true, Ordering::Release);
+    }
+
+    /// The answer to this execution was read, and those before it.
+    pub(super) fn set_read(&self, request: u64) {
+        self.read.store(request, Ordering::Release);
+    }
+
+    pub(super) fn read(&self) -> u64 {
+        self.read.load(Ordering::Acquire)
     }
 
     /// Whether the request in hand is the only one of this kernel whose end is not known.

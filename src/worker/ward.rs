@@ -80,6 +80,8 @@ pub(super) struct Resident {
     pub(super) leaves: Option<Timestamp>,
     /// The worker says that it is gone.
     pub(super) is_gone: bool,
+    /// Until where it has read what it was asked, when it went.
+    read_there: u64,
 }
 
 /// A killed process is gone within this, or stuck.
@@ -121,15 +123,12 @@ impl Worker {
         self.doubt.get_or_insert_with(|| Charge { at: now + DOUBT, reason: reason(), blame });
     }
 
-    /// Says something. One that leaves so much unread that there is no room will be found silent. Gives whether it is on its way.
-    pub(super) fn say(&mut self, message: &ToWorker, now: Timestamp) -> bool {
+    /// Says something. One that leaves so much unread that there is no room will be found silent.
+    pub(super) fn say(&mut self, message: &ToWorker, now: Timestamp) {
         match send(&self.process.control, message, &[]) {
-            Err(WireError::Io(error)) if error.kind() == ErrorKind::WouldBlock => false,
-            Err(error) => {
-                self.suspect(now, Blame::Anybody, || format!("it does not listen: {error}"));
-                false
-            }
-            Ok(()) => true,
+            Err(WireError::Io(error)) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => self.suspect(now, Blame::Anybody, || format!("it does not listen: {error}")),
+            Ok(()) => {}
         }
     }
 
@@ -143,12 +142,17 @@ impl Worker {
     }
 
     /// What stood for the kernel is gone.
-    pub(super) fn leave(&mut self, tenant: u64, by: Timestamp) {
-        match self.tenants.get_mut(&tenant) {
-            Some(resident) if resident.is_gone => drop(self.tenants.remove(&tenant)),
-            Some(resident) => resident.leaves = Some(by),
-            None => {}
+    pub(super) fn leave(&mut self, tenant: u64, by: Timestamp, now: Timestamp) {
+        let Some(resident) = self.tenants.get_mut(&tenant) else { return };
+        let read = resident.tenant.read();
+        if resident.is_gone {
+            // What it was sent since was read by nobody.
+            drop(self.process.border().forget(tenant, resident.read_there));
+            self.tenants.remove(&tenant);
+        } else {
+            resident.leaves = Some(by);
         }
+        self.say(&ToWorker::Left { kernel: tenant, read }, now);
     }
 
     /// What comes from the kernel is no answer, or nothing comes any more.
@@ -200,12 +204,10 @@ impl Worker {
                 let blame = if is_hardware { Blame::Hardware } else { Blame::Anybody };
                 self.kill(now, reason.clone(), blame);
             }
-            FromWorker::Pong { returned } => {
-                self.asked = None;
-                self.process.border().take_back(returned);
-            }
+            FromWorker::Pong => self.asked = None,
+            FromWorker::Returned { numbers } => drop(self.process.border().take_back(numbers)),
             FromWorker::Ended { kernel, request } => self.hear_ended(*kernel, *request, now),
-            FromWorker::Gone { kernel } => self.hear_gone(*kernel),
+            FromWorker::Gone { kernel, read } => self.hear_gone(*kernel, *read),
         }
     }
 
@@ -223,8 +225,10 @@ impl Worker {
         self.kill(now, reason, Blame::Kernel(kernel));
     }
 
-    fn hear_gone(&mut self, kernel: u64) {
+    fn hear_gone(&mut self, kernel: u64, read: u64) {
         let Some(resident) = self.tenants.get_mut(&kernel) else { return };
+        resident.read_there = read;
+        drop(self.process.border().forget(kernel, read));
         if resident.leaves.is_some() {
             self.tenants.remove(&kernel);
             return;
@@ -258,10 +262,8 @@ impl Worker {
             return self.kill(now, reason, Blame::Kernel(kernel));
         }
         if self.asked.is_none() && self.next_ask <= now {
-            let returned = self.process.border().take_returned();
-            if !self.say(&ToWorker::Ping { returned: returned.clone() }, now) {
-                self.process.border().return_later(&returned);
-            }
+            self.process.border().return_all();
+            self.say(&ToWorker::Ping, now);
             self.asked = Some(now);
             self.next_ask = now + config.heartbeat;
         }
@@ -314,6 +316,7 @@ impl Worker {
             given_up: 0,
             leaves: None,
             is_gone: false,
+            read_there: 0,
         };
         self.tenants.insert(tenant.number, resident);
         let border = Arc::clone(self.process.border());

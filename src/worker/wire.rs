@@ -53,8 +53,12 @@ pub(super) enum ToWorker {
     Attach { kernel: u64, name: String, settings: Vec<u8> },
     /// Nobody waits any more for this request and those before it: say when it has ended.
     Cancel { kernel: u64, request: u64 },
-    /// Say that you are there. What was lent under these numbers is returned.
-    Ping { returned: Vec<u64> },
+    /// Say that you are there.
+    Ping,
+    /// What was lent under these numbers is returned.
+    Returned { numbers: Vec<u64> },
+    /// What stood for the kernel is gone: it has read the answers until this execution, and reads no more.
+    Left { kernel: u64, read: u64 },
 }
 
 /// What a worker tells.
@@ -66,12 +70,14 @@ pub(super) enum FromWorker {
     Unable { reason: String, for_good: bool },
     /// Its device is lost to it, and it ends.
     DeviceLost { reason: String, fault: Fault },
-    /// A kernel is dropped; its socket is closed.
-    Gone { kernel: u64 },
+    /// A kernel is dropped; its socket is closed. It has read what it was asked until this execution.
+    Gone { kernel: u64, read: u64 },
     /// A request that was cancelled does not run any more, nor does any before it.
     Ended { kernel: u64, request: u64 },
-    /// It is there. What it was lent under these numbers is returned.
-    Pong { returned: Vec<u64> },
+    /// It is there.
+    Pong,
+    /// What was lent under these numbers is returned.
+    Returned { numbers: Vec<u64> },
 }
 
 /// What a kernel in a worker is asked. The body is the input, or a checkpoint.
@@ -135,8 +141,25 @@ pub(super) enum Body {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Load {
     pub(super) body: Body,
-    /// What was lent under these numbers is returned.
-    pub(super) returned: Vec<u64>,
+    /// The numbers under which what is in it is lent, in their order.
+    pub(super) lent: Vec<u64>,
+}
+
+impl Load {
+    /// Nothing.
+    pub(super) fn none() -> Self {
+        Self { body: Body::Inline, lent: Vec::new() }
+    }
+}
+
+impl ToKernel {
+    /// The number of the execution.
+    pub(super) fn request(&self) -> u64 {
+        match self {
+            Self::Run(run) => run.request,
+            Self::Save { request } | Self::Restore { request } => *request,
+        }
+    }
 }
 
 /// What a kernel in a worker answers. The body is the output, or a checkpoint.

@@ -3,7 +3,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 use rustkernel::actors::{KernelRef, Pipeline, Runtime};
 use rustkernel::core::error::{KernelErrorKind, Ran};
-use rustkernel::core::resilience::ErrorKind;
+use rustkernel::core::resilience::{CircuitBreakerConfig, ErrorKind};
 use rustkernel::core::traits::{Context, Payload};
 use rustkernel::cuda::{Buffer, CudaError, Device};
 use rustkernel::worker::{Domain, Kernels};
@@ -24,7 +24,7 @@ struct Stages {
     up: KernelRef<Vec<f32>, Buffer<f32>>,
     double: [Step; 2],
     down: KernelRef<Buffer<f32>, Vec<f32>>,
-    _runtime: Runtime,
+    runtime: Runtime,
 }
 
 impl Stages {
@@ -40,7 +40,7 @@ impl Stages {
                 soon(runtime.spawn(double("a/four"))).await.unwrap(),
             ],
             down: soon(runtime.spawn(down)).await.unwrap(),
-            _runtime: runtime,
+            runtime,
         }
     }
 
@@ -93,6 +93,25 @@ async fn data_that_went_with_its_process_is_told_by_name_and_what_needs_it_has_n
     assert!(error.to_string().contains("a worker process that has ended"), "{error}");
     is_right(&stages.chain(), 100).await;
     assert_eq!(domain.status().deaths, 1);
+}
+
+/// A hand-over cost the kernels behind it their breakers.
+#[tokio::test]
+async fn data_that_is_gone_is_no_failure_of_the_kernel_that_is_given_it() {
+    let domain = domain("");
+    let stages = Stages::spawn(&domain).await;
+    let breaker = CircuitBreakerConfig { failure_threshold: 1, ..CircuitBreakerConfig::default() };
+    let down = domain.kernel::<Download>("a/gated", "download", &()).breaker(breaker).idempotent();
+    let down = soon(stages.runtime.spawn(down)).await.unwrap();
+    let held = soon(stages.up.call(vec![1.0, 2.0], NONE)).await.unwrap();
+    let pid = domain.status().pid.unwrap();
+    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
+    back(&domain, 1).await;
+    let error = soon(down.call(held, NONE)).await.unwrap_err();
+    assert_eq!((error.kind(), error.ran()), (&KernelErrorKind::Crashed, Ran::No));
+    let fresh = soon(stages.up.call(vec![1.0, 2.0], NONE)).await.unwrap();
+    assert_eq!(soon(down.call(fresh, NONE)).await.unwrap(), [1.0, 2.0]);
+    assert_eq!(down.accounts().reruns, 0, "it would be gone the next time as well");
 }
 
 /// It lies with another worker of the same device: that one cannot give it away.

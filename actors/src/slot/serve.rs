@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustkernel_core::clock::Timestamp;
 use rustkernel_core::envelope::Header;
-use rustkernel_core::error::{KernelError, Phase};
+use rustkernel_core::error::{KernelError, KernelErrorKind, Phase};
 use rustkernel_core::resilience::{Classify, Outcome, RetryDecision, with_ambient_deadline};
 use rustkernel_core::traits::{Context, LocalKernel, Payload};
 
@@ -411,7 +411,9 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         mut entry: Entry<Shared<I, O>>,
         error: &KernelError,
     ) -> Option<Entry<Shared<I, O>>> {
-        if !self.rules.idempotent {
+        // Before it began, it was lost what it needs: it is lost the next time as well.
+        let lacks_input = *error.kind() == KernelErrorKind::Crashed && error.phase() == Phase::Queued;
+        if !self.rules.idempotent || lacks_input {
             return Some(entry);
         }
         let Some(header) = entry.header.rerun() else { return Some(entry) };

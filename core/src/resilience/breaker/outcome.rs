@@ -30,11 +30,12 @@ impl Outcome {
             | KernelErrorKind::Draining
             | KernelErrorKind::Down(_)
             | KernelErrorKind::Cancelled => Self::Inconclusive,
-            KernelErrorKind::DeadlineExceeded => match error.phase() {
+            // What has not begun says nothing about the kernel.
+            KernelErrorKind::DeadlineExceeded | KernelErrorKind::Crashed => match error.phase() {
                 Phase::Admission | Phase::Queued => Self::Inconclusive,
                 Phase::Executing | Phase::Reply => Self::Failure,
             },
-            KernelErrorKind::Crashed | KernelErrorKind::Hung => Self::Failure,
+            KernelErrorKind::Hung => Self::Failure,
             KernelErrorKind::Kernel(kind) => Self::of_kind(*kind),
         }
     }
