@@ -60,8 +60,10 @@ pub(super) struct Message {
 pub(crate) enum Thing {
     Memory(Arc<Held>),
     /// On the worker's device, as the worker has it.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "there are no devices then"))]
     Device(Arc<dyn Any + Send + Sync>),
     /// The same, as the supervising process has it.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "there are no devices then"))]
     DeviceLoan(Arc<Loan>),
 }
 
@@ -87,7 +89,7 @@ pub(crate) enum Found {
     /// In the other side's memory, from here on.
     Memory { start: NonNull<u8>, bytes: usize, loan: Loan },
     /// On the other side's device.
-    Device(Loan),
+    Device(#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "there are no devices then"))] Loan),
     /// This side's own.
     Own(Thing),
 }
@@ -149,6 +151,7 @@ impl Border {
     }
 
     /// Whether this side of it is the worker's.
+    #[cfg(feature = "cuda")]
     pub(crate) fn is_workers(self: &Arc<Self>) -> bool {
         WORKERS.get().is_some_and(|workers| Arc::ptr_eq(workers, self))
     }

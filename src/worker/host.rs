@@ -18,6 +18,7 @@ use rustkernel_core::envelope::Header;
 use rustkernel_core::error::{KernelError, KernelErrorKind, Phase};
 use rustkernel_core::trace::TraceContext;
 use rustkernel_core::traits::{Context, Signal as Stop};
+use tokio::runtime::Handle;
 use tokio::signal::unix::{self, Signal as UnixSignal, SignalKind};
 
 use super::border::{Border, Message};
@@ -128,33 +129,7 @@ fn host(kernels: Kernels) -> Result<(), WireError> {
                     host.tell(&FromWorker::Gone { kernel, read: 0 })?;
                     continue;
                 };
-                let main = &host;
-                let (host, handle) = (Arc::clone(&host), runtime.handle().clone());
-                let running = Arc::new(Running::default());
-                host.running().insert(kernel, Arc::clone(&running));
-                let refused = socket.try_clone();
-                let spawned = thread::Builder::new().name(name.clone()).spawn(move || {
-                    let _in_runtime = handle.enter();
-                    let read = Cell::new(0);
-                    let tenant = Tenant { host: &host, kernel, running: &running, read };
-                    tenant.live(&name, &settings, socket.into());
-                    host.running().remove(&kernel);
-                    if let Some(read) = running.lock().left {
-                        // It has answered since.
-                        host.janitor.take(host.border.forget(kernel, read));
-                    }
-                    // A worker that cannot say so any more is about to end.
-                    let _ = host.tell(&FromWorker::Gone { kernel, read: tenant.read.get() });
-                });
-                if let Err(error) = spawned {
-                    main.running().remove(&kernel);
-                    if let Ok(socket) = refused {
-                        let error = Failure::of(&KernelError::exhausted(error));
-                        // Whoever asked is gone, or hears it.
-                        let _ = write(&mut UnixStream::from(socket), &FromKernel::Made(Err(error)), &[]);
-                    }
-                    main.tell(&FromWorker::Gone { kernel, read: 0 })?;
-                }
+                host.attach(runtime.handle(), kernel, name, settings, socket)?;
             }
             ToWorker::Cancel { kernel, request } => host.cancel(kernel, request)?,
             ToWorker::Ping => {
@@ -211,6 +186,41 @@ impl Host {
             Err(WireError::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(()),
             sent => sent,
         }
+    }
+
+    /// Starts a kernel on a thread of its own.
+    fn attach(
+        self: &Arc<Self>,
+        handle: &Handle,
+        kernel: u64,
+        name: String,
+        settings: Vec<u8>,
+        socket: OwnedFd,
+    ) -> Result<(), WireError> {
+        let (host, handle, running) = (Arc::clone(self), handle.clone(), Arc::new(Running::default()));
+        self.running().insert(kernel, Arc::clone(&running));
+        let refused = socket.try_clone();
+        let spawned = thread::Builder::new().name(name.clone()).spawn(move || {
+            let _in_runtime = handle.enter();
+            let tenant = Tenant { host: &host, kernel, running: &running, read: Cell::new(0) };
+            tenant.live(&name, &settings, socket.into());
+            host.running().remove(&kernel);
+            let left = running.lock().left;
+            if let Some(read) = left {
+                // It has answered since.
+                host.janitor.take(host.border.forget(kernel, read));
+            }
+            // A worker that cannot say so any more is about to end.
+            let _ = host.tell(&FromWorker::Gone { kernel, read: tenant.read.get() });
+        });
+        let Err(error) = spawned else { return Ok(()) };
+        self.running().remove(&kernel);
+        if let Ok(socket) = refused {
+            let error = Failure::of(&KernelError::exhausted(error));
+            // Whoever asked is gone, or hears it.
+            let _ = write(&mut UnixStream::from(socket), &FromKernel::Made(Err(error)), &[]);
+        }
+        self.tell(&FromWorker::Gone { kernel, read: 0 })
     }
 
     fn cancel(&self, kernel: u64, request: u64) -> Result<(), WireError> {

@@ -64,10 +64,9 @@ async fn a_death_is_a_failure_to_the_breaker_of_its_kernel_alone() {
     let (mut started, mut opened) = (0, Vec::new());
     while started < 2 {
         let event = soon(events.next()).await.unwrap();
-        match event.fact {
-            Fact::Started { incarnation: 2, .. } => started += 1,
-            Fact::Breaker(transition) if transition.to == BreakerMode::Open => opened.extend(event.child),
-            _ => {}
+        started += u32::from(matches!(event.fact, Fact::Started { incarnation: 2, .. }));
+        if matches!(event.fact, Fact::Breaker(transition) if transition.to == BreakerMode::Open) {
+            opened.extend(event.child);
         }
     }
     assert_eq!(opened, ["a/b".into()]);

@@ -1,5 +1,7 @@
 //! Payloads in shared memory: what lies there crosses without being copied.
 
+#![allow(clippy::float_cmp, reason = "what is copied and doubled is exact")]
+
 use std::collections::BTreeSet;
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
