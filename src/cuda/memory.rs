@@ -25,7 +25,7 @@ use crate::worker::border::{Border, Found, Loan, Place, Thing};
 /// other streams have finished with it.
 ///
 /// It goes with its process: once that has ended, a kernel that is given it is answered
-/// [`Crashed`](rustkernel_core::error::KernelErrorKind::Crashed), and has not run.
+/// [`Crashed`](rustkernel_core::error::KernelErrorKind::Crashed), and has not run with it.
 pub struct Buffer<T> {
     lies: Lies,
     len: usize,

@@ -1,8 +1,8 @@
 //! Memory that two processes have mapped.
 //!
-//! The supervising process makes it and keeps it open, so that it outlives the worker. It cannot be made shorter, so that what one side has
-//! found there the other one cannot take away; and nothing of it is touched before the system has said that there is room for it, so that
-//! the want of memory is an error and no signal.
+//! The supervising process makes it and keeps it open, so that it outlives the worker. It cannot be made shorter, so that what was there
+//! once can be read; a side that lies can have it be zeros. Whoever gives out a part of it has the system find the memory before, so that a
+//! want of it is an error and no signal.
 
 #![allow(unsafe_code, reason = "what is mapped is not this process's alone")]
 

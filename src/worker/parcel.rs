@@ -68,7 +68,8 @@ impl<'a> Packed<'a> {
 /// A body that has arrived, where it lies, with what came along. Dropped unread, it returns all of that.
 pub(super) struct Parcel {
     body: Lies,
-    arrival: Arrival,
+    /// If anything did.
+    arrival: Option<Arrival>,
 }
 
 enum Lies {
@@ -79,9 +80,9 @@ enum Lies {
 impl Parcel {
     /// What a message has brought, of which `inline` is what came behind it.
     pub(super) fn new(load: Load, inline: Vec<u8>, border: &Arc<Border>) -> Result<Self, WireError> {
-        let mut arrival = border.arrive(load.lent);
+        let mut arrival = (!load.lent.is_empty()).then(|| border.arrive(load.lent));
         let Body::Shared(place) = load.body else { return Ok(Self { body: Lies::Inline(inline), arrival }) };
-        arrival.found(place);
+        arrival.iter_mut().for_each(|arrival| arrival.found(place));
         match border.find(place)? {
             Found::Memory { bytes, .. } if bytes as u64 > MAX_BODY_BYTES => {
                 let (part, bytes, limit) = ("shared body", bytes as u64, MAX_BODY_BYTES);
@@ -111,7 +112,11 @@ impl Parcel {
         }
         // The other side could change under the decoder's eyes what it has checked.
         let bytes = self.body.into_bytes();
-        Border::read(self.arrival, || codec::decode(&bytes)).map_err(KernelError::invalid_input)
+        let decoded = match self.arrival {
+            Some(arrival) => Border::read(arrival, || codec::decode(&bytes)),
+            None => codec::decode(&bytes),
+        };
+        decoded.map_err(KernelError::invalid_input)
     }
 }
 
@@ -128,5 +133,49 @@ impl Lies {
             Self::Inline(bytes) => bytes,
             Self::Shared(held) => held.values().to_vec(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::border::tests::sides;
+    use super::*;
+
+    fn sent(border: &Arc<Border>, value: &Vec<u8>) -> (Load, Vec<u8>) {
+        let packed = pack(border, value).unwrap();
+        let message = Message { kernel: 1, request: 1 };
+        packed.send(border, message, |load, inline| Ok((load, inline.to_vec()))).unwrap()
+    }
+
+    #[test]
+    fn a_long_body_crosses_as_a_block_and_an_unread_one_is_returned() {
+        let [(here, _), (there, heard)] = sides();
+        for unread in [false, true] {
+            let value = vec![7; SHARED_FROM_BYTES];
+            let (load, inline) = sent(&here, &value);
+            assert!(inline.is_empty() && matches!(load.body, Body::Shared(_)));
+            let numbers = load.lent.clone();
+            let parcel = Parcel::new(load, inline, &there).unwrap();
+            if unread {
+                drop(parcel);
+            } else {
+                assert_eq!(parcel.unpack::<Vec<u8>>().unwrap(), value);
+            }
+            there.return_all();
+            assert_eq!(heard.try_recv().unwrap(), numbers);
+        }
+        let (load, inline) = sent(&here, &vec![7; SHARED_FROM_BYTES - 1]);
+        assert!(load.lent.is_empty() && inline.len() == SHARED_FROM_BYTES - 1);
+    }
+
+    #[test]
+    fn a_block_that_is_longer_than_a_body_may_be_is_refused() {
+        let [(here, _), (there, _)] = sides();
+        let (load, _) = sent(&here, &vec![7; SHARED_FROM_BYTES]);
+        let Body::Shared(place) = load.body else { panic!("it is long") };
+        rustix::fs::ftruncate(here.own().memory().fd(), 2 * MAX_BODY_BYTES).unwrap();
+        let body = Body::Shared(place.with_bytes(MAX_BODY_BYTES + 1));
+        let refused = Parcel::new(Load { body, lent: load.lent }, Vec::new(), &there);
+        assert!(matches!(refused, Err(WireError::TooLong { part: "shared body", .. })));
     }
 }

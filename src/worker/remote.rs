@@ -62,7 +62,6 @@ where
         let header = *cx.header();
         let domain = self.domain.clone();
         let link = self.link.get_mut();
-        let border = Arc::clone(link.border());
         if let Some(request) = cx.ticket().and_then(|ticket| link.find(ticket)) {
             return link.turn(request).await?.unpack();
         }
@@ -75,7 +74,7 @@ where
         } else {
             _shared = domain.shared().alone.share().await;
         }
-        let input = pack(&border, input).map_err(|error| {
+        let input = pack(&Arc::clone(link.border()), input).map_err(|error| {
             // Whatever is missing now may have been there at an earlier attempt.
             let may_have_run = header.attempt > 1 && *error.kind() == KernelErrorKind::Crashed;
             if may_have_run { error.in_phase(Phase::Executing) } else { error }

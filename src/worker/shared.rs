@@ -22,12 +22,12 @@ use super::pool::{Block, Pool};
 /// Values in memory that is shared with worker processes: they go to a kernel in a worker, and come back, without being copied.
 ///
 /// [`Domain::alloc`](super::Domain::alloc) makes some where a domain's workers read it; a kernel in a worker makes its answer with
-/// [`alloc`](Self::alloc), where its supervising process reads it. Made anywhere else, or for another domain, it is copied once on its way. A
+/// [`alloc`](Self::alloc), where its supervising process reads it. Made anywhere else, or for another domain, it is copied each time it is sent. A
 /// clone is another handle to the same values, and only who has the only one may [write](Self::get_mut) them; those that are on their
 /// way to another process, or have come from there, nobody may.
 ///
-/// The other process could write there all the same, if it does not keep to the rules. No bit pattern of such values is
-/// invalid, so that all it can do is to make them wrong.
+/// The process that made them could write there all the same, if it does not keep to the rules. No bit pattern of such values is invalid;
+/// but what is checked, and has to stay as it is, is copied first.
 pub struct SharedSlice<T> {
     held: Arc<Held>,
     values: PhantomData<fn() -> T>,

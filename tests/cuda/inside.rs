@@ -9,9 +9,11 @@ use rustkernel::core::error::KernelErrorKind;
 use rustkernel::core::resilience::{ErrorKind, HealthStatus};
 use rustkernel::core::traits::Context;
 use rustkernel::cuda::{Argument, Buffer, CudaError, Device, Grid, Stream};
+use rustkernel::http::{HealthServer, Node, health_router};
 
 use crate::device::{Order, Rig};
 use crate::kit::{NONE, assert_balanced, kind, ms, soon};
+use crate::serving::get;
 use crate::stages::{Double, Download, Upload, function};
 use crate::standin;
 
@@ -212,6 +214,29 @@ async fn uploads_that_nobody_waits_for_use_the_same_pinned_memory_again() {
         stream.write(&mut buffer, &[number; 1_000]).unwrap();
     }
     assert_eq!(stream.download(&buffer, &Context::detached()).await.unwrap(), [500; 1_000]);
+}
+
+/// What an orchestrator asks: until the fault the node takes work, from then on it does not.
+#[tokio::test]
+async fn a_node_that_has_lost_its_own_device_is_not_ready() {
+    if !is_inside("a_node_that_has_lost_its_own_device_is_not_ready", "") {
+        return;
+    }
+    let device = Device::open(0).unwrap();
+    let runtime = Runtime::builder().build().await.unwrap();
+    let kernel = KernelSpec::fallible("a/b", || Rig::new(0)).breaker(None);
+    let kernel = soon(runtime.spawn(kernel)).await.unwrap();
+    let node = Node::new(runtime);
+    node.need("device/cuda:0", move || device.health());
+    node.started();
+    let router = health_router(node);
+    let server = HealthServer::start("127.0.0.1:0".parse().unwrap(), router).unwrap();
+    let ready = || get(&server.address().to_string(), "/readyz").0;
+    soon(kernel.call(Order::Add(vec![1], 1), NONE)).await.unwrap();
+    assert_eq!(ready(), 200);
+    soon(kernel.call(Order::Fault("rk_fault_trap".into()), NONE)).await.unwrap_err();
+    assert_eq!(ready(), 503, "at once");
+    server.close();
 }
 
 #[test]
