@@ -6,6 +6,7 @@
 //! | the runtime gave up | `gave_up` |
 //! | a request is a dead letter | `dead_letter` |
 //! | a blocked thread was left behind | `thread_abandoned` |
+//! | what a kernel lives in is not fit for use, as a device that has to be reset | `place_unfit` |
 //! | a kernel's degraded path answers | `degraded` |
 //! | a kernel moves to its backup device | `failed_over` |
 //! | a child did not even end when it was killed | `child_abandoned` |
