@@ -257,6 +257,13 @@ impl KernelError {
         self.0.phase
     }
 
+    /// Whether the kernel itself could not even begin, because what it needs was lost with somebody else: it says nothing about the kernel,
+    /// and is the same at every attempt. Not for an error that the kernel has got from another one.
+    #[must_use]
+    pub fn lacks_input(&self) -> bool {
+        self.0.kind == KernelErrorKind::Crashed && self.0.phase == Phase::Queued && self.0.kernel.is_none()
+    }
+
     /// The kernel the error came from, where one is known.
     #[must_use]
     pub fn kernel_id(&self) -> Option<&KernelId> {

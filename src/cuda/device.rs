@@ -74,6 +74,9 @@ pub(crate) struct Loss {
     pub(crate) first: bool,
 }
 
+/// How long one line's want of memory waits for another line's work.
+const TRIM_PATIENCE: Duration = Duration::from_millis(100);
+
 /// Those that this process has opened.
 static DEVICES: Mutex<Option<HashMap<u16, Device>>> = Mutex::new(None);
 
@@ -277,12 +280,16 @@ impl Device {
         self.remains().extend(busy);
     }
 
-    /// Gives the driver back what lies around unused, in whatever line.
-    pub(super) fn trim(&self) -> Result<(), CudaError> {
+    /// Gives the driver back what lies around unused, in whatever line, for the sake of `own`. Whoever wants memory waits for its own work, and not
+    /// long for anybody else's.
+    pub(super) fn trim(&self, own: &Line) -> Result<(), CudaError> {
         self.reap();
         let lines = self.0.lines.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // Without the lock: the last to hold a line drops it.
-        lines.iter().filter_map(Weak::upgrade).try_for_each(|line| line.trim())
+        lines
+            .iter()
+            .filter_map(Weak::upgrade)
+            .try_for_each(|line| line.trim((!std::ptr::eq(&*line, own)).then_some(TRIM_PATIENCE)))
     }
 
     fn remains(&self) -> MutexGuard<'_, Vec<Remains>> {

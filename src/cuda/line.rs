@@ -37,9 +37,6 @@ const PAGE_BYTES: usize = 2 << 20;
 /// Pieces of pinned memory that wait for their marks; with one more, the line waits for them.
 const MOST_PINNED: usize = 32;
 
-/// How long one line's want of memory waits for another line's work.
-const TRIM_PATIENCE: Duration = Duration::from_millis(100);
-
 pub(super) struct Line {
     device: Device,
     stream: ManuallyDrop<Arc<CudaStream>>,
@@ -294,7 +291,7 @@ impl Line {
         match allocate() {
             Err(CudaError::Call { fault, .. }) if fault.name == OUT_OF_MEMORY => {
                 // It may lie around in another line, or with one that is gone.
-                self.device.trim()?;
+                self.device.trim(self)?;
                 allocate()?;
             }
             allocated => allocated?,
@@ -351,22 +348,29 @@ impl Line {
 
     /// Lets go of what the device has finished with.
     pub(super) fn let_go(&self) {
+        if self.asks.load(Ordering::Relaxed) {
+            // It has to be asked for the word, too. A device that is lost holds what it holds.
+            let _ = self.has_reached(self.issued.load(Ordering::Acquire));
+        }
         let reached = self.word(MARK).load(Ordering::Acquire);
         self.queue().forget_reached(reached);
     }
 
     /// Gives the driver back what lies around here, once everything that was told here has been done: what uses it still, here or in a
     /// stream that this one follows, is among that.
-    pub(super) fn trim(&self) -> Result<(), CudaError> {
+    /// `patience`: for how long it waits for that; `None` for as long as it takes.
+    pub(super) fn trim(&self, patience: Option<Duration>) -> Result<(), CudaError> {
         let blocks = std::mem::take(&mut self.queue().blocks);
         if blocks.is_empty() {
             return Ok(());
         }
-        let mark = self.mark()?;
-        if !self.waits_for(mark, TRIM_PATIENCE)? {
-            // Whoever wants memory is not to wait for a kernel that takes long.
+        let is_over = self.mark().and_then(|mark| match patience {
+            Some(patience) => self.waits_for(mark, patience),
+            None => self.wait_for(mark).map(|()| true),
+        });
+        if !matches!(is_over, Ok(true)) {
             self.queue().blocks.extend(blocks);
-            return Ok(());
+            return is_over.map(drop);
         }
         for (_, address) in blocks {
             // SAFETY: nobody uses it: it was given back, and what used it is over.
@@ -395,7 +399,7 @@ impl Drop for Line {
             pinned: queue.pinned.into_iter().map(|(pinned, _)| pinned).chain([self.words.take()]).collect(),
             blocks: queue.blocks.into_iter().map(|(_, address)| address).collect(),
             #[cfg(feature = "worker")]
-            _kept: queue.kept,
+            kept: queue.kept,
         };
         self.device.bury(remains);
     }
@@ -408,7 +412,7 @@ pub(super) struct Remains {
     pinned: Vec<Pinned>,
     blocks: Vec<Address>,
     #[cfg(feature = "worker")]
-    _kept: Vec<(Arc<Held>, u32)>,
+    kept: Vec<(Arc<Held>, u32)>,
 }
 
 impl Remains {
@@ -420,7 +424,11 @@ impl Remains {
         match asked {
             Ok(cuda::SUCCESS) => {}
             Ok(_) => return Some(self),
-            Err(_) => return None,
+            Err(_) => {
+                #[cfg(feature = "worker")]
+                std::mem::forget(std::mem::take(&mut self.kept));
+                return None;
+            }
         }
         for address in self.blocks.drain(..) {
             // One that the driver refuses stays until the process ends; so does pinned memory.

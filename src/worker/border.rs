@@ -131,6 +131,9 @@ pub(crate) struct NotThere;
 /// Numbers that one message returns at most: so many have room in a packet.
 const RETURNS_EACH: usize = 4_000;
 
+/// Packets that go out at once, at most.
+const PACKETS: usize = 4;
+
 thread_local! {
     static CROSSING: RefCell<Option<Crossing>> = const { RefCell::new(None) };
 }
@@ -264,7 +267,8 @@ impl Border {
         if !self.has_returns.load(Ordering::Relaxed) {
             return;
         }
-        loop {
+        // No more than leaves room for what else is said there.
+        for _ in 0..PACKETS {
             let mut numbers = {
                 let mut returned = self.returned();
                 if returned.is_empty() {
@@ -275,11 +279,9 @@ impl Border {
             };
             let rest = numbers.split_off(numbers.len().min(RETURNS_EACH));
             let sent = (self.returns)(numbers.clone());
-            let mut returned = self.returned();
-            returned.extend(rest);
+            self.return_soon(rest);
             if !sent {
-                returned.extend(numbers);
-                return;
+                return self.return_soon(numbers);
             }
         }
     }
@@ -288,7 +290,7 @@ impl Border {
         let mut returned = self.returned();
         returned.extend(numbers);
         // Under the lock: whoever finds none says so there.
-        self.has_returns.store(true, Ordering::Relaxed);
+        self.has_returns.store(!returned.is_empty(), Ordering::Relaxed);
     }
 
     /// The other side has returned these: they are this side's again. A number that is none of those that are lent changes nothing.

@@ -133,8 +133,8 @@ fn host(kernels: Kernels) -> Result<(), WireError> {
             }
             ToWorker::Cancel { kernel, request } => host.cancel(kernel, request)?,
             ToWorker::Ping => {
-                host.border.return_all();
                 host.tell(&FromWorker::Pong)?;
+                host.border.return_all();
                 host.janitor.tidy();
             }
             ToWorker::Returned { numbers } => host.janitor.take(host.border.take_back(&numbers)),
@@ -370,7 +370,10 @@ impl Tenant<'_> {
         self.host.border.return_all();
         let message = Message { kernel: self.kernel, request };
         let sent = output.send(&self.host.border, message, |load, inline| {
-            Ok(outbox.put(&FromKernel::Done { request, result: Ok(()), load }, inline))
+            match outbox.put(&FromKernel::Done { request, result: Ok(()), load }, inline) {
+                Err(error @ WireError::TooLong { .. }) => Err(KernelError::exhausted(error)),
+                sent => Ok(sent),
+            }
         });
         match sent {
             Ok(sent) => sent,

@@ -17,7 +17,7 @@ pub(super) struct Pool {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What lies behind has never been given out.
+    /// What lies behind is not in use.
     end: usize,
     free: Ranges,
     /// Free, and without memory.
@@ -79,11 +79,18 @@ impl Pool {
         };
         // Without the lock: the system has to find the memory.
         let filled = self.memory.fill(offset, length);
-        let mut state = self.state();
         if let Err(error) = filled {
-            state.empty.add(offset, length);
+            // Some of it may have been found.
+            let is_empty = self.keeps_all || self.memory.punch(offset, length).is_ok();
+            let mut state = self.state();
+            if is_empty {
+                state.empty.add(offset, length)
+            } else {
+                state.free.add(offset, length)
+            }
             return Err(error.into());
         }
+        let mut state = self.state();
         if length > room {
             state.free.add(offset + room, length - room);
         }
@@ -93,18 +100,14 @@ impl Pool {
 
     /// A place without memory, at least so long, and how long it is.
     fn take_empty(&self, state: &mut State, room: usize) -> Option<(usize, usize)> {
-        if let Some(offset) = state.empty.take(room) {
+        // Where all is kept, whole chunks are real or not.
+        if !self.keeps_all
+            && let Some(offset) = state.empty.take(room)
+        {
             return Some((offset, room));
         }
-        // What is free before the end is too short by itself, and a part of what is needed.
-        while let Some(start) = state.empty.take_last(state.end).or_else(|| state.free.take_last(state.end)) {
-            state.end = start;
-        }
-        let (start, end) = (state.end, state.end.checked_add(room));
-        let end = if self.keeps_all { end?.checked_next_multiple_of(CHUNK_BYTES) } else { end };
-        if let Some(end) = end.filter(|end| *end <= self.memory.reserved()) {
-            state.end = end;
-            return Some((start, end - start));
+        if let Some(grown) = self.grow(state, room) {
+            return Some(grown);
         }
         if self.keeps_all {
             return None;
@@ -117,6 +120,34 @@ impl Pool {
             }
         }
         state.empty.take(room).map(|offset| (offset, room))
+    }
+
+    /// A place at the end. What is free before the end is too short by itself, and a part of it.
+    fn grow(&self, state: &mut State, room: usize) -> Option<(usize, usize)> {
+        let (mut start, mut before) = (state.end, Vec::new());
+        loop {
+            let (found, is_real) = match state.empty.take_last(start) {
+                Some(found) => (found, false),
+                None => match state.free.take_last(start) {
+                    Some(found) => (found, true),
+                    None => break,
+                },
+            };
+            before.push((found, start - found, is_real));
+            start = found;
+        }
+        let end = start.checked_add(room);
+        let end =
+            if self.keeps_all { end.and_then(|end| end.checked_next_multiple_of(CHUNK_BYTES)) } else { end };
+        let end = end.map(|end| end.max(state.end)).filter(|end| *end <= self.memory.reserved());
+        if let Some(end) = end {
+            state.end = end;
+            return Some((start, end - start));
+        }
+        for (offset, length, is_real) in before {
+            if is_real { state.free.add(offset, length) } else { state.empty.add(offset, length) }
+        }
+        None
     }
 
     fn give_back(&self, offset: usize, room: usize) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustkernel_actors::Lifeline;
 use rustkernel_core::envelope::Header;
-use rustkernel_core::error::{KernelError, KernelErrorKind, Phase};
+use rustkernel_core::error::KernelError;
 use rustkernel_core::trace::TraceContext;
 use rustkernel_core::traits::{CheckpointableKernel, Context, Kernel, LookAhead, Payload, Room, Upcoming};
 use serde::de::{self, DeserializeOwned};
@@ -74,11 +74,7 @@ where
         } else {
             _shared = domain.shared().alone.share().await;
         }
-        let input = pack(&Arc::clone(link.border()), input).map_err(|error| {
-            // Whatever is missing now may have been there at an earlier attempt.
-            let may_have_run = header.attempt > 1 && *error.kind() == KernelErrorKind::Crashed;
-            if may_have_run { error.in_phase(Phase::Executing) } else { error }
-        })?;
+        let input = pack(&Arc::clone(link.border()), input)?;
         let due = (!header.deadline.is_never()).then(|| cx.remaining());
         let run = run(&header, due, cx.trace(), cx.incarnation());
         link.ask(run, input).await?.unpack()

@@ -37,6 +37,8 @@ pub(super) struct Worker {
     /// It has said that it cannot be what it is for, and whether others can.
     pub(super) unable: Option<Unable>,
     premises: Premises,
+    /// What there was no room for, and has to be said all the same.
+    unsaid: Vec<ToWorker>,
 }
 
 /// Why a worker is of no use.
@@ -96,6 +98,7 @@ impl Worker {
         Self {
             process,
             premises,
+            unsaid: Vec::new(),
             generation,
             began: now,
             is_up: false,
@@ -123,13 +126,14 @@ impl Worker {
         self.doubt.get_or_insert_with(|| Charge { at: now + DOUBT, reason: reason(), blame });
     }
 
-    /// Says something. One that leaves so much unread that there is no room will be found silent.
-    pub(super) fn say(&mut self, message: &ToWorker, now: Timestamp) {
+    /// Says something. One that leaves so much unread that there is no room will be found silent. Gives whether there was room.
+    pub(super) fn say(&mut self, message: &ToWorker, now: Timestamp) -> bool {
         match send(&self.process.control, message, &[]) {
-            Err(WireError::Io(error)) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(WireError::Io(error)) if error.kind() == ErrorKind::WouldBlock => return false,
             Err(error) => self.suspect(now, Blame::Anybody, || format!("it does not listen: {error}")),
             Ok(()) => {}
         }
+        true
     }
 
     /// Nobody waits any more for this request and those before it.
@@ -152,7 +156,10 @@ impl Worker {
         } else {
             resident.leaves = Some(by);
         }
-        self.say(&ToWorker::Left { kernel: tenant, read }, now);
+        let left = ToWorker::Left { kernel: tenant, read };
+        if !self.say(&left, now) {
+            self.unsaid.push(left);
+        }
     }
 
     /// What comes from the kernel is no answer, or nothing comes any more.
@@ -262,8 +269,13 @@ impl Worker {
             return self.kill(now, reason, Blame::Kernel(kernel));
         }
         if self.asked.is_none() && self.next_ask <= now {
-            self.process.border().return_all();
             self.say(&ToWorker::Ping, now);
+            self.process.border().return_all();
+            for left in std::mem::take(&mut self.unsaid) {
+                if !self.say(&left, now) {
+                    self.unsaid.push(left);
+                }
+            }
             self.asked = Some(now);
             self.next_ask = now + config.heartbeat;
         }

@@ -2,9 +2,9 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustkernel::actors::{KernelRef, Pipeline, Runtime};
-use rustkernel::core::error::{KernelErrorKind, Ran};
+use rustkernel::core::error::{KernelError, KernelErrorKind, Ran};
 use rustkernel::core::resilience::{CircuitBreakerConfig, ErrorKind};
-use rustkernel::core::traits::{Context, Payload};
+use rustkernel::core::traits::{Context, LocalKernel, Payload};
 use rustkernel::cuda::{Buffer, CudaError, Device};
 use rustkernel::worker::{Domain, Kernels};
 
@@ -16,6 +16,25 @@ pub(crate) fn kernels(kernels: &mut Kernels) {
     kernels.register("upload", |()| Upload::new());
     kernels.register("double", |()| Double::new());
     kernels.register("download", |()| Download::new());
+    kernels.register("eager", |()| Ok(Eager(Double::new()?)));
+}
+
+/// Waits until its device has done what it told it.
+struct Eager(Double);
+
+impl LocalKernel for Eager {
+    type Input = Buffer<f32>;
+    type Output = Buffer<f32>;
+
+    async fn execute_local(
+        &mut self,
+        input: &Buffer<f32>,
+        cx: &mut Context<'_>,
+    ) -> Result<Buffer<f32>, KernelError> {
+        let output = self.0.execute_local(input, cx).await?;
+        Device::open(0)?.stream()?.download(&output, cx).await?;
+        Ok(output)
+    }
 }
 
 type Step = KernelRef<Buffer<f32>, Buffer<f32>>;
@@ -112,6 +131,22 @@ async fn data_that_is_gone_is_no_failure_of_the_kernel_that_is_given_it() {
     let fresh = soon(stages.up.call(vec![1.0, 2.0], NONE)).await.unwrap();
     assert_eq!(soon(down.call(fresh, NONE)).await.unwrap(), [1.0, 2.0]);
     assert_eq!(down.accounts().reruns, 0, "it would be gone the next time as well");
+}
+
+/// It may have run before its process died, so that nobody is told that it has not; and it is not run in vain until its attempts are used up.
+#[tokio::test]
+async fn a_request_whose_data_went_with_its_first_attempt_may_have_run() {
+    let domain = domain("kernel@3=700");
+    let stages = Stages::spawn(&domain).await;
+    let breaker = CircuitBreakerConfig { failure_threshold: 1, ..CircuitBreakerConfig::default() };
+    let double = domain.kernel::<Eager>("a/eager", "eager", &()).breaker(breaker).idempotent();
+    let double = soon(stages.runtime.spawn(double)).await.unwrap();
+    let held = soon(stages.up.call(vec![1.0, 2.0], NONE)).await.unwrap();
+    let once = soon(double.call(held, NONE)).await.unwrap();
+    // The third kernel that its process runs is the end of it.
+    let error = soon(double.call(once, NONE)).await.unwrap_err();
+    assert_eq!((error.kind(), error.ran()), (&KernelErrorKind::Crashed, Ran::Unknown), "{error}");
+    assert_eq!(double.accounts().reruns, 1);
 }
 
 /// It lies with another worker of the same device: that one cannot give it away.

@@ -148,7 +148,7 @@ impl Recovery {
         let id = kernel.plan.kernel.id().clone();
         let paid = cause.is_paid();
         // A standby may have been lost with it, or may have to serve in its place.
-        kernel.owed |= paid && !matches!(life.role, Role::Leaving);
+        kernel.owed |= paid && matches!(life.role, Role::Present | Role::Standby);
         match life.role {
             // It hung while it was the present one, and whoever took over said so first.
             Role::Leaving if cause == Cause::Hung => self.note_kernel_failure(key, number, &cause),

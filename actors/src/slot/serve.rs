@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustkernel_core::clock::Timestamp;
 use rustkernel_core::envelope::Header;
-use rustkernel_core::error::{KernelError, KernelErrorKind, Phase};
+use rustkernel_core::error::{KernelError, Phase};
 use rustkernel_core::resilience::{Classify, Outcome, RetryDecision, with_ambient_deadline};
 use rustkernel_core::traits::{Context, LocalKernel, Payload};
 
@@ -396,6 +396,9 @@ impl<I: Payload, O: Payload> Slot<I, O> {
             Err(error) => {
                 let entry = self.rerun_after(entry, &error)?;
                 let outcome = Outcome::of(&error);
+                // What it lacks now may have been there at an earlier attempt.
+                let may_have_run = error.lacks_input() && entry.header.attempt > 1;
+                let error = if may_have_run { error.in_phase(Phase::Executing) } else { error };
                 Some(Settling { slot: self, outcome, took, settled: Some((entry, Err(error))) })
             }
             result @ Ok(_) => {
@@ -411,9 +414,7 @@ impl<I: Payload, O: Payload> Slot<I, O> {
         mut entry: Entry<Shared<I, O>>,
         error: &KernelError,
     ) -> Option<Entry<Shared<I, O>>> {
-        // Before it began, it was lost what it needs: it is lost the next time as well.
-        let lacks_input = *error.kind() == KernelErrorKind::Crashed && error.phase() == Phase::Queued;
-        if !self.rules.idempotent || lacks_input {
+        if !self.rules.idempotent || error.lacks_input() {
             return Some(entry);
         }
         let Some(header) = entry.header.rerun() else { return Some(entry) };

@@ -30,12 +30,12 @@ impl Outcome {
             | KernelErrorKind::Draining
             | KernelErrorKind::Down(_)
             | KernelErrorKind::Cancelled => Self::Inconclusive,
-            // What has not begun says nothing about the kernel.
-            KernelErrorKind::DeadlineExceeded | KernelErrorKind::Crashed => match error.phase() {
+            KernelErrorKind::DeadlineExceeded => match error.phase() {
                 Phase::Admission | Phase::Queued => Self::Inconclusive,
                 Phase::Executing | Phase::Reply => Self::Failure,
             },
-            KernelErrorKind::Hung => Self::Failure,
+            KernelErrorKind::Crashed if error.lacks_input() => Self::Inconclusive,
+            KernelErrorKind::Crashed | KernelErrorKind::Hung => Self::Failure,
             KernelErrorKind::Kernel(kind) => Self::of_kind(*kind),
         }
     }
@@ -70,6 +70,16 @@ impl Outcome {
 mod tests {
     use super::*;
     use crate::error::Limit;
+
+    #[test]
+    fn a_kernel_that_lacks_its_input_has_not_failed_but_one_that_hands_on_anothers_lack_has() {
+        let lacks = KernelError::new(KernelErrorKind::Crashed, Phase::Queued);
+        assert_eq!(Outcome::of(&lacks), Outcome::Inconclusive);
+        let anothers = lacks.in_kernel(&crate::KernelId::new("a/other").unwrap());
+        assert_eq!((anothers.lacks_input(), Outcome::of(&anothers)), (false, Outcome::Failure));
+        let began = KernelError::new(KernelErrorKind::Crashed, Phase::Executing);
+        assert_eq!((began.lacks_input(), Outcome::of(&began)), (false, Outcome::Failure));
+    }
 
     #[test]
     fn a_deadline_is_the_kernels_failure_only_once_the_work_began() {
