@@ -32,6 +32,7 @@ mod module;
 mod nvml;
 #[cfg(feature = "worker")]
 mod pin;
+mod pinned;
 mod poller;
 mod probe;
 mod stream;

@@ -21,6 +21,7 @@ mod control;
 mod device;
 mod domain;
 mod eager;
+mod held;
 mod host;
 mod janitor;
 mod keeper;
@@ -44,11 +45,11 @@ mod wire;
 
 pub use config::{DomainConfig, DomainState, DomainStatus};
 pub use domain::{Domain, DomainError, Maker, Making};
+#[cfg(feature = "cuda")]
+pub(crate) use held::Held;
 pub use kernels::Kernels;
 pub use process::WorkerCommand;
 pub use remote::{Remote, RemoteState};
-#[cfg(feature = "cuda")]
-pub(crate) use shared::Held;
 pub use shared::SharedSlice;
 #[cfg(fuzzing)]
 pub use wire::fuzz_frames;

@@ -7,7 +7,7 @@
 #![allow(unsafe_code, reason = "the driver is a C library")]
 
 use std::collections::VecDeque;
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::mem::ManuallyDrop;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -21,6 +21,7 @@ use rustkernel_core::fault::cuda;
 
 use super::CudaError;
 use super::device::Device;
+use super::pinned::Pinned;
 use super::table::{Address, Handle};
 #[cfg(feature = "worker")]
 use crate::worker::Held;
@@ -68,17 +69,6 @@ struct Queue {
     #[cfg(feature = "worker")]
     kept: Vec<(Arc<Held>, u32)>,
 }
-
-/// Memory of this process that the device reaches.
-pub(super) struct Pinned {
-    start: *mut u8,
-    bytes: usize,
-}
-
-// SAFETY: it is memory without an owner but this, and no thread's in particular.
-unsafe impl Send for Pinned {}
-// SAFETY: shared, it is only read by methods that say how they share it with the device.
-unsafe impl Sync for Pinned {}
 
 /// The words, by their places.
 const MARK: usize = 0;
@@ -461,48 +451,6 @@ impl Queue {
     fn take_block(&mut self, bytes: usize) -> Option<(usize, Address)> {
         let at = self.blocks.iter().position(|(size, _)| is_no_waste(*size, bytes))?;
         Some(self.blocks.swap_remove(at))
-    }
-}
-
-impl Pinned {
-    fn new(device: &Device, bytes: usize) -> Result<Self, CudaError> {
-        let mut start: *mut c_void = ptr::null_mut();
-        device.call("cuMemAllocHost_v2", |calls| {
-            // SAFETY: there is room for an address.
-            unsafe { (calls.cuMemAllocHost_v2)(&raw mut start, bytes) }
-        })?;
-        // What nobody has written may not be read.
-        // SAFETY: so many bytes were allocated.
-        unsafe { ptr::write_bytes(start.cast::<u8>(), 0, bytes) };
-        Ok(Self { start: start.cast(), bytes })
-    }
-
-    /// Leaves nothing behind that is anybody's.
-    fn take(&mut self) -> Self {
-        std::mem::replace(self, Self { start: ptr::null_mut(), bytes: 0 })
-    }
-
-    pub(super) fn start(&self) -> *mut c_void {
-        self.start.cast()
-    }
-
-    pub(super) fn put(&mut self, bytes: &[u8]) {
-        assert!(bytes.len() <= self.bytes, "it was asked for with this length");
-        // SAFETY: there is room, and the device does not use it.
-        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.start, bytes.len()) };
-    }
-
-    /// Its first bytes, which the device has written.
-    pub(super) fn read(&self, place: &mut [u8]) {
-        assert!(place.len() <= self.bytes, "it was asked for with this length");
-        // SAFETY: so many bytes are there, and the device has finished with them.
-        unsafe { ptr::copy_nonoverlapping(self.start, place.as_mut_ptr(), place.len()) };
-    }
-
-    fn free(&self, device: &Device) {
-        // One that the driver refuses stays until the process ends.
-        // SAFETY: it was allocated there, and nobody uses it.
-        let _ = device.call("cuMemFreeHost", |calls| unsafe { (calls.cuMemFreeHost)(self.start.cast()) });
     }
 }
 

@@ -20,8 +20,9 @@ use rustkernel_core::traits::Context;
 use super::CudaError;
 use super::device::Device;
 use super::function::{Argument, Function, Grid};
-use super::line::{Line, Pinned};
+use super::line::Line;
 use super::memory::Buffer;
+use super::pinned::Pinned;
 #[cfg(feature = "worker")]
 use super::table::Address;
 #[cfg(feature = "worker")]

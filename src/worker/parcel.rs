@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::border::{Arrival, Border, Found, Lending, Message, Thing};
-use super::shared::Held;
+use super::held::Held;
 use super::wire::{Body, Load, MAX_BODY_BYTES, WireError};
 
 /// A body of this many bytes and more goes through shared memory.
