@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code, reason = "the driver is a C library")]
 
+#[cfg(feature = "worker")]
+use std::ffi::c_void;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -21,6 +23,8 @@ use super::CudaError;
 use super::device::Device;
 use super::function::{Argument, Function, Grid};
 use super::line::Line;
+#[cfg(feature = "worker")]
+use super::memory::Block;
 use super::memory::Buffer;
 use super::pinned::Pinned;
 #[cfg(feature = "worker")]
@@ -214,19 +218,12 @@ impl Stream {
             return self.upload(values);
         }
         let buffer = self.alloc::<T>(values.len())?;
-        let block = buffer.block()?;
-        block.visit(&self.line)?;
-        let _kept = Kept { line: &self.line, held: values.held() };
-        let mut at = 0;
-        for bytes in parts {
-            self.line.admit()?;
-            let (there, here) = (block.address + at as Address, values.held().at(at));
+        self.copy_parts(buffer.block()?, values.held(), parts, |there, here, bytes| {
             // SAFETY: both have room for so many bytes, and are kept until the copy is over.
             self.device().call("cuMemcpyHtoDAsync_v2", |calls| unsafe {
                 (calls.cuMemcpyHtoDAsync_v2)(there, here, bytes, self.line.handle())
-            })?;
-            at += bytes;
-        }
+            })
+        })?;
         Ok(buffer)
     }
 
@@ -249,22 +246,36 @@ impl Stream {
             values.fresh().copy_from_slice(&self.download(buffer, cx).await?);
             return Ok(values);
         }
-        let block = buffer.block()?;
-        block.visit(&self.line)?;
-        let kept = Kept { line: &self.line, held: values.held() };
-        let mut at = 0;
-        for bytes in parts {
-            self.line.admit()?;
-            let (there, here) = (block.address + at as Address, values.held().at(at));
+        self.copy_parts(buffer.block()?, values.held(), parts, |there, here, bytes| {
             // SAFETY: both have room for so many bytes, and are kept until the copy is over; nobody reads them before.
             self.device().call("cuMemcpyDtoHAsync_v2", |calls| unsafe {
                 (calls.cuMemcpyDtoHAsync_v2)(here, there, bytes, self.line.handle())
-            })?;
-            at += bytes;
-        }
-        drop(kept);
+            })
+        })?;
         self.done(cx).await?;
         Ok(values)
+    }
+
+    /// Has the device copy between a block of its own and shared memory, part by part. The shared memory is kept until that is over.
+    #[cfg(feature = "worker")]
+    fn copy_parts(
+        &self,
+        block: &Block,
+        held: &Arc<Held>,
+        parts: Vec<usize>,
+        copy: impl Fn(Address, *mut c_void, usize) -> Result<(), CudaError>,
+    ) -> Result<(), CudaError> {
+        block.visit(&self.line)?;
+        let mut at = 0;
+        let told = parts.into_iter().try_for_each(|bytes| {
+            self.line.admit()?;
+            copy(block.address + at as Address, held.at(at), bytes)?;
+            at += bytes;
+            Ok(())
+        });
+        // Behind the last copy, and also where not all of them could be told.
+        self.line.keep(held);
+        told
     }
 
     pub(super) fn line(&self) -> &Arc<Line> {
@@ -301,20 +312,6 @@ impl Drop for Landing<'_> {
         if let Some(pinned) = self.pinned.take() {
             self.line.give_back_pinned(pinned);
         }
-    }
-}
-
-/// Shared memory that a device copies from or to by itself: when the copies are told, or not all of them can be, it is kept until they are over.
-#[cfg(feature = "worker")]
-struct Kept<'a> {
-    line: &'a Line,
-    held: &'a Arc<Held>,
-}
-
-#[cfg(feature = "worker")]
-impl Drop for Kept<'_> {
-    fn drop(&mut self) {
-        self.line.keep(self.held);
     }
 }
 

@@ -68,7 +68,7 @@ functions! {
 
 functions! {
     /// What is called while kernels run.
-    #[cfg_attr(not(feature = "worker"), allow(dead_code, reason = "memory is shared with workers alone"))]
+    #[cfg_attr(not(feature = "worker"), expect(dead_code, reason = "memory is shared with workers alone"))]
     Calls {
         cuCtxSetCurrent: (Handle);
         cuMemAlloc_v2: (*mut Address, usize);
