@@ -59,7 +59,8 @@ async fn a_death_is_a_failure_to_the_breaker_of_its_kernel_alone() {
     let mut events = runtime.events();
     assert_eq!(kind(soon(kernel.call(Do::Exit(1), NONE)).await), KernelErrorKind::Crashed);
     for again in [&beside, &kernel] {
-        pid(again).await;
+        // Its breaker is half-open a moment after it serves again.
+        soon(async { while again.call(Do::Count, NONE).await.is_err() {} }).await;
     }
     let (mut started, mut opened) = (0, Vec::new());
     while started < 2 {

@@ -222,6 +222,8 @@ async fn requests_that_are_given_up_before_they_run_return_what_they_took_along(
         tokio::task::yield_now().await;
         drop(calls);
     }
+    // The first of the last ones may have run, and its answer is read before the next request.
+    drop(ask(&kernel, Order::Forget).await);
     all_come_back(lent).await;
     assert_eq!(domain.status().deaths, 0);
 }
@@ -296,6 +298,18 @@ async fn it_outlives_the_worker() {
         let echo = ask(&kernel, Order::Echo(values.clone())).await;
         assert_eq!(echo.as_ptr(), values.as_ptr(), "what is the domain's is every worker's");
     }
+}
+
+/// It was the last to have it, and is gone.
+#[tokio::test]
+async fn what_a_worker_has_kept_is_its_owners_again_when_it_dies() {
+    let domain = domain();
+    let (_runtime, kernel) = slices(&domain, "a/b").await;
+    let mut values = domain.copy_of(&some(5_000)).unwrap();
+    drop(ask(&kernel, Order::Keep(values.clone())).await);
+    assert!(values.get_mut().is_none());
+    kill(domain.status().pid.unwrap(), Signal::KILL);
+    until(|| values.get_mut().is_some()).await;
 }
 
 #[tokio::test]
