@@ -60,7 +60,12 @@ async fn a_death_is_a_failure_to_the_breaker_of_its_kernel_alone() {
     assert_eq!(kind(soon(kernel.call(Do::Exit(1), NONE)).await), KernelErrorKind::Crashed);
     for again in [&beside, &kernel] {
         // Its breaker is half-open a moment after it serves again.
-        soon(async { while again.call(Do::Count, NONE).await.is_err() {} }).await;
+        soon(async {
+            while again.call(Do::Count, NONE).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     }
     let (mut started, mut opened) = (0, Vec::new());
     while started < 2 {
