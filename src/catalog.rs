@@ -133,18 +133,22 @@ pub fn register(kernels: &mut Kernels) {
 }
 
 /// Puts every stage of a job on `device` whose kernel has a version for it: on a CUDA device in that device's worker process, unless it is
-/// on a thread because somebody has said so by `placement`.
+/// on a thread because somebody has said so by `placement`. What the job says of the stage's domain holds for that process too.
 pub fn move_to(job: &mut JobConfig, device: DeviceId, placement: Option<Placement>) {
     let is_cuda = device.kind() == DeviceKind::Cuda;
     for stage in &mut job.stages {
         // A kernel that there is not is refused in its turn.
         let goes = !is_cuda || entry(&stage.kernel).is_ok_and(CatalogEntry::on_cuda);
+        let left = stage.domain();
         if goes {
             stage.device = device;
         }
         if goes && is_cuda {
             stage.placement = placement.unwrap_or(Placement::Process);
             stage.domain = None;
+        }
+        if let Some(section) = job.domains.get(&left).cloned() {
+            job.domains.entry(stage.domain()).or_insert(section);
         }
     }
 }

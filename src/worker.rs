@@ -20,6 +20,7 @@ mod config;
 mod control;
 mod device;
 mod domain;
+mod dying;
 mod eager;
 mod held;
 mod host;
@@ -39,7 +40,6 @@ mod ranges;
 mod remote;
 mod shared;
 mod tenant;
-mod undying;
 mod ward;
 mod wire;
 

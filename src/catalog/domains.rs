@@ -6,14 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustkernel_actors::Lifeline;
 use rustkernel_core::DeviceId;
-use rustkernel_core::device::DeviceKind;
 use rustkernel_core::error::KernelError;
 use rustkernel_core::traits::LocalKernel;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::config::DomainSection;
-use crate::worker::{Domain, DomainConfig, Maker, Making};
+use crate::worker::{Domain, Maker, Making};
 
 /// The fault domains of a job, by name.
 #[derive(Debug)]
@@ -55,15 +54,8 @@ impl Domains {
     fn domain(&self, name: &str, device: DeviceId) -> Result<Domain, String> {
         let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
         let start = || {
-            let plain = match device.kind() {
-                DeviceKind::Cpu => DomainConfig::default(),
-                DeviceKind::Cuda => DomainConfig::cuda(device.number()),
-            };
-            let config = match self.sections.get(name) {
-                Some(section) => DomainConfig { device: plain.device, ..section.config() },
-                None => plain,
-            };
-            Domain::start(name, config).map_err(|error| format!("the domain {name}: {error}"))
+            let section = self.sections.get(name).cloned().unwrap_or_default();
+            Domain::start(name, section.config(device)).map_err(|error| format!("the domain {name}: {error}"))
         };
         started.entry(name.to_owned()).or_insert_with(start).clone()
     }

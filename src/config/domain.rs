@@ -17,6 +17,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rustkernel_core::DeviceId;
 use rustkernel_core::device::DeviceKind;
 use serde::{Deserialize, Serialize};
 
@@ -42,10 +43,10 @@ pub struct DomainSection {
     /// longer than a machine under load stands still, since a request that hangs is noticed by its own limits.
     #[serde(deserialize_with = "span::plain", serialize_with = "span::written")]
     pub silence: Duration,
-    /// How long a process may take until it is up; above zero. Default 10 s: a hundred times what one takes
-    /// here, and a CUDA context takes a second or two.
-    #[serde(deserialize_with = "span::plain", serialize_with = "span::written")]
-    pub start_limit: Duration,
+    /// How long a process may take until it is up; above zero. Default 10 s, a hundred times what one takes here, and for one with a
+    /// CUDA device 60 s: a context takes a second or two, and code that has to be compiled as long again.
+    #[serde(deserialize_with = "span::optional", serialize_with = "span::written_if")]
+    pub start_limit: Option<Duration>,
     /// Deaths allowed within `period`; one more, and no kernel starts there until one of them is so old. Default 5: what dies
     /// more often has a cause that a new process has, too.
     pub max_deaths: u32,
@@ -55,22 +56,16 @@ pub struct DomainSection {
 }
 
 impl DomainSection {
-    /// How the domain treats its processes.
+    /// How the domain treats its processes, which have this device.
     #[must_use]
-    pub fn config(&self) -> DomainConfig {
+    pub fn config(&self, device: DeviceId) -> DomainConfig {
+        let plain = match device.kind() {
+            DeviceKind::Cpu => DomainConfig::default(),
+            DeviceKind::Cuda => DomainConfig::cuda(device.number()),
+        };
         let Self { spare, kill_after, heartbeat, silence, start_limit, max_deaths, period } = self.clone();
-        let worker = DomainConfig::default().worker;
-        DomainConfig {
-            worker,
-            device: None,
-            spare,
-            kill_after,
-            heartbeat,
-            silence,
-            start_limit,
-            max_deaths,
-            period,
-        }
+        let start_limit = start_limit.unwrap_or(plain.start_limit);
+        DomainConfig { spare, kill_after, heartbeat, silence, start_limit, max_deaths, period, ..plain }
     }
 }
 
@@ -83,11 +78,11 @@ impl Default for DomainSection {
             kill_after,
             heartbeat,
             silence,
-            start_limit,
+            start_limit: _,
             max_deaths,
             period,
         } = DomainConfig::default();
-        Self { spare, kill_after, heartbeat, silence, start_limit, max_deaths, period }
+        Self { spare, kill_after, heartbeat, silence, start_limit: None, max_deaths, period }
     }
 }
 
@@ -131,6 +126,7 @@ pub(super) fn check(job: &JobConfig, document: &Document) -> Result<(), ConfigEr
         }
     }
     for (name, section) in &job.domains {
+        let device = devices.get(name).copied().unwrap_or_default();
         let at = |field: &str| format!("domain.{}{field}", quoted(name));
         let lives_there = |stage: &StageConfig| {
             let moves_there = stage.backup.is_some_and(|backup| backup.to_string() == *name);
@@ -140,7 +136,7 @@ pub(super) fn check(job: &JobConfig, document: &Document) -> Result<(), ConfigEr
             let rule = "is the domain of no stage";
             return Err(document.at(&at(""), ConfigFault::Rule { rule }));
         }
-        section.config().validate().map_err(|invalid| {
+        section.config(device).validate().map_err(|invalid| {
             let field = invalid.field.rsplit('.').next().unwrap_or(invalid.field);
             document.at(&at(&format!(".{field}")), ConfigFault::Rule { rule: invalid.rule })
         })?;

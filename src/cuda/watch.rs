@@ -129,6 +129,17 @@ impl DeviceWatch {
         self.lock().memory
     }
 
+    /// Whether twice as much as is in use fits into its memory, as far as NVML said lately.
+    #[cfg_attr(
+        not(all(feature = "worker", target_os = "linux")),
+        expect(dead_code, reason = "only worker processes take over from one another")
+    )]
+    pub(crate) fn has_room(&self) -> bool {
+        let known = self.lock();
+        let is_new = self.0.clock.now().saturating_since(known.heard) < STALE;
+        known.memory.is_some_and(|memory| is_new && memory.used <= memory.total / 2)
+    }
+
     /// By which other tools know it: what NVML says, `unknown` where that says nothing, and `None` as long as it has
     /// not been asked or may still answer.
     #[must_use]
@@ -305,7 +316,7 @@ impl DeviceWatch {
         });
     }
 
-    pub(super) fn on_sample(&self, sample: &DeviceSample, memory: Option<DeviceMemory>) {
+    pub(crate) fn on_sample(&self, sample: &DeviceSample, memory: Option<DeviceMemory>) {
         self.judge(|known, now| {
             known.memory = memory.or(known.memory);
             // Where every question is answered by an error, nothing is heard.

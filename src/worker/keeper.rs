@@ -7,6 +7,7 @@
 //! |---|---|
 //! | a worker has ended | the next one is the present one, then all its kernels are told that they are lost |
 //! | a cancelled request does not end, a heartbeat is not answered, a start takes too long, garbage | kills the worker; its end follows |
+//! | a killed worker takes its time to end, as one with a GPU does | where the device has room for the next one beside it, that is the present one at once |
 //! | a killed worker does not end | its kernels are lost all the same, it is counted, and after a while the device that it holds is suspect |
 //! | the device is unfit | kills the workers, on nobody's account; starts none, and attaches no kernel, until it is fit again |
 //! | too many deaths | no worker is started, and no kernel attached, until one of them is old enough |
@@ -26,13 +27,13 @@ use rustkernel_core::rate_limit::{RateDecision, RateLimit};
 
 use super::config::{DomainConfig, DomainState, DomainStatus};
 use super::control::{Received, receive};
+use super::dying::{Dying, PATIENCE};
 use super::mailbox::{Attach, Mail, Mailbox};
 use super::pool::Pool;
 use super::premises::Premises;
 use super::process::{Process, fault_of};
 use super::tenant::Tenant;
-use super::undying::Undying;
-use super::ward::{AttachError, Blame, Charge, DROP_LIMIT, PATIENCE, Worker};
+use super::ward::{AttachError, Blame, Charge, DROP_LIMIT, Worker};
 use super::wire::{FromWorker, WireError};
 
 pub(super) struct Keeper {
@@ -44,8 +45,8 @@ pub(super) struct Keeper {
     memory: Arc<Pool>,
     /// The present worker first, then the spare one.
     workers: Vec<Worker>,
-    /// Killed, and not gone in time. Nobody counts on them.
-    undying: Vec<Undying>,
+    /// Killed, and not waited for. Nobody counts on them.
+    dying: Vec<Dying>,
     waiting: VecDeque<Attach>,
     /// When the workers of the last `period` died.
     recent: VecDeque<Timestamp>,
@@ -107,7 +108,7 @@ impl Keeper {
             status,
             memory,
             workers: Vec::new(),
-            undying: Vec::new(),
+            dying: Vec::new(),
             waiting: VecDeque::new(),
             recent: VecDeque::new(),
             deaths: 0,
@@ -131,7 +132,7 @@ impl Keeper {
             self.forget_old(now);
             self.start_workers(now);
             self.attach_waiting(now);
-            self.publish();
+            self.publish(now);
             self.wait(now);
             for mail in self.mailbox.take() {
                 if matches!(mail, Mail::Close) {
@@ -151,9 +152,7 @@ impl Keeper {
         // A little late rather than a little early: early would be in vain.
         let timeout = due.and_then(|due| Timespec::try_from(due + Duration::from_micros(50)).ok());
         let mut fds = vec![PollFd::from_borrowed_fd(self.mailbox.bell(), PollFlags::IN)];
-        fds.extend(
-            self.undying.iter().map(|undying| PollFd::from_borrowed_fd(undying.watch(), PollFlags::IN)),
-        );
+        fds.extend(self.dying.iter().map(|dying| PollFd::from_borrowed_fd(dying.watch(), PollFlags::IN)));
         for worker in &self.workers {
             fds.push(PollFd::from_borrowed_fd(worker.process.watch(), PollFlags::IN));
             if !worker.is_condemned() {
@@ -171,7 +170,7 @@ impl Keeper {
         let allowed = oldest.filter(|_| !allows && self.wants_start(now));
         let lacks_any = self.workers.is_empty() || self.lacks_spare();
         let start = (allows && lacks_any).then_some(self.start_due);
-        let stuck = self.undying.iter().filter_map(Undying::next_due).min();
+        let stuck = self.dying.iter().filter_map(|dying| dying.next_due(now)).min();
         workers.chain(allowed).chain(start).chain(stuck).chain(self.retry_due).min()
     }
 
@@ -251,7 +250,7 @@ impl Keeper {
         }
         if let Some(obstacle) = self.obstacle().filter(|_| !self.waiting.is_empty()) {
             // Whoever is refused and asks why finds it there.
-            self.publish();
+            self.publish(now);
             self.refuse_waiting(&obstacle);
         }
     }
@@ -353,7 +352,7 @@ impl Keeper {
     /// Takes leave of the workers that have ended.
     fn see_ends(&mut self) {
         let now = self.clock.now();
-        self.undying.retain_mut(|undying| !undying.has_ended(now));
+        self.dying.retain_mut(|dying| !dying.has_ended(now));
         let mut at = 0;
         while at < self.workers.len() {
             match self.workers[at].process.end() {
@@ -378,25 +377,36 @@ impl Keeper {
         }
     }
 
-    /// Kills whom it has to, and gives up whom that does not end.
+    /// Kills whom it has to, and does not wait for whom it need not.
     fn watch(&mut self, now: Timestamp) {
-        let mut stuck = Vec::new();
-        for (at, worker) in self.workers.iter_mut().enumerate() {
-            match &worker.killed {
-                Some(killed) if now.saturating_since(killed.at) >= PATIENCE => stuck.push((at, killed.at)),
-                Some(_) => {}
-                None => worker.watch(&self.config, now),
-            }
+        for worker in self.workers.iter_mut().filter(|worker| !worker.is_condemned()) {
+            worker.watch(&self.config, now);
         }
-        for (at, killed) in stuck.into_iter().rev() {
+        let has_room = self.premises.has_room();
+        let mut at = 0;
+        while at < self.workers.len() {
+            let Some(killed) = self.workers[at].killed.as_ref().map(|killed| killed.at) else {
+                at += 1;
+                continue;
+            };
+            let is_stuck = now.saturating_since(killed) >= PATIENCE;
+            if !is_stuck && !has_room {
+                at += 1;
+                continue;
+            }
             let worker = self.workers.remove(at);
-            let how = format!("worker {} does not end though it was killed", worker.process.pid());
+            let pid = worker.process.pid();
+            let how = if is_stuck {
+                format!("worker {pid} does not end though it was killed")
+            } else {
+                format!("worker {pid} was killed")
+            };
             let process = self.bury(worker, &how);
-            self.undying.push(Undying::new(process, killed, self.premises.clone()));
+            self.dying.push(Dying::new(process, killed, self.premises.clone()));
         }
     }
 
-    /// A worker is gone, or given up: the next one is the present one, and its kernels are told. Gives back the process.
+    /// A worker is gone, or nobody waits for its end: the next one is the present one, and its kernels are told. Gives back the process.
     fn bury(&mut self, worker: Worker, how: &str) -> Process {
         let now = self.clock.now();
         let Worker { process, tenants, killed, is_up, unable, .. } = worker;
@@ -487,7 +497,7 @@ impl Keeper {
     }
 
     /// How the domain is, in its status and its breaker.
-    fn publish(&self) {
+    fn publish(&self, now: Timestamp) {
         let present = self.workers.first();
         let obstacle = self.obstacle();
         let state = match present.filter(|worker| !worker.is_condemned()) {
@@ -498,7 +508,7 @@ impl Keeper {
         };
         match &obstacle {
             Some(Obstacle { ends: Ends::At(at), .. }) if state == DomainState::Down => {
-                self.breaker.open(Some(at.saturating_since(self.clock.now())));
+                self.breaker.open(Some(at.saturating_since(now)));
             }
             Some(_) if state == DomainState::Down => self.breaker.open(None),
             Some(_) | None if self.has_proven() => self.breaker.close(),
@@ -514,7 +524,7 @@ impl Keeper {
             kernels: present.map_or(0, |worker| worker.tenants.len()),
             deaths: self.deaths,
             last_death: self.last_death.clone(),
-            undying: self.undying.len(),
+            undying: self.dying.iter().filter(|dying| dying.is_stuck(now)).count(),
             obstacle: obstacle.map(|obstacle| obstacle.reason),
         };
     }
@@ -536,15 +546,17 @@ impl Keeper {
                 let _ = poll(&mut fds, left.as_ref());
             }
             if worker.process.end().is_none() {
-                self.undying.push(Undying::new(worker.process, killed, self.premises.clone()));
+                self.dying.push(Dying::new(worker.process, killed, self.premises.clone()));
             }
             let reason = format!("the domain {} was closed", self.name);
             for (lifeline, suspicion) in Worker::verdicts(worker.tenants, Blame::Nobody) {
                 lifeline.lost(Loss::Domain { reason: reason.clone(), suspicion });
             }
         }
-        let undying = self.undying.len();
-        self.undying.into_iter().for_each(|process| process.outlive(self.clock.clone()));
+        let now = self.clock.now();
+        self.dying.retain_mut(|dying| !dying.has_ended(now));
+        let undying = self.dying.iter().filter(|dying| dying.is_stuck(now)).count();
+        self.dying.into_iter().for_each(|process| process.outlive(self.clock.clone()));
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         *status = DomainStatus {
             state: DomainState::Closed,
@@ -557,5 +569,81 @@ impl Keeper {
             generation: status.generation,
             undying,
         };
+    }
+}
+
+#[cfg(all(test, feature = "cuda"))]
+mod tests {
+    use rustkernel_core::DeviceId;
+    use rustkernel_core::fault::DeviceSample;
+
+    use super::super::memory::Memory;
+    use super::super::process::WorkerCommand;
+    use super::*;
+    use crate::cuda::{DeviceMemory, DeviceWatch};
+
+    /// A keeper of two processes, of which the first was killed; nobody looks whether it has ended.
+    fn killed(device: DeviceId, memory: Option<DeviceMemory>) -> Keeper {
+        DeviceWatch::of(device).on_sample(&DeviceSample::default(), memory);
+        let worker = WorkerCommand::program("sleep").arguments(["1000"]);
+        let config = DomainConfig { worker, device: Some(device), ..DomainConfig::default() };
+        let status = Arc::new(Mutex::new(DomainStatus::new()));
+        let pool = Pool::new(Memory::new().unwrap(), false);
+        let mut keeper = Keeper::new("x".into(), config, Mailbox::new().unwrap(), status, pool);
+        for _ in 0..2 {
+            keeper.start_workers(Timestamp::ZERO);
+            keeper.workers.last_mut().unwrap().is_up = true;
+        }
+        keeper.workers[0].kill(Timestamp::ZERO, "of this".to_owned(), Blame::Anybody);
+        keeper
+    }
+
+    fn end(mut keeper: Keeper) {
+        keeper.workers.iter().for_each(|worker| worker.process.kill());
+        let processes = keeper.workers.iter_mut().map(|worker| &mut worker.process);
+        let dying = std::mem::take(&mut keeper.dying);
+        for process in processes {
+            poll(&mut [PollFd::from_borrowed_fd(process.watch(), PollFlags::IN)], None).unwrap();
+            process.end().unwrap();
+        }
+        for mut dying in dying {
+            poll(&mut [PollFd::from_borrowed_fd(dying.watch(), PollFlags::IN)], None).unwrap();
+            assert!(dying.has_ended(Timestamp::ZERO));
+        }
+    }
+
+    /// On an H100 the end of a process takes a tenth of a second, in which nobody served.
+    #[test]
+    fn where_the_device_has_room_for_two_the_next_one_does_not_wait_for_the_end_of_a_killed_one() {
+        let memory = DeviceMemory { used: 40, total: 80 };
+        let mut keeper = killed(DeviceId::cuda(902), Some(memory));
+        let spare = keeper.workers[1].process.pid();
+        keeper.watch(Timestamp::ZERO);
+        keeper.publish(Timestamp::ZERO);
+        let status = keeper.status.lock().unwrap().clone();
+        assert_eq!((status.pid, status.deaths, status.undying), (Some(spare), 1, 0));
+        let last = status.last_death.unwrap();
+        assert!(last.ends_with("was killed: of this"), "{last}");
+        keeper.publish(Timestamp::ZERO + PATIENCE);
+        assert_eq!(keeper.status.lock().unwrap().undying, 1, "as long as nobody looks");
+        end(keeper);
+    }
+
+    #[test]
+    fn where_it_has_none_or_nothing_is_known_the_killed_one_has_two_seconds() {
+        let full = DeviceMemory { used: 41, total: 80 };
+        for (device, memory) in [(903, Some(full)), (904, None)] {
+            let mut keeper = killed(DeviceId::cuda(device), memory);
+            let spare = keeper.workers[1].process.pid();
+            keeper.watch(Timestamp::ZERO + PATIENCE.saturating_sub(Duration::from_nanos(1)));
+            assert_eq!((keeper.deaths, keeper.workers.len()), (0, 2));
+            keeper.watch(Timestamp::ZERO + PATIENCE);
+            keeper.publish(Timestamp::ZERO + PATIENCE);
+            let status = keeper.status.lock().unwrap().clone();
+            assert_eq!((status.pid, status.deaths, status.undying), (Some(spare), 1, 1));
+            let last = status.last_death.unwrap();
+            assert!(last.contains("does not end though it was killed: of this"), "{last}");
+            end(keeper);
+        }
     }
 }

@@ -23,6 +23,11 @@ impl Premises {
         self.0.unfit()
     }
 
+    /// Whether what its processes hold fits into it twice: the next one need not wait until a killed one has given it back. Unknown is no.
+    pub(super) fn has_room(&self) -> bool {
+        self.0.has_room()
+    }
+
     /// A worker has opened it there.
     pub(super) fn located(&self, place: &str) {
         self.0.located(place);
@@ -91,6 +96,10 @@ mod imp {
             Some(format!("{} is {}", watch.id(), watch.unfit()?))
         }
 
+        pub(super) fn has_room(&self) -> bool {
+            self.watch().is_some_and(DeviceWatch::has_room)
+        }
+
         pub(super) fn located(&self, place: &str) {
             self.watch().into_iter().for_each(|watch| watch.located(place));
         }
@@ -136,6 +145,10 @@ mod imp {
 
         pub(super) fn unfit(&self) -> Option<String> {
             None
+        }
+
+        pub(super) fn has_room(&self) -> bool {
+            false
         }
 
         pub(super) fn located(&self, _: &str) {}

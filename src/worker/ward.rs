@@ -14,6 +14,7 @@ use rustkernel_core::fault::FaultScope;
 
 use super::config::DomainConfig;
 use super::control::send;
+use super::dying::PATIENCE;
 use super::mailbox::{Attach, Attached};
 use super::premises::Premises;
 use super::process::Process;
@@ -86,8 +87,6 @@ pub(super) struct Resident {
     read_there: u64,
 }
 
-/// A killed process is gone within this, or stuck.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// A kernel that was left has to be dropped within this.
 pub(super) const DROP_LIMIT: Duration = Duration::from_secs(5);
 /// A socket closes a little before its process is seen to have ended.

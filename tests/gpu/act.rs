@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::context::Raw;
 use crate::row::Halt;
-use crate::{child, coredump, environment, host_memory, owner};
+use crate::{child, coredump, environment, floor, host_memory, images, owner};
 
 /// Starts from nothing and gives one right answer.
 pub(crate) const FIRST: &str = "first";
@@ -21,6 +21,8 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
         }
         FIRST => first(),
         SPIN => spin(),
+        floor::STRUCK => floor::struck(),
+        images::LOAD => images::load(),
         coredump::FAULT => coredump::fault(arguments),
         host_memory::WRITE => host_memory::write(arguments),
         host_memory::READ => host_memory::read(arguments),

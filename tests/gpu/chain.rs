@@ -11,7 +11,7 @@ use crate::figures::{Side, compare, timed};
 use crate::raw::{Address, Handle};
 use crate::row::{Bench, Found, Halt, Outcome, ensure};
 use crate::scene;
-use crate::stages::{Double, Download, Upload};
+use crate::stages::{Double, Download, Last, Source, Upload};
 
 const THREADS: u32 = 256;
 
@@ -78,6 +78,57 @@ async fn chain_in(domain: &Domain) -> Result<(Runtime, Chain), Halt> {
     Ok((runtime, chain.then(down)))
 }
 
+/// Values that never leave the device: made there, doubled three times, and waited for.
+pub(crate) fn kept(bench: Bench) -> Outcome {
+    let len: u32 = if bench.is_standin { 100_000 } else { 1 << 26 };
+    let times = 20;
+    let tokio = scene::tokio()?;
+    let domain = scene::domain("bench", DomainConfig::cuda(0))?;
+    let (_here_runtime, here) = tokio.block_on(kept_here())?;
+    let (_workers_runtime, there) = tokio.block_on(kept_in(&domain))?;
+    let raw = Raw::open()?;
+    let by_hand = ByHand::new(raw.primary()?, len)?;
+    let per_chain = |work: &dyn Fn() -> Result<(), Halt>| {
+        let (seconds, done) = timed(|| (0..times).try_for_each(|_| work()));
+        done.map(|()| seconds * 1e6 / f64::from(times))
+    };
+    let supervise = |chain: &Pipeline<u64, u64>| {
+        let done = tokio.block_on(chain.run(u64::from(len), Deadline::None)).map_err(Halt::fail)?;
+        ensure(done == u64::from(len), || format!("{done} values"))
+    };
+    let sides = vec![
+        Side::new("by_hand", || per_chain(&|| by_hand.keep())),
+        Side::new("supervised", || per_chain(&|| supervise(&here))),
+        Side::new("in_worker", || per_chain(&|| supervise(&there))),
+    ];
+    let text = format!("{len} values made on the device, doubled three times, and waited for");
+    compare(Found::new(text), "us", bench.times(15).max(3), sides)
+}
+
+async fn kept_here() -> Result<(Runtime, Pipeline<u64, u64>), Halt> {
+    let runtime = scene::runtime().await?;
+    let source = runtime.spawn(KernelSpec::fallible("kept/source", Source::new)).await.map_err(Halt::fail)?;
+    let mut chain = Pipeline::from(source);
+    for id in ["kept/two", "kept/four"] {
+        let double = runtime.spawn(KernelSpec::fallible(id, Double::new)).await;
+        chain = chain.then(double.map_err(Halt::fail)?);
+    }
+    let last = runtime.spawn(KernelSpec::fallible("kept/eight", Last::new)).await.map_err(Halt::fail)?;
+    Ok((runtime, chain.then(last)))
+}
+
+/// The same, with all its kernels in the domain's worker.
+async fn kept_in(domain: &Domain) -> Result<(Runtime, Pipeline<u64, u64>), Halt> {
+    let runtime = scene::runtime().await?;
+    let mut chain = Pipeline::from(scene::place::<Source>(&runtime, domain, "source").await?);
+    for id in ["two", "four"] {
+        let double = domain.kernel::<Double>(format!("kept/{id}"), "double", &0_u16);
+        chain = chain.then(runtime.spawn(double).await.map_err(Halt::fail)?);
+    }
+    let last = scene::place::<Last>(&runtime, domain, "last").await?;
+    Ok((runtime, chain.then(last)))
+}
+
 fn check(input: &[f32], output: &[f32]) -> Result<(), Halt> {
     let right = input.iter().zip(output).all(|(input, output)| (input * 8.0).to_bits() == output.to_bits());
     ensure(right && input.len() == output.len(), || "a result is wrong".to_owned())
@@ -103,23 +154,41 @@ impl<'a> ByHand<'a> {
         Ok(Self { context, saxpy, stream, buffers, pinned: context.pinned(len as usize * 4)?, len })
     }
 
-    fn run(&mut self, input: &[f32]) -> Result<Vec<f32>, Halt> {
-        let (driver, bytes) = (self.context.driver, size_of_val(input));
-        let [first, rest @ ..] = self.buffers;
-        // SAFETY: the pinned memory and each buffer have room for `len` values; the copies are over before it is used again.
-        unsafe {
-            self.pinned.copy_from_nonoverlapping(input.as_ptr().cast(), bytes);
-            driver.cuMemcpyHtoDAsync_v2(first, self.pinned.cast(), bytes, self.stream)?.ok("cuMemcpyHtoD")?;
-        }
-        let mut from = first;
+    /// Makes the values, and doubles them.
+    fn keep(&self) -> Result<(), Halt> {
+        self.clear(self.buffers[0])?;
+        self.double()?;
+        self.context.settle(self.stream)?.ok("cuStreamQuery")
+    }
+
+    /// Doubles what is in the first buffer, from each to the next. Gives the last one.
+    fn double(&self) -> Result<Address, Halt> {
+        let [mut from, rest @ ..] = self.buffers;
         for to in rest {
-            // SAFETY: as above.
-            unsafe { driver.cuMemsetD8Async(to, 0, bytes, self.stream)? }.ok("cuMemsetD8Async")?;
+            self.clear(to)?;
             let arguments = [Value::F32(2.0), Value::Address(from), Value::Address(to), Value::U32(self.len)];
             let grid = [self.len.div_ceil(THREADS), THREADS];
             self.context.launch(self.saxpy, grid, self.stream, &arguments)?.ok("cuLaunchKernel")?;
             from = to;
         }
+        Ok(from)
+    }
+
+    fn clear(&self, buffer: Address) -> Result<(), Halt> {
+        let bytes = self.len as usize * size_of::<f32>();
+        // SAFETY: so many bytes are there.
+        unsafe { self.context.driver.cuMemsetD8Async(buffer, 0, bytes, self.stream)? }.ok("cuMemsetD8Async")
+    }
+
+    fn run(&mut self, input: &[f32]) -> Result<Vec<f32>, Halt> {
+        let (driver, bytes) = (self.context.driver, size_of_val(input));
+        let [first, ..] = self.buffers;
+        // SAFETY: the pinned memory and each buffer have room for `len` values; the copies are over before it is used again.
+        unsafe {
+            self.pinned.copy_from_nonoverlapping(input.as_ptr().cast(), bytes);
+            driver.cuMemcpyHtoDAsync_v2(first, self.pinned.cast(), bytes, self.stream)?.ok("cuMemcpyHtoD")?;
+        }
+        let from = self.double()?;
         // SAFETY: as above.
         unsafe { driver.cuMemcpyDtoHAsync_v2(self.pinned.cast(), from, bytes, self.stream)? }
             .ok("cuMemcpyDtoH")?;

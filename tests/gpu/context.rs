@@ -43,9 +43,14 @@ impl Raw {
 
     /// A context of its own, current on this thread.
     pub(crate) fn own(&self) -> Result<Context<'_>, Halt> {
+        self.own_with(0)
+    }
+
+    /// The same with flags of `cuCtxCreate`.
+    pub(crate) fn own_with(&self, flags: u32) -> Result<Context<'_>, Halt> {
         let mut handle = ptr::null_mut();
         // SAFETY: as above.
-        unsafe { self.driver.cuCtxCreate_v2(&raw mut handle, 0, self.device)? }.ok("cuCtxCreate")?;
+        unsafe { self.driver.cuCtxCreate_v2(&raw mut handle, flags, self.device)? }.ok("cuCtxCreate")?;
         self.entered(handle)
     }
 

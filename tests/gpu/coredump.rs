@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::child::{End, Started, command};
 use crate::context::Raw;
-use crate::figures::{rounded, timed};
+use crate::figures::{pass, rounded, timed};
 use crate::options::ACT;
 use crate::raw::Code;
 use crate::row::{Bench, Found, Halt, Outcome, ensure};
@@ -13,6 +13,7 @@ use crate::row::{Bench, Found, Halt, Outcome, ensure};
 /// The act that faults and ends.
 pub(crate) const FAULT: &str = "fault";
 const LIMIT: Duration = Duration::from_secs(20);
+const DUMPING: Duration = Duration::from_secs(5);
 const KERNEL: &str = "rk_fault_illegal_address";
 
 /// Meets the fault that is named, or a store to no memory.
@@ -23,7 +24,12 @@ pub(crate) fn fault(arguments: &[String]) -> Result<(), Halt> {
     let (stream, fault) = (context.stream()?, context.ready(name)?);
     context.canary()?;
     context.fault(&fault, stream)?.ok("cuLaunchKernel")?;
-    let code = context.settle(stream)?;
+    let mut code = context.settle(stream)?;
+    if code == Code::SUCCESS {
+        // A driver that is about to write a dump ends the process when that is done.
+        pass(DUMPING);
+        code = context.query(stream)?;
+    }
     ensure(code != Code::SUCCESS, || "the fault has not happened".to_owned())
 }
 

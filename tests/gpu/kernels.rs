@@ -11,7 +11,7 @@ use rustkernel::kernels::linalg::CudaMatMul;
 use rustkernel::worker::Kernels;
 
 use crate::device;
-use crate::stages::{Double, Download, Upload, function};
+use crate::stages::{Double, Download, Last, Source, Upload, function};
 
 /// What a worker of this program can make; each on the device of the ordinal that it is given.
 pub(crate) fn register(kernels: &mut Kernels) {
@@ -22,6 +22,8 @@ pub(crate) fn register(kernels: &mut Kernels) {
     kernels.register("upload", |_: u16| Upload::new());
     kernels.register("double", |_: u16| Double::new());
     kernels.register("download", |_: u16| Download::new());
+    kernels.register("source", |_: u16| Source::new());
+    kernels.register("last", |_: u16| Last::new());
     kernels.register("matmul", |ordinal: u16| CudaMatMul::new(&Device::open(ordinal)?));
     kernels.register_checkpointed("pagerank", |ordinal: u16| {
         CudaPageRank::new(&Device::open(ordinal)?, PageRankConfig::default(), None)

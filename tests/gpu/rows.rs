@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::rebuild::Way;
 use crate::row::Row;
 use crate::{
-    chain, completion, coredump, correct, environment, faults, hang, host_memory, launches, neighbour, owner,
-    pressure, rates, rebuild, recovery, siblings, start, xid,
+    chain, completion, coredump, correct, environment, faults, floor, hang, host_memory, images, launches,
+    neighbour, owner, pressure, rates, rebuild, recovery, siblings, start, tracking, waits, xid,
 };
 
 const SHORT: Duration = Duration::from_secs(20);
@@ -38,6 +38,7 @@ rows! {
     "pagerank", LONG, false, "CudaPageRank beside PageRank",
         "at most 1e-12 apart in L1 norm", correct::pagerank;
     "E1", SHORT, false, "steps of a start, once each", RECORDED, start::find;
+    "E1.images", SHORT, false, "PTX, CUDA C and a cubin", "PTX computes; the others where their tools are", images::find;
     "E4", SHORT, false, "700 in stream A, a good kernel and host functions beside it",
         "700 at the first answer; A's host function is never called", siblings::streams;
     "E6.release", SHORT, false, "700, then the primary context released and retained",
@@ -54,6 +55,10 @@ rows! {
         RECORDED, |_| rebuild::find(Way::Destroy, "rk_fault_misaligned");
     "E6.stack", SHORT, true, "the same with a recursion without end",
         RECORDED, |_| rebuild::find(Way::Destroy, "rk_fault_stack");
+    "E8.driver", LONG, false, "700 in a process by hand that is killed, and another one beside it",
+        RECORDED, floor::fault;
+    "E8.beside", LONG, false, "launches by hand beside a process whose kernel does not end",
+        RECORDED, floor::beside;
     "E8.spare", LONG, false, "700 in a worker, with a warm spare: until the first right answer",
         "the spare worker's answer, right", recovery::with_spare;
     "E8.cold", LONG, false, "700 in a worker, without a spare, beside a process by hand",
@@ -85,6 +90,8 @@ rows! {
     "chain.small", LONG, false, "1000 values through three kernels that hand buffers on, beside one stream by hand",
         "every result right", chain::small;
     "chain.large", LONG, false, "the same with 4 million values", "every result right", chain::large;
+    "chain.kept", LONG, false, "64 million values made, doubled three times and kept on the device",
+        RECORDED, chain::kept;
     "E5", SHORT, true, "700 in context X; Y and the primary one beside it", RECORDED, siblings::contexts;
     "E9.flag", LONG, false, "a kernel that is given up and reads its flag",
         "it ends by its flag, and the device computes on", hang::flag;
@@ -94,6 +101,10 @@ rows! {
     "E2.graph", LONG, true, "a graph of launches by hand", RECORDED, rates::graph;
     "E2.depth", SHORT, true, "launches that a stream takes behind a kernel that runs",
         "more than 256", rates::depth;
+    "E2.builder", LONG, true, "launches with a buffer: by hand, by cudarc with its events and without, and ours",
+        RECORDED, tracking::find;
+    "E3.many", LONG, false, "kernels of 2 ms on 1, 8 and 64 streams: how late it is heard, and what waiting costs",
+        RECORDED, waits::find;
     "E3", LONG, false, "from a launch to the knowledge that it is done", RECORDED, completion::find;
     "E10", LONG, false, "a healthy worker beside one that dies again and again",
         "no error and no death of the healthy one", neighbour::find;

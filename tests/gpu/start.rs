@@ -39,6 +39,31 @@ pub(crate) fn find(_: Bench) -> Outcome {
     second_context(&raw, before, found)
 }
 
+/// How a thread waits for the device, by the flags of `cuCtxCreate`.
+const WAYS: [(&str, u32); 3] = [("auto", 0), ("spin", 1), ("blocking", 4)];
+
+/// A context of its own each, and one launch that is waited for.
+fn flags(raw: &Raw, mut found: Found) -> Outcome {
+    for (way, flags) in WAYS {
+        let (seconds, made) = timed(|| raw.own_with(flags));
+        let context = made?;
+        let (nothing, stream) = (context.function("rk_nothing")?, context.stream()?);
+        let launch = || {
+            timed(|| {
+                context.launch(nothing, [1, 1], stream, &[])?.ok("cuLaunchKernel")?;
+                context.synchronize(stream)?.ok("cuStreamSynchronize")
+            })
+        };
+        launch().1?;
+        let (waited, done) = launch();
+        done?;
+        found = found.figure(&format!("context_{way}_ms"), ms(seconds));
+        found = found.figure(&format!("synchronize_{way}_us"), rounded(waited * 1e6));
+        context.destroy()?.ok("cuCtxDestroy")?;
+    }
+    Ok(found)
+}
+
 fn second_context(raw: &Raw, before: usize, found: Found) -> Outcome {
     let (seconds, made) = timed(|| raw.own());
     let context = match made {
@@ -49,7 +74,7 @@ fn second_context(raw: &Raw, before: usize, found: Found) -> Outcome {
         Err(halt) => return Err(halt),
     };
     let taken = before.saturating_sub(context.memory()?.0);
-    Ok(found.figure("second_context_ms", ms(seconds)).figure("second_context_bytes", taken))
+    flags(raw, found.figure("second_context_ms", ms(seconds)).figure("second_context_bytes", taken))
 }
 
 fn ms(seconds: f64) -> f64 {

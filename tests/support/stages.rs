@@ -86,3 +86,41 @@ impl LocalKernel for Download {
         Ok(self.0.download(input, cx).await?)
     }
 }
+
+/// So many values, made on the device.
+pub(crate) struct Source(Stream);
+
+impl Source {
+    pub(crate) fn new() -> Result<Self, KernelError> {
+        Ok(Self(Device::open(0)?.stream()?))
+    }
+}
+
+impl LocalKernel for Source {
+    type Input = u64;
+    type Output = Buffer<f32>;
+
+    async fn execute_local(&mut self, len: &u64, _: &mut Context<'_>) -> Result<Buffer<f32>, KernelError> {
+        Ok(self.0.zeros(usize::try_from(*len).map_err(KernelError::permanent)?)?)
+    }
+}
+
+/// [`Double`], and until that is done: how many there are.
+pub(crate) struct Last(Double);
+
+impl Last {
+    pub(crate) fn new() -> Result<Self, KernelError> {
+        Double::new().map(Self)
+    }
+}
+
+impl LocalKernel for Last {
+    type Input = Buffer<f32>;
+    type Output = u64;
+
+    async fn execute_local(&mut self, input: &Buffer<f32>, cx: &mut Context<'_>) -> Result<u64, KernelError> {
+        let doubled = self.0.execute_local(input, cx).await?;
+        self.0.stream.done(cx).await?;
+        Ok(doubled.len() as u64)
+    }
+}

@@ -1,4 +1,4 @@
-//! A process that was killed and does not end, with whatever it holds.
+//! A process that was killed and has not been seen to end, with whatever it holds.
 
 use std::os::fd::BorrowedFd;
 use std::thread;
@@ -10,12 +10,14 @@ use rustkernel_core::clock::{Clock, Timestamp};
 use super::premises::{Premises, Suspicion};
 use super::process::Process;
 
+/// A killed process is gone within this, or stuck.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// A killed process that is not gone after so long makes its device suspect. The driver clears a large one away within seconds, and that is
 /// no reason to give up a device.
 pub(super) const SUSPECT_AFTER: Duration = Duration::from_secs(10);
 
 /// Nobody counts on it any more.
-pub(super) struct Undying {
+pub(super) struct Dying {
     process: Process,
     killed: Timestamp,
     premises: Premises,
@@ -23,7 +25,7 @@ pub(super) struct Undying {
     suspicion: Option<Suspicion>,
 }
 
-impl Undying {
+impl Dying {
     pub(super) fn new(process: Process, killed: Timestamp, premises: Premises) -> Self {
         Self { process, killed, premises, suspicion: None }
     }
@@ -39,9 +41,15 @@ impl Undying {
         false
     }
 
+    /// Whether it should have ended long ago.
+    pub(super) fn is_stuck(&self, now: Timestamp) -> bool {
+        now.saturating_since(self.killed) >= PATIENCE
+    }
+
     /// When it becomes worse.
-    pub(super) fn next_due(&self) -> Option<Timestamp> {
-        self.suspicion.is_none().then(|| self.killed + SUSPECT_AFTER)
+    pub(super) fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
+        let suspect = || self.suspicion.is_none().then(|| self.killed + SUSPECT_AFTER);
+        Some(self.killed + PATIENCE).filter(|stuck| *stuck > now).or_else(suspect)
     }
 
     /// Readable when it has ended.
@@ -53,14 +61,15 @@ impl Undying {
     pub(super) fn outlive(mut self, clock: Clock) {
         let waits = move || {
             while !self.has_ended(clock.now()) {
-                let due = self.next_due().map(|due| due.saturating_since(clock.now()));
+                let now = clock.now();
+                let due = self.next_due(now).map(|due| due.saturating_since(now));
                 let timeout = due.and_then(|due| Timespec::try_from(due).ok());
                 let mut fds = [PollFd::from_borrowed_fd(self.watch(), PollFlags::IN)];
                 // An interrupted wait is a short one.
                 let _ = poll(&mut fds, timeout.as_ref());
             }
         };
-        if let Err(error) = thread::Builder::new().name("undying worker".to_owned()).spawn(waits) {
+        if let Err(error) = thread::Builder::new().name("dying worker".to_owned()).spawn(waits) {
             tracing::warn!(%error, "nobody waits for a process that does not end");
         }
     }
@@ -87,19 +96,21 @@ mod tests {
         let memory = Pool::new(Memory::new().unwrap(), false);
         let process = Process::start(&sleep, None, &memory).unwrap();
         let killed = Timestamp::ZERO;
-        let mut undying = Undying::new(process, killed, premises);
+        let mut dying = Dying::new(process, killed, premises);
         let watch = DeviceWatch::of(device);
         let almost = killed + SUSPECT_AFTER.saturating_sub(Duration::from_nanos(1));
-        assert!(!undying.has_ended(almost) && watch.unfit().is_none());
-        assert_eq!(undying.next_due(), Some(killed + SUSPECT_AFTER));
-        assert!(!undying.has_ended(killed + SUSPECT_AFTER));
+        assert!(!dying.has_ended(almost) && watch.unfit().is_none());
+        assert!(!dying.is_stuck(killed) && dying.is_stuck(killed + PATIENCE));
+        assert_eq!(dying.next_due(killed), Some(killed + PATIENCE));
+        assert_eq!(dying.next_due(killed + PATIENCE), Some(killed + SUSPECT_AFTER));
+        assert!(!dying.has_ended(killed + SUSPECT_AFTER));
         assert!(watch.unfit().unwrap().contains("suspect"));
-        assert_eq!(undying.next_due(), None);
-        undying.process.kill();
-        let mut fds = [PollFd::from_borrowed_fd(undying.watch(), PollFlags::IN)];
+        assert_eq!(dying.next_due(killed + SUSPECT_AFTER), None);
+        dying.process.kill();
+        let mut fds = [PollFd::from_borrowed_fd(dying.watch(), PollFlags::IN)];
         poll(&mut fds, None).unwrap();
-        assert!(undying.has_ended(killed + SUSPECT_AFTER));
-        drop(undying);
+        assert!(dying.has_ended(killed + SUSPECT_AFTER));
+        drop(dying);
         assert!(watch.unfit().is_none());
     }
 }
