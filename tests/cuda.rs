@@ -23,6 +23,8 @@ mod chain;
 mod faults;
 #[path = "cuda/inside.rs"]
 mod inside;
+#[path = "cuda/model.rs"]
+mod model;
 #[path = "cuda/nvml.rs"]
 mod nvml;
 #[path = "cuda/pinned.rs"]

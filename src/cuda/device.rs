@@ -45,6 +45,8 @@ struct Opened {
     lines: Mutex<Vec<Weak<Line>>>,
     /// Of lines that were busy when they went.
     remains: Mutex<Vec<Remains>>,
+    /// One that was made already, with what was asked on it over.
+    warm: Mutex<Option<Arc<Line>>>,
 }
 
 type Listener = Box<dyn FnOnce(Fault) + Send>;
@@ -155,6 +157,7 @@ impl Device {
             #[cfg(feature = "worker")]
             pins: Pins::default(),
             lines: Mutex::default(),
+            warm: Mutex::default(),
             remains: Mutex::default(),
         })))
     }
@@ -189,7 +192,18 @@ impl Device {
     /// # Errors
     /// [`CudaError::Lost`], or the call's own fault.
     pub fn stream(&self) -> Result<Stream, CudaError> {
-        Stream::new(self)
+        self.check("cuStreamCreate")?;
+        let warm = self.warm().take();
+        warm.map_or_else(|| Stream::new(self), |line| Ok(Stream::of(line)))
+    }
+
+    /// The next stream may be this one: while the driver clears away after a process that has died, a new one takes milliseconds.
+    pub(super) fn keep_warm(&self, line: &Arc<Line>) {
+        *self.warm() = Some(Arc::clone(line));
+    }
+
+    fn warm(&self) -> MutexGuard<'_, Option<Arc<Line>>> {
+        self.0.warm.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks the device something whose answer is known: for a canary, and before a process says that it is ready.

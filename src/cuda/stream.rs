@@ -48,7 +48,11 @@ pub struct StopFlag<'a>(&'a Arc<Line>);
 
 impl Stream {
     pub(super) fn new(device: &Device) -> Result<Self, CudaError> {
-        Ok(Self { line: Line::new(device)?, thread: PhantomData })
+        Line::new(device).map(Self::of)
+    }
+
+    pub(super) fn of(line: Arc<Line>) -> Self {
+        Self { line, thread: PhantomData }
     }
 
     /// Its device.

@@ -272,7 +272,7 @@ async fn a_healthy_device_loses_nothing_while_its_neighbour_dies_again_and_again
 }
 
 /// A path that does not exist yet, for a script's `first`.
-fn tempfile(name: &str) -> String {
+pub(crate) fn tempfile(name: &str) -> String {
     let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let path = folder.join(format!("standin-{name}-{}", std::process::id()));
     let _ = std::fs::remove_file(&path);

@@ -197,3 +197,79 @@ async fn a_machine_without_nvml_has_no_signal_and_no_trouble() {
     assert_eq!(health.status, HealthStatus::Healthy);
     assert!(health.reason.unwrap().starts_with("no signal from NVML: "));
 }
+
+/// What the driver says of the device itself, and not of a process that met it: each time, another device serves, and nobody comes home before
+/// the driver asks for nothing more.
+#[tokio::test]
+async fn each_xid_that_concerns_the_device_moves_its_kernels_until_the_driver_takes_it_back() {
+    let test = "each_xid_that_concerns_the_device_moves_its_kernels_until_the_driver_takes_it_back";
+    let Some(mut nvml) = Statements::inside(test) else { return };
+    let first = Domain::start("first", config("count=2")).unwrap();
+    let backup = DomainConfig { device: Some(DeviceId::cuda(1)), ..config("count=2") };
+    let backup = Domain::start("backup", backup).unwrap();
+    let recovery =
+        RecoveryPolicy { strategy: RecoveryStrategy::Failover, max_restarts: 3, ..RecoveryPolicy::default() };
+    let spec = rig(&first, "a/b").idempotent().recovery(recovery);
+    let spec = spec.backup_elsewhere(DeviceId::cuda(1), backup.maker::<Rig>("rig", &1_u16));
+    let runtime = Runtime::builder().build().await.unwrap();
+    let kernel = soon(runtime.spawn(spec)).await.unwrap();
+    let watch = DeviceWatch::of(DeviceId::cuda(0));
+    let mut events = runtime.events();
+    // Failing memory, a link, the bus, the device's own processor.
+    for xid in [48, 64, 74, 79, 95, 119, 120, 140] {
+        let home = soon(kernel.call(add(), NONE)).await.unwrap().pid;
+        assert_eq!(Some(home), first.status().pid, "Xid {xid}");
+        let busy = kernel.try_call(Order::Spin(20_000_000), NONE).unwrap();
+        nvml.say("action 1");
+        nvml.say(&format!("xid {xid}"));
+        unfit(&watch).await;
+        soon(events.find("a/b", |fact| matches!(fact, Fact::FailedOver { to } if *to == DeviceId::cuda(1))))
+            .await
+            .unwrap();
+        // It had ended, or it runs again there.
+        soon(busy).await.unwrap();
+        let there = soon(kernel.call(add(), NONE)).await.unwrap().pid;
+        assert_eq!(Some(there), backup.status().pid, "Xid {xid}");
+        assert_eq!(first.status().health().status, HealthStatus::Unhealthy);
+        assert!(soon(runtime.fail_back("a/b")).await.is_err(), "Xid {xid}: the device is not fit");
+        nvml.say("action 0");
+        fit(&watch).await;
+        found(|| (first.status().state == DomainState::Ready).then_some(())).await;
+        soon(runtime.fail_back("a/b")).await.unwrap();
+    }
+    let met: Vec<String> = watch.faults().iter().map(|(fault, _)| fault.code.to_string()).collect();
+    assert_eq!(met.len(), 8, "{met:?}");
+    assert_eq!(backup.status().deaths, 0);
+    assert_balanced(&kernel);
+}
+
+/// The driver tells of the channel that it took from a process that we killed, as it would of one that somebody else has.
+#[tokio::test]
+async fn the_xid_after_a_kill_of_ours_counts_against_nobody_and_one_out_of_the_blue_does() {
+    let test = "the_xid_after_a_kill_of_ours_counts_against_nobody_and_one_out_of_the_blue_does";
+    let Some(mut nvml) = Statements::inside(test) else { return };
+    let kill_after = std::time::Duration::from_millis(20);
+    let domain = Domain::start("gpu", DomainConfig { kill_after, ..config("hang@3") }).unwrap();
+    let runtime = Runtime::builder().build().await.unwrap();
+    let kernel = soon(runtime.spawn(rig(&domain, "a/b"))).await.unwrap();
+    soon(kernel.call(add(), NONE)).await.unwrap();
+    let watch = DeviceWatch::of(DeviceId::cuda(0));
+    let codes = || watch.faults().iter().map(|(fault, _)| fault.code.to_string()).collect::<Vec<_>>();
+    nvml.say("xid 45");
+    found(|| (codes() == ["Xid 45"]).then_some(())).await;
+    let warm = spare(&domain).await;
+    let error = kind(soon(kernel.call(add(), crate::kit::ms(50))).await);
+    assert_eq!(error, KernelErrorKind::DeadlineExceeded);
+    found(|| (domain.status().pid == Some(warm)).then_some(())).await;
+    let last = domain.status().last_death.unwrap();
+    // The device has room for the next one: nobody waits until this one has gone.
+    assert!(last.contains("was killed: a/b does not end a request that was cancelled"), "{last}");
+    nvml.say("xid 45");
+    // The next one is read after it.
+    nvml.say("xid 13");
+    found(|| codes().contains(&"Xid 13".to_owned()).then_some(())).await;
+    let counted: Vec<u64> = watch.faults().iter().map(|(_, count)| *count).collect();
+    assert_eq!((counted, watch.unfit()), (vec![1, 1], None));
+    assert_eq!(watch.health().status, HealthStatus::Healthy);
+    assert_balanced(&kernel);
+}

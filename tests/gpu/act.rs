@@ -22,6 +22,7 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
         FIRST => first(),
         SPIN => spin(),
         floor::STRUCK => floor::struck(),
+        floor::WARM => floor::warm(arguments),
         images::LOAD => images::load(),
         coredump::FAULT => coredump::fault(arguments),
         host_memory::WRITE => host_memory::write(arguments),

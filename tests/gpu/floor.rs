@@ -2,20 +2,26 @@
 //! ended, and what another process on the device sees of either.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::ChildStdout;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use rustkernel::core::clock::{Clock, Timestamp};
+use rustkernel::core::traits::Context as KernelContext;
+use rustkernel::cuda::{Device, Grid, Image};
+use serde::de::DeserializeOwned;
 
 use crate::child::{self, End, Silent, Started, command, told};
 use crate::context::{Context, Raw};
-use crate::figures::{Sample, pass, rounds, timed};
+use crate::device::FAULTS;
+use crate::figures::{Sample, pass, rounded, rounds, timed};
 use crate::options::ACT;
 use crate::raw::{Address, Code, Handle};
 use crate::recovery::spinning;
 use crate::row::{Bench, Found, Halt, Outcome, ensure};
+use crate::scene::play;
 
 /// The act that says when it is ready, faults, and says how long it took until it knew.
 pub(crate) const STRUCK: &str = "struck";
@@ -51,7 +57,7 @@ pub(crate) fn fault(bench: Bench) -> Outcome {
     for _ in rounds(bench.times(10)) {
         let (process, output) = Started::start_open(&mut command(&[ACT, STRUCK]))?;
         let mut output = BufReader::new(output);
-        said(&mut output)?;
+        said::<f64>(&mut output)?;
         let is_over = AtomicBool::new(false);
         let (seen, sums) = thread::scope(|scope| {
             let killer = scope.spawn(|| {
@@ -96,10 +102,10 @@ fn kill_struck(process: Silent, output: &mut BufReader<ChildStdout>) -> Result<S
     Ok(Seen { known, at, ended })
 }
 
-fn said(output: &mut BufReader<ChildStdout>) -> Result<f64, Halt> {
+fn said<T: DeserializeOwned>(output: &mut BufReader<ChildStdout>) -> Result<T, Halt> {
     let mut line = String::new();
     output.read_line(&mut line)?;
-    told(&line).ok_or_else(|| Halt::Fail("the process that faults says nothing".to_owned()))
+    told(&line).ok_or_else(|| Halt::Fail("the other process says nothing".to_owned()))
 }
 
 /// Whether a process computes while the kernel of another one does not end, and how fast.
@@ -150,4 +156,83 @@ impl<'a> Steady<'a> {
         }
         Ok(sums)
     }
+}
+
+/// The act that opens the device, waits until there is a file, and says how long each step to a first answer takes then.
+pub(crate) const WARM: &str = "warm";
+
+/// Seconds from one step to the next.
+type Steps = Vec<(String, f64)>;
+
+/// See [`WARM`].
+pub(crate) fn warm(arguments: &[String]) -> Result<(), Halt> {
+    let go = Path::new(arguments.first().ok_or_else(|| Halt::Fail("no file is named".to_owned()))?);
+    let device = Device::open(0)?;
+    device.probe()?;
+    child::tell(&Steps::new());
+    while !go.exists() {
+        thread::yield_now();
+    }
+    let clock = Clock::system();
+    let (mut steps, mut last) = (Steps::new(), clock.now());
+    let mut step = |name: &str| {
+        let now = clock.now();
+        steps.push((name.to_owned(), (now - last).as_secs_f64()));
+        last = now;
+    };
+    let module = device.load(Image::Ptx(FAULTS))?;
+    step("load");
+    let add = module.function("rk_add")?;
+    step("function");
+    let stream = device.stream()?;
+    step("stream");
+    for turn in ["first", "second"] {
+        let data = stream.upload(&[1_u32, 2, 3])?;
+        step(&format!("{turn}_upload"));
+        // SAFETY: as faults.cu declares it.
+        #[allow(unsafe_code, reason = "a launch has arguments that no compiler has checked")]
+        unsafe {
+            stream.launch(&add, Grid::over(3, 64), &[&data, &3_u32, &10_u32])?;
+        }
+        step(&format!("{turn}_launch"));
+        let values = play(async { Ok(stream.download(&data, &KernelContext::detached()).await?) })?;
+        ensure(values == [11, 12, 13], || format!("1, 2, 3 and 10 give {values:?}"))?;
+        step(&format!("{turn}_download"));
+    }
+    child::tell(&steps);
+    Ok(())
+}
+
+/// What the first answer of a warm process takes: alone, beside a kernel that does not end, and while a killed process goes.
+pub(crate) fn first(_: Bench) -> Outcome {
+    let mut found = Found::new("from a warm process to its first answer, step by step");
+    let nobody: fn() -> Result<Option<Silent>, Halt> = || Ok(None);
+    let spins: fn() -> Result<Option<Silent>, Halt> = || spinning().map(Some);
+    for (beside, start, is_killed) in
+        [("alone", nobody, false), ("beside_a_kernel", spins, false), ("after_a_kill", spins, true)]
+    {
+        let go = std::env::temp_dir().join(format!("gpu-go-{}-{beside}", std::process::id()));
+        let name = go.to_string_lossy().into_owned();
+        let (process, output) = Started::start_open(&mut command(&[ACT, WARM, &name]))?;
+        let mut output = BufReader::new(output);
+        said::<Steps>(&mut output)?;
+        let other = start()?;
+        if is_killed {
+            other.as_ref().map_or(Ok(()), Silent::kill)?;
+        }
+        std::fs::write(&go, "")?;
+        let steps = said::<Steps>(&mut output);
+        std::fs::remove_file(&go)?;
+        process.end(LIMIT)?;
+        if let Some(other) = other {
+            other.kill()?;
+            other.end(LIMIT)?;
+        }
+        let steps = steps?;
+        let total: f64 = steps.iter().take(6).map(|(_, seconds)| seconds).sum();
+        found = found.figure(&format!("{beside}_ms"), rounded(total * 1e3));
+        let steps: Vec<_> = steps.iter().map(|(name, seconds)| (name, rounded(seconds * 1e3))).collect();
+        found = found.figure(&format!("{beside}_steps_ms"), serde_json::json!(steps));
+    }
+    Ok(found)
 }

@@ -59,6 +59,8 @@ rows! {
         RECORDED, floor::fault;
     "E8.beside", LONG, false, "launches by hand beside a process whose kernel does not end",
         RECORDED, floor::beside;
+    "E8.first", LONG, false, "the steps of a warm process to its first answer, alone and beside others",
+        RECORDED, floor::first;
     "E8.spare", LONG, false, "700 in a worker, with a warm spare: until the first right answer",
         "the spare worker's answer, right", recovery::with_spare;
     "E8.cold", LONG, false, "700 in a worker, without a spare, beside a process by hand",

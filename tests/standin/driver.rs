@@ -17,9 +17,11 @@
 //! | `kernel@N=CODE` | kernel number N faults with the code, counted from 1 as they begin to run |
 //! | `hang@N` | kernel number N never ends |
 //! | `first=PATH` | entries with `@` are for the one process that makes the file PATH, see below |
+//! | `later` | entries without `@` are for processes that are started when that file is there |
 //!
 //! With `first`, entries with `@` are for one process alone: the one that makes the file PATH, as the first
-//! that comes upon such an entry does. A process that is started again after that is well.
+//! that comes upon such an entry does. A process that is started again after that is well; with `later`, it is
+//! not.
 //!
 //! What it models:
 //!
@@ -34,12 +36,13 @@
 //! - A fault is sticky and belongs to the process: from then on every call that needs a context answers it,
 //!   whatever was queued is dropped, and nobody waits for anything. The launch of a kernel that will fault
 //!   succeeds.
+//! - A launch waits while its stream has 1021 things before it that are not done: as many as an H100 took
+//!   (docs/gpu/README.md).
 //! - Calls before `cuInit` answer 3; those that need a context and find none current on their thread, 201, or
 //!   709 if it has been released; those with a handle that is unknown or gone, 400.
 //!
 //! What it does NOT do: order the default stream against others; make a free or a destroy wait for a busy
-//! device; free a context's memory with the context; block a launch because too many are queued; read what a
-//! kernel in the PTX does.
+//! device; free a context's memory with the context; read what a kernel in the PTX does.
 
 #![allow(unsafe_code, reason = "it is a C library")]
 #![allow(non_snake_case, reason = "the names are the driver's")]

@@ -119,6 +119,7 @@ unsafe extern "C" fn cuLaunchKernel(
         // SAFETY: the caller points to an argument for each parameter of the kernel.
         let arguments = unsafe { copied(kernel.parameters, arguments) }?;
         let launch = Launch { blocks, arguments };
+        stream.make_room()?;
         stream.submit(move || run(kernel.run, &launch));
         Ok(())
     })

@@ -24,7 +24,10 @@ pub(crate) fn number(setting: &str) -> Option<u64> {
 /// Counts a call of the function, and says what it answers instead of working.
 pub(crate) fn answer(function: &'static str) -> Option<Code> {
     let number = count(function);
-    let always = || SCRIPT.always.iter().find(|(name, _)| name == function).map(|(_, code)| *code);
+    let always = || {
+        let entry = SCRIPT.always.iter().find(|(name, _)| name == function)?;
+        is_late_enough().then_some(entry.1)
+    };
     let code = nth(function, number).or_else(always)?;
     (code != 0).then_some(Code(code))
 }
@@ -46,6 +49,7 @@ struct Script {
     always: Vec<(String, c_int)>,
     nth: Vec<Nth>,
     first: Option<PathBuf>,
+    later: bool,
 }
 
 /// An entry with `@`.
@@ -64,7 +68,8 @@ const HANG: &str = "hang";
 
 impl Script {
     fn read(text: &str) -> Self {
-        let mut script = Self { settings: Vec::new(), always: Vec::new(), nth: Vec::new(), first: None };
+        let mut script =
+            Self { settings: Vec::new(), always: Vec::new(), nth: Vec::new(), first: None, later: false };
         for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
             assert!(script.take(entry).is_some(), "STANDIN_DRIVER: what is `{entry}`?");
         }
@@ -75,6 +80,8 @@ impl Script {
         let (key, value) = entry.split_once('=').unwrap_or((entry, ""));
         if key == "first" {
             self.first = Some(PathBuf::from(value));
+        } else if entry == "later" {
+            self.later = true;
         } else if SETTINGS.contains(&key) {
             self.settings.push((key.to_owned(), value.parse().ok()?));
         } else if let Some((name, number)) = key.split_once('@') {
@@ -108,6 +115,13 @@ fn nth(name: &str, number: u64) -> Option<c_int> {
 fn is_for_this_process() -> bool {
     static OURS: OnceLock<bool> = OnceLock::new();
     *OURS.get_or_init(|| SCRIPT.first.as_deref().is_none_or(claim))
+}
+
+/// Whether the entries without `@` are for this process.
+fn is_late_enough() -> bool {
+    static IS_LATE: OnceLock<bool> = OnceLock::new();
+    let is_there = || SCRIPT.first.as_deref().is_some_and(Path::exists);
+    !SCRIPT.later || *IS_LATE.get_or_init(is_there)
 }
 
 fn claim(path: &Path) -> bool {

@@ -48,6 +48,15 @@ impl Stream {
         let _ = self.queue.send(Box::new(operation));
     }
 
+    /// Waits until there is room for one more launch.
+    pub(crate) fn make_room(&self) -> Answer {
+        let under_way = || {
+            let finished = self.progress.finished.load(Ordering::Acquire);
+            self.progress.submitted.load(Ordering::Acquire).saturating_sub(finished)
+        };
+        wait::until(|| under_way() < DEPTH)
+    }
+
     fn start(device: Device) -> Answer<Self> {
         let (queue, operations) = mpsc::channel::<Operation>();
         let progress =
@@ -86,6 +95,8 @@ static STREAMS: Handles<Stream> = Handles::new(0x5000_0000);
 static DEFAULTS: Mutex<BTreeMap<Device, Arc<Stream>>> = Mutex::new(BTreeMap::new());
 /// Of every stream, also of one that was destroyed before its work was done.
 static ALL: Mutex<Vec<Weak<Progress>>> = Mutex::new(Vec::new());
+/// What is under way in a stream when a launch begins to wait.
+const DEPTH: u64 = 1021;
 /// `CU_STREAM_PER_THREAD`; 0 is the default stream, and 1 its other name.
 const PER_THREAD: usize = 2;
 
