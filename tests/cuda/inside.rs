@@ -257,3 +257,43 @@ fn the_command_ends_with_75_where_its_own_device_is_lost() {
         assert!(text.contains("cuda:0 is lost to this process since CUDA_ERROR_ILLEGAL_ADDRESS"), "{text}");
     }
 }
+
+/// What `rustkernel run` prints as JSON, beside a driver.
+fn ran(arguments: &[&str]) -> serde_json::Value {
+    let input = concat!(env!("CARGO_MANIFEST_DIR"), "/data/karate.txt");
+    let output = Command::new(env!("CARGO_BIN_EXE_rustkernel"))
+        .args(["run", "--format", "json", "--input", input])
+        .args(arguments)
+        .env("LD_LIBRARY_PATH", standin::driver())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {text}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A job whose workers may die five hundred times on the processor was given up at the sixth on a device.
+#[test]
+fn the_command_gives_the_same_ranking_on_a_device_and_where_its_workers_are_killed() {
+    let expected = ran(&[]);
+    let killed = ["--device", "cuda:0", "--placement", "process", "--inject", "kill=0.3", "--seed", "7"];
+    for arguments in [&["--device", "cuda:0"][..], &["--device", "cuda:0", "--placement", "thread"], &killed]
+    {
+        let document = ran(arguments);
+        let (ours, theirs) = (&document["result"], &expected["result"]);
+        assert_eq!(ours["iterations"], theirs["iterations"], "{arguments:?}");
+        let entries = |result: &serde_json::Value| -> Vec<(u64, f64)> {
+            let entry =
+                |entry: &serde_json::Value| (entry["id"].as_u64().unwrap(), entry["rank"].as_f64().unwrap());
+            result["entries"].as_array().unwrap().iter().map(entry).collect()
+        };
+        let (ours, theirs) = (entries(ours), entries(theirs));
+        assert_eq!(ours.len(), 10);
+        for ((id, rank), (expected, there)) in ours.into_iter().zip(theirs) {
+            // Five iterations are at most 1e-12 apart, and this is one rank of fifty-two.
+            assert!(id == expected && (rank - there).abs() < 1e-11, "{arguments:?}: {id} {rank} {there}");
+        }
+        let reruns = document["stages"][1]["reruns"].as_u64().unwrap();
+        assert_eq!(reruns > 5, arguments.contains(&"kill=0.3"), "{reruns}");
+    }
+}

@@ -2,11 +2,11 @@
 
 use rustkernel::core::codec;
 use rustkernel::core::error::KernelErrorKind;
-use rustkernel::worker::Domain;
+use rustkernel::worker::{Domain, DomainConfig, WorkerCommand};
 use serde::Serialize;
 
 use crate::kit::{NONE, kind, soon};
-use crate::puppets::{Do, PuppetRef, config, puppet, spawned};
+use crate::puppets::{Do, PuppetRef, config, puppet, spawned, until};
 
 /// A frame that claims a body of 2^40 bytes.
 fn enormous() -> Vec<u8> {
@@ -20,8 +20,11 @@ fn enormous() -> Vec<u8> {
 /// What a worker says, as far as it matters here.
 #[derive(Serialize)]
 enum Says {
-    #[expect(dead_code, reason = "the number of the variant is what counts")]
-    Hello,
+    Hello {
+        protocol: u32,
+        kernels: Vec<String>,
+        device: Option<String>,
+    },
     #[expect(dead_code, reason = "the number of the variant is what counts")]
     Unable,
     #[expect(dead_code, reason = "the number of the variant is what counts")]
@@ -60,11 +63,34 @@ async fn garbage_is_refused_by_name_and_ends_the_worker_alone() {
         if answer.is_err() {
             assert_eq!(kind(answer), KernelErrorKind::Crashed, "{garbage:?}");
         }
-        crate::puppets::until(|| domain.status().deaths > number as u64).await;
+        until(|| domain.status().deaths > number as u64).await;
         let reason = domain.status().last_death.unwrap();
         assert!(reason.contains(expected), "{garbage:?}: {reason}");
         soon(kernel.call(Do::Count, NONE)).await.unwrap();
         soon(neighbour.call(Do::Count, NONE)).await.unwrap();
     }
     assert_eq!(beside.status().deaths, 0);
+}
+
+/// What a shell prints as these bytes.
+fn printed(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("\\{byte:03o}")).collect()
+}
+
+/// Programs of another version, or that are no workers at all: they would go on, and nobody would hear of them.
+#[tokio::test]
+async fn one_that_speaks_another_version_or_does_not_listen_is_ended_by_name() {
+    let hello = Says::Hello { protocol: 1, kernels: Vec::new(), device: None };
+    let hello = printed(&codec::encode(&hello).unwrap());
+    let cases = [
+        (format!("printf '{hello}' >&0; exec sleep 1000"), "it speaks version 1 of the protocol, not "),
+        ("exec <&-; exec sleep 1000".to_owned(), "it has closed its control socket"),
+    ];
+    for (script, expected) in cases {
+        let worker = WorkerCommand::program("/bin/sh").arguments(["-c", &script]);
+        let domain = Domain::start("test", DomainConfig { worker, max_deaths: 0, ..config() }).unwrap();
+        until(|| domain.status().deaths > 0).await;
+        let last = domain.status().last_death.unwrap();
+        assert!(last.contains(expected), "{last}");
+    }
 }
