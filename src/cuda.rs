@@ -48,6 +48,8 @@ pub(crate) use device::{Loss, when_lost};
 pub use error::CudaError;
 pub use function::{Argument, Function, Grid};
 pub use memory::Buffer;
+#[cfg(all(feature = "worker", target_os = "linux"))]
+pub(crate) use module::when_loaded;
 pub use module::{Image, Module};
 pub use nvml::nvml_driver;
 pub use stream::{StopFlag, Stream};

@@ -16,6 +16,7 @@
 
 mod alone;
 pub(crate) mod border;
+mod code;
 mod config;
 mod control;
 mod device;

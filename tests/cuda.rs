@@ -31,6 +31,8 @@ mod nvml;
 mod pinned;
 #[path = "cuda/source.rs"]
 mod source;
+#[path = "cuda/warm.rs"]
+mod warm;
 
 use std::ffi::OsString;
 use std::process::Command;

@@ -6,9 +6,10 @@ use std::collections::HashMap;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::fmt;
 use std::ptr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cudarc::nvrtc::{self, CompileError, CompileOptions};
+use rustkernel_core::DeviceId;
 use rustkernel_core::excerpt::{MAX_REASON_BYTES, excerpt};
 use rustkernel_core::fault::cuda;
 
@@ -45,6 +46,16 @@ pub(super) struct Images(Mutex<HashMap<Vec<u8>, Place>>);
 /// The handle of a module, when it has been loaded.
 type Place = Arc<Mutex<Option<usize>>>;
 
+type WhenLoaded = Box<dyn Fn(DeviceId, Image<'_>) + Send + Sync>;
+
+static WHEN_LOADED: OnceLock<WhenLoaded> = OnceLock::new();
+
+/// Has `tell` called with each image that a kernel was the first to load, on its thread. A second one is not heard.
+#[cfg(all(feature = "worker", target_os = "linux"))]
+pub(crate) fn when_loaded(tell: impl Fn(DeviceId, Image<'_>) + Send + Sync + 'static) {
+    let _first = WHEN_LOADED.set(Box::new(tell));
+}
+
 impl Device {
     /// Loads an image, compiling it if it has to be.
     ///
@@ -52,6 +63,21 @@ impl Device {
     /// [`CudaError::Compile`] and [`CudaError::Image`] with what the compiler says, [`CudaError::NoCompiler`] where source cannot be
     /// compiled; [`CudaError::Lost`].
     pub fn load(&self, image: Image<'_>) -> Result<Module, CudaError> {
+        let (handle, is_new) = self.find_or_load(image)?;
+        if let Some(tell) = WHEN_LOADED.get().filter(|_| is_new) {
+            tell(self.id(), image);
+        }
+        Ok(Module(Arc::new(Loaded { device: self.clone(), handle })))
+    }
+
+    /// Loads an image for whoever will want it.
+    #[cfg(all(feature = "worker", target_os = "linux"))]
+    pub(crate) fn prepare(&self, image: Image<'_>) -> Result<(), CudaError> {
+        self.find_or_load(image).map(drop)
+    }
+
+    /// Its handle, and whether nobody had loaded it before.
+    fn find_or_load(&self, image: Image<'_>) -> Result<(usize, bool), CudaError> {
         let key = match image {
             Image::Source(text) | Image::Ptx(text) => text.as_bytes(),
             Image::Cubin(bytes) => bytes,
@@ -62,18 +88,17 @@ impl Device {
         };
         // Held while it is loaded: who comes second waits for the first.
         let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-        let handle = match *place {
-            Some(handle) => handle,
-            None => match self.load_new(image) {
-                Ok(handle) => *place.insert(handle),
-                Err(error) => {
-                    // Nothing is kept of what does not load: it may be long, and may load the next time.
-                    self.images().0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
-                    return Err(error);
-                }
-            },
-        };
-        Ok(Module(Arc::new(Loaded { device: self.clone(), handle })))
+        if let Some(handle) = *place {
+            return Ok((handle, false));
+        }
+        match self.load_new(image) {
+            Ok(handle) => Ok((*place.insert(handle), true)),
+            Err(error) => {
+                // Nothing is kept of what does not load: it may be long, and may load the next time.
+                self.images().0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+                Err(error)
+            }
+        }
     }
 
     fn load_new(&self, image: Image<'_>) -> Result<usize, CudaError> {

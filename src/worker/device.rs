@@ -5,25 +5,41 @@ use std::sync::Arc;
 use rustkernel_core::DeviceId;
 use rustkernel_core::device::DeviceKind;
 
+use std::os::fd::OwnedFd;
+
+use super::code::Code;
 use super::host::Host;
 use super::wire::FromWorker;
 
 /// Opens the device that this worker was started for, if it was started for one, and says where on the bus it is.
 pub(super) fn open(host: &Arc<Host>) -> Result<Option<String>, FromWorker> {
-    let wanted = std::env::var(super::host::WORKER_VARIABLE).unwrap_or_default();
+    let wanted = wanted();
     imp::watch(host);
-    if wanted.is_empty() { Ok(None) } else { imp::open(&wanted) }
+    let place = if wanted.is_empty() { None } else { imp::open(&wanted)? };
+    // What it has asked the device with is asked by each of them.
+    imp::tell_what_is_loaded(host);
+    Ok(place)
+}
+
+/// Loads code for the device on a thread of its own: whoever wants it finds it loaded, or waits for that.
+pub(super) fn prepare(code: Code, files: Vec<OwnedFd>) {
+    imp::prepare(code, files);
 }
 
 /// Whether this worker was started for a GPU.
 pub(super) fn is_gpu_wanted() -> bool {
-    let wanted = std::env::var(super::host::WORKER_VARIABLE).unwrap_or_default();
-    wanted.parse().is_ok_and(|device: DeviceId| device.kind() == DeviceKind::Cuda)
+    wanted().parse().is_ok_and(|device: DeviceId| device.kind() == DeviceKind::Cuda)
+}
+
+/// The device that this worker was started for, if any.
+fn wanted() -> String {
+    std::env::var(super::host::WORKER_VARIABLE).unwrap_or_default()
 }
 
 #[cfg(feature = "cuda")]
 mod imp {
     use std::convert::Infallible;
+    use std::os::fd::OwnedFd;
     use std::process;
     use std::sync::Arc;
     use std::thread;
@@ -31,9 +47,10 @@ mod imp {
     use rustkernel_core::DeviceId;
     use rustkernel_core::device::{DeviceKind, InvalidDevice};
 
+    use super::super::code::{self, Code, CodeKind};
     use super::super::host::Host;
     use super::super::wire::{FromWorker, text};
-    use crate::cuda::{self, CudaError, Device, Loss};
+    use crate::cuda::{self, CudaError, Device, Image, Loss};
 
     /// Whichever kernel here opens a device: its loss is the end of this process.
     pub(super) fn watch(host: &Arc<Host>) {
@@ -55,6 +72,44 @@ mod imp {
         open().map_err(|error: CudaError| {
             unable(format!("{error}; {}", error.advice()), error.needs_operator())
         })
+    }
+
+    pub(super) fn tell_what_is_loaded(host: &Arc<Host>) {
+        let (host, wanted) = (Arc::clone(host), super::wanted());
+        cuda::when_loaded(move |device, image| {
+            if device.to_string() != wanted {
+                return;
+            }
+            let (kind, content) = match image {
+                Image::Source(text) => (CodeKind::Source, text.as_bytes()),
+                Image::Ptx(text) => (CodeKind::Ptx, text.as_bytes()),
+                Image::Cubin(bytes) => (CodeKind::Cubin, bytes),
+            };
+            // Without a file, whoever comes next loads it when it is wanted.
+            if let Ok(Some((code, file))) = code::written(kind, content) {
+                host.tell_loaded(code, &file);
+            }
+        });
+    }
+
+    pub(super) fn prepare(code: Code, files: Vec<OwnedFd>) {
+        let load = move || {
+            let wanted = super::wanted().parse().ok();
+            let is_cuda = |device: &DeviceId| device.kind() == DeviceKind::Cuda;
+            let Some(device) = wanted.filter(is_cuda) else { return };
+            let content = files.first().and_then(|file| code::read(code, file).ok()).unwrap_or_default();
+            let text = std::str::from_utf8(&content);
+            let image = match (code.kind, text) {
+                (CodeKind::Source, Ok(text)) => Image::Source(text),
+                (CodeKind::Ptx, Ok(text)) => Image::Ptx(text),
+                (CodeKind::Cubin, _) => Image::Cubin(&content),
+                (CodeKind::Source | CodeKind::Ptx, Err(_)) => return,
+            };
+            // Whoever wants it is told why it cannot be loaded.
+            let _ = Device::open(device.number()).and_then(|device| device.prepare(image));
+        };
+        // Without a thread it is loaded when it is wanted.
+        let _ = thread::Builder::new().name("prepare".to_owned()).spawn(load);
     }
 
     fn unable(reason: String, for_good: bool) -> FromWorker {
@@ -83,12 +138,18 @@ mod imp {
 
 #[cfg(not(feature = "cuda"))]
 mod imp {
+    use std::os::fd::OwnedFd;
     use std::sync::Arc;
 
+    use super::super::code::Code;
     use super::super::host::Host;
     use super::super::wire::FromWorker;
 
     pub(super) fn watch(_: &Arc<Host>) {}
+
+    pub(super) fn tell_what_is_loaded(_: &Arc<Host>) {}
+
+    pub(super) fn prepare(_: Code, _: Vec<OwnedFd>) {}
 
     pub(super) fn open(wanted: &str) -> Result<Option<String>, FromWorker> {
         if wanted.starts_with("cpu") {

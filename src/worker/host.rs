@@ -22,6 +22,7 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{self, Signal as UnixSignal, SignalKind};
 
 use super::border::{Border, Message};
+use super::code::Code;
 use super::control::{Received, receive, send};
 use super::device;
 use super::eager::{Eager, Eagerness};
@@ -144,6 +145,7 @@ fn host(kernels: Kernels) -> Result<(), WireError> {
                 }
                 host.janitor.take(host.border.forget(kernel, read));
             }
+            ToWorker::Prepare { code } => device::prepare(code, beside),
             ToWorker::Memory { .. } => return Err(WireError::Unasked),
         }
     }
@@ -186,6 +188,12 @@ impl Host {
             Err(WireError::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(()),
             sent => sent,
         }
+    }
+
+    /// Says that it has loaded code. Where there is no room for that, whoever comes next loads it when it is wanted.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "only devices load code"))]
+    pub(super) fn tell_loaded(&self, code: Code, file: &OwnedFd) {
+        let _ = send(&self.control, &FromWorker::Loaded { code }, &[file.as_fd()]);
     }
 
     /// Starts a kernel on a thread of its own.

@@ -14,7 +14,7 @@
 
 use std::collections::VecDeque;
 use std::iter;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use rustkernel_core::error::{BreakerScope, KernelError};
 use rustkernel_core::fault::FaultClass;
 use rustkernel_core::rate_limit::{RateDecision, RateLimit};
 
+use super::code::{Code, Codes};
 use super::config::{DomainConfig, DomainState, DomainStatus};
 use super::control::{Received, receive};
 use super::dying::{Dying, PATIENCE};
@@ -43,6 +44,8 @@ pub(super) struct Keeper {
     status: Arc<Mutex<DomainStatus>>,
     /// What this process lends its workers lies there.
     memory: Arc<Pool>,
+    /// What they have loaded.
+    codes: Codes,
     /// The present worker first, then the spare one.
     workers: Vec<Worker>,
     /// Killed, and not waited for. Nobody counts on them.
@@ -107,6 +110,7 @@ impl Keeper {
             mailbox,
             status,
             memory,
+            codes: Codes::default(),
             workers: Vec::new(),
             dying: Vec::new(),
             waiting: VecDeque::new(),
@@ -315,12 +319,13 @@ impl Keeper {
 
     /// Reads what one of them says. Gives back whether it has lost its device. One that is condemned says nothing more that counts.
     fn hear_one(&mut self, at: usize) -> bool {
-        let (now, mut lost) = (self.clock.now(), false);
+        let (now, mut lost, mut loaded) = (self.clock.now(), false, Vec::new());
         let worker = &mut self.workers[at];
+        let was_up = worker.is_up;
         while !worker.is_condemned() {
             match receive(&worker.process.control, &mut self.buffer, false) {
                 Ok(Received::Nothing) => break,
-                Ok(Received::Message(message, _)) => {
+                Ok(Received::Message(message, beside)) => {
                     match &message {
                         FromWorker::Hello { device: Some(place), .. } => self.premises.located(place),
                         FromWorker::DeviceLost { fault, .. } => {
@@ -333,6 +338,9 @@ impl Keeper {
                         | FromWorker::Ended { .. }
                         | FromWorker::Pong
                         | FromWorker::Returned { .. } => {}
+                        FromWorker::Loaded { code } => {
+                            loaded.extend(beside.into_iter().next().map(|file| (*code, file)));
+                        }
                     }
                     worker.hear(&message, now);
                 }
@@ -346,7 +354,21 @@ impl Keeper {
                 }
             }
         }
+        // The present one has kernels that load what they want.
+        if at > 0 && worker.is_up && !was_up {
+            self.codes.all().for_each(|(code, file)| worker.prepare(code, file));
+        }
+        self.hand_on(at, loaded);
         lost
+    }
+
+    /// What one of them has loaded the others load too, and those that come next.
+    fn hand_on(&mut self, from: usize, loaded: Vec<(Code, OwnedFd)>) {
+        for (code, file) in loaded {
+            let Some(file) = self.codes.take(code, file) else { continue };
+            let others = self.workers.iter().enumerate().filter(|(at, _)| *at != from);
+            others.for_each(|(_, worker)| worker.prepare(code, file));
+        }
     }
 
     /// Takes leave of the workers that have ended.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use rustkernel_core::KernelId;
 use rustkernel_core::clock::Timestamp;
 use rustkernel_core::fault::FaultScope;
 
+use super::code::Code;
 use super::config::DomainConfig;
 use super::control::send;
 use super::dying::PATIENCE;
@@ -135,6 +136,13 @@ impl Worker {
         true
     }
 
+    /// Has it load code. One that has no room for the message now loads it when it is wanted.
+    pub(super) fn prepare(&self, code: Code, file: BorrowedFd<'_>) {
+        if self.is_up && !self.is_condemned() {
+            let _ = send(&self.process.control, &ToWorker::Prepare { code }, &[file]);
+        }
+    }
+
     /// Nobody waits any more for this request and those before it.
     pub(super) fn abandon(&mut self, tenant: u64, request: u64, by: Timestamp, now: Timestamp) {
         if let Some(resident) = self.tenants.get_mut(&tenant).filter(|resident| !resident.is_gone) {
@@ -211,6 +219,8 @@ impl Worker {
                 self.kill(now, reason.clone(), blame);
             }
             FromWorker::Pong => self.asked = None,
+            // Its keeper's to keep.
+            FromWorker::Loaded { .. } => {}
             FromWorker::Returned { numbers } => drop(self.process.border().take_back(numbers)),
             FromWorker::Ended { kernel, request } => self.hear_ended(*kernel, *request, now),
             FromWorker::Gone { kernel, read } => self.hear_gone(*kernel, *read),

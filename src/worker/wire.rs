@@ -23,9 +23,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::border::{NotThere, Place};
+use super::code::Code;
 
 /// Both sides speak this version, or do not speak.
-pub(super) const PROTOCOL: u32 = 6;
+pub(super) const PROTOCOL: u32 = 7;
 
 /// The longest control message. A packet that is longer is refused by its sender.
 pub(super) const MAX_PACKET_BYTES: usize = 128 << 10;
@@ -59,6 +60,8 @@ pub(super) enum ToWorker {
     Returned { numbers: Vec<u64> },
     /// What stood for the kernel is gone: it has read the answers until this execution, and reads no more.
     Left { kernel: u64, read: u64 },
+    /// Load this for the device, which somebody is likely to want; it lies in the file beside the message.
+    Prepare { code: Code },
 }
 
 /// What a worker tells.
@@ -78,6 +81,8 @@ pub(super) enum FromWorker {
     Pong,
     /// What was lent under these numbers is returned.
     Returned { numbers: Vec<u64> },
+    /// It has loaded this for its device; it lies in the file beside the message.
+    Loaded { code: Code },
 }
 
 /// What a kernel in a worker is asked. The body is the input, or a checkpoint.

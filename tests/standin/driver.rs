@@ -17,6 +17,7 @@
 //! | `kernel@N=CODE` | kernel number N faults with the code, counted from 1 as they begin to run |
 //! | `hang@N` | kernel number N never ends |
 //! | `first=PATH` | entries with `@` are for the one process that makes the file PATH, see below |
+//! | `loads=PATH` | each module that is loaded is written there, as the process's number and its functions |
 //! | `later` | entries without `@` are for processes that are started when that file is there |
 //!
 //! With `first`, entries with `@` are for one process alone: the one that makes the file PATH, as the first

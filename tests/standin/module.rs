@@ -7,7 +7,7 @@ use crate::code::Code;
 use crate::device::{MAX_SHARED_BYTES, MAX_THREADS_PER_BLOCK};
 use crate::handle::Handles;
 use crate::kernels::{self, Kernel};
-use crate::ptx;
+use crate::{ptx, script};
 
 /// A kernel of a module.
 pub(crate) struct Function {
@@ -41,6 +41,7 @@ unsafe extern "C" fn cuModuleLoadDataEx(
         match ptx::kernels(image.to_bytes()) {
             Ok(kernels) => {
                 log.write("");
+                script::note_load(&kernels);
                 module.set(MODULES.insert(Module { kernels }))
             }
             Err(refusal) => {

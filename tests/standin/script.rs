@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::c_int;
 use std::fs::OpenOptions;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, OnceLock};
 
@@ -50,6 +50,7 @@ struct Script {
     nth: Vec<Nth>,
     first: Option<PathBuf>,
     later: bool,
+    loads: Option<PathBuf>,
 }
 
 /// An entry with `@`.
@@ -68,8 +69,14 @@ const HANG: &str = "hang";
 
 impl Script {
     fn read(text: &str) -> Self {
-        let mut script =
-            Self { settings: Vec::new(), always: Vec::new(), nth: Vec::new(), first: None, later: false };
+        let mut script = Self {
+            settings: Vec::new(),
+            always: Vec::new(),
+            nth: Vec::new(),
+            first: None,
+            later: false,
+            loads: None,
+        };
         for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
             assert!(script.take(entry).is_some(), "STANDIN_DRIVER: what is `{entry}`?");
         }
@@ -80,6 +87,8 @@ impl Script {
         let (key, value) = entry.split_once('=').unwrap_or((entry, ""));
         if key == "first" {
             self.first = Some(PathBuf::from(value));
+        } else if key == "loads" {
+            self.loads = Some(PathBuf::from(value));
         } else if entry == "later" {
             self.later = true;
         } else if SETTINGS.contains(&key) {
@@ -115,6 +124,14 @@ fn nth(name: &str, number: u64) -> Option<c_int> {
 fn is_for_this_process() -> bool {
     static OURS: OnceLock<bool> = OnceLock::new();
     *OURS.get_or_init(|| SCRIPT.first.as_deref().is_none_or(claim))
+}
+
+/// A module with these functions has been loaded.
+pub(crate) fn note_load(functions: &[String]) {
+    let Some(path) = &SCRIPT.loads else { return };
+    let line = format!("{} {}\n", std::process::id(), functions.join(" "));
+    let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
+    file.write_all(line.as_bytes()).unwrap();
 }
 
 /// Whether the entries without `@` are for this process.
