@@ -431,13 +431,13 @@ impl Keeper {
     /// A worker is gone, or nobody waits for its end: the next one is the present one, and its kernels are told. Gives back the process.
     fn bury(&mut self, worker: Worker, how: &str) -> Process {
         let now = self.clock.now();
-        let Worker { process, tenants, killed, is_up, unable, .. } = worker;
+        let Worker { process, tenants, killed, has_spoken, unable, .. } = worker;
         let blame = killed.as_ref().map_or(Blame::Anybody, |killed| killed.blame);
         let mut reason = match killed {
             Some(Charge { reason, .. }) => format!("{how}: {reason}"),
             None => how.to_owned(),
         };
-        if !is_up && unable.is_none() {
+        if !has_spoken {
             reason.push_str(
                 ", before it was up; does the main of its program begin with rustkernel::worker::init?",
             );

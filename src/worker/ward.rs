@@ -28,6 +28,8 @@ pub(super) struct Worker {
     pub(super) began: Timestamp,
     /// It has said hello.
     pub(super) is_up: bool,
+    /// It has said something, as a worker does.
+    pub(super) has_spoken: bool,
     pub(super) tenants: HashMap<u64, Resident>,
     /// When it was asked whether it is there, if it has not answered since.
     pub(super) asked: Option<Timestamp>,
@@ -102,6 +104,7 @@ impl Worker {
             generation,
             began: now,
             is_up: false,
+            has_spoken: false,
             tenants: HashMap::new(),
             asked: None,
             next_ask: now,
@@ -198,6 +201,7 @@ impl Worker {
     }
 
     pub(super) fn hear(&mut self, message: &FromWorker, now: Timestamp) {
+        self.has_spoken = true;
         match message {
             FromWorker::Hello { protocol: PROTOCOL, .. } => {
                 self.is_up = true;

@@ -212,3 +212,108 @@ async fn many_launches_behind_a_kernel_that_does_not_end_cost_the_process_at_the
     assert_eq!(DeviceWatch::of(DeviceId::cuda(ordinal)).faults(), [], "nothing was met by anybody");
     assert_balanced(&kernel);
 }
+
+/// Without NVML: what the processes meet says enough. The second time within the hour it is the device's.
+#[tokio::test]
+async fn a_device_whose_hardware_fails_again_is_left_for_the_backup() {
+    for code in [214, 220, 226, 100, 802] {
+        let (first, second) = (device(), device());
+        // The third request's launch is the fourth of the first process; the next one's probe and its request of before are two more.
+        let worker = command(&format!("count=1000,kernel@4={code}"));
+        let config = DomainConfig { worker, max_deaths: u32::MAX, ..DomainConfig::cuda(first) };
+        let domain = Domain::start("failing", config).unwrap();
+        let backup = cold(second, "");
+        let recovery = RecoveryPolicy {
+            strategy: RecoveryStrategy::RestartKernel,
+            max_restarts: 1,
+            restart_delay: ms(0),
+            escalation: Some(RecoveryStrategy::Failover),
+        };
+        let to = DeviceId::cuda(second);
+        let spec = rig(&domain, first).recovery(recovery);
+        let spec = spec.backup_elsewhere(to, backup.maker::<Rig>("rig", &second));
+        let runtime = Runtime::builder().build().await.unwrap();
+        let kernel = soon(runtime.spawn(spec)).await.unwrap();
+        let mut events = runtime.events();
+        let watch = DeviceWatch::of(DeviceId::cuda(first));
+        for _ in 0..3 {
+            works(&kernel).await;
+        }
+        assert_eq!((domain.status().deaths, watch.unfit()), (1, None), "{code}");
+        for _ in 0..2 {
+            works(&kernel).await;
+        }
+        assert!(watch.unfit().unwrap().contains("again"), "{:?}", watch.unfit());
+        soon(events.find("a/b", |fact| matches!(fact, Fact::PlaceUnfit { .. }))).await.unwrap();
+        soon(events.find("a/b", |fact| matches!(fact, Fact::FailedOver { to: there } if *there == to)))
+            .await
+            .unwrap();
+        assert_eq!(status(&runtime, "a/b").await.device, to, "{code}");
+        works(&kernel).await;
+        assert_balanced(&kernel);
+    }
+}
+
+/// What a call answers that loses nothing is the request's error, whatever it is: no process ends, no device is blamed, its kernel's breaker counts.
+#[tokio::test]
+async fn a_code_that_loses_nothing_is_the_requests_error_and_the_process_stays() {
+    let mut classes = Vec::new();
+    for code in [1, 2, 46, 200, 209, 222, 400, 701, 720, 801, 805, 807, 900, 901, 909, 919] {
+        let (ordinal, fault) = (device(), cuda::classify(code));
+        classes.push(fault.class);
+        // The first launch of a process is its probe's.
+        let domain = cold(ordinal, &format!("cuLaunchKernel@3={code}"));
+        let runtime = Runtime::builder().build().await.unwrap();
+        let breaker = CircuitBreakerConfig { failure_threshold: 1, ..CircuitBreakerConfig::default() };
+        let counted = runtime.spawn(rig(&domain, ordinal).breaker(Some(breaker)));
+        let kernel = soon(counted).await.unwrap();
+        let before = works(&kernel).await.pid;
+        let answer = soon(kernel.call(add(), NONE)).await;
+        let Err(error) = answer else { panic!("{fault}: {answer:?}") };
+        let exhausted = matches!(fault.class, FaultClass::Resource | FaultClass::MpsConnection);
+        let expected = if exhausted { ErrorKind::Exhausted } else { ErrorKind::Permanent };
+        assert_eq!(*error.kind(), KernelErrorKind::Kernel(expected), "{fault}: {error}");
+        let text = error.to_string();
+        let named = format!("cuLaunchKernel failed with {} ({})", fault.name, fault.code);
+        assert!(text.contains(&named) && text.contains(fault.class.advice()), "{text}");
+        let next = soon(kernel.call(add(), NONE)).await;
+        let scope = match next.as_ref().map_err(|error| error.kind()) {
+            Err(KernelErrorKind::Rejected(rejection)) => Some(rejection.scope),
+            Ok(_) => None,
+            Err(other) => panic!("{fault}: {other}"),
+        };
+        // Want of something is nobody's failure.
+        assert_eq!(scope, (!exhausted).then_some(BreakerScope::Kernel), "{fault}");
+        let beside = soon(runtime.spawn(domain.kernel::<Rig>("a/c", "rig", &ordinal))).await.unwrap();
+        assert_eq!(works(&beside).await.pid, before, "{fault}");
+        assert_eq!((domain.status().deaths, status(&runtime, "a/b").await.restarts), (0, 0), "{fault}");
+        let watch = DeviceWatch::of(DeviceId::cuda(ordinal));
+        assert_eq!((watch.faults(), watch.health().status), (Vec::new(), HealthStatus::Healthy), "{fault}");
+        assert!(runtime.health().ready, "{fault}");
+        assert_balanced(&kernel);
+    }
+    let mut left: Vec<FaultClass> = (0..2_000).map(|code| cuda::classify(code).class).collect();
+    left.retain(|class| !class.poisons() && *class != FaultClass::NotAnError && !classes.contains(class));
+    assert_eq!(left, [], "no row is of these");
+}
+
+/// A request without a deadline has the kernel's own limit.
+#[tokio::test]
+async fn a_launch_that_never_ends_costs_the_process_at_the_kernels_limit_where_nobody_gave_a_deadline() {
+    let ordinal = device();
+    let marker = tempfile("cap");
+    let worker = command(&format!("count=1000,hang@3,first={marker}"));
+    let config = DomainConfig { worker, kill_after: ms(20), ..DomainConfig::cuda(ordinal) };
+    let domain = Domain::start("capped", config).unwrap();
+    let runtime = Runtime::builder().build().await.unwrap();
+    let recovery = RecoveryPolicy { max_restarts: 1, restart_delay: ms(0), ..RecoveryPolicy::default() };
+    let spec = rig(&domain, ordinal).recovery(recovery).hang_limit(ms(100));
+    let kernel = soon(runtime.spawn(spec)).await.unwrap();
+    let before = works(&kernel).await.pid;
+    let told = works(&kernel).await;
+    assert!(told.pid != before && told.attempt == 2 && told.suspect, "{told:?}");
+    let now = status(&runtime, "a/b").await;
+    assert_eq!((now.restarts, domain.status().deaths), (1, 1), "it is the kernel's own failure");
+    assert_eq!(DeviceWatch::of(DeviceId::cuda(ordinal)).faults(), []);
+    assert_balanced(&kernel);
+}

@@ -223,6 +223,7 @@ async fn each_xid_that_concerns_the_device_moves_its_kernels_until_the_driver_ta
         nvml.say("action 1");
         nvml.say(&format!("xid {xid}"));
         unfit(&watch).await;
+        soon(events.find("a/b", |fact| matches!(fact, Fact::PlaceUnfit { .. }))).await.unwrap();
         soon(events.find("a/b", |fact| matches!(fact, Fact::FailedOver { to } if *to == DeviceId::cuda(1))))
             .await
             .unwrap();

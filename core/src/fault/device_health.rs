@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | the recovery action is other than "none" | unhealthy | when it is "none" again |
 //! | the device is gone, or an Xid wants it reset, given up, or without peer access | unhealthy | see below |
-//! | two errors of the hardware (contained, or of its memory) within [`CONTAINED_WINDOW`], by Xid 94 or by the codes that processes met | unhealthy | that long after the last one |
+//! | two errors of the hardware (contained, of its memory, or with no cure on this device) within [`CONTAINED_WINDOW`], by Xid 94 or by the codes that processes met | unhealthy | that long after the last one |
 //! | processes that hold it were killed and do not end | unhealthy | when they have |
 //! | a row remapping is pending | degraded | when it is not |
 //! | the count of uncorrected errors rose, a process met one of memory, or Xid 92 came | degraded | [`CONTAINED_WINDOW`] later |
@@ -39,7 +39,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::xid::{self, RecoveryAction, XidAction};
-use super::{Fault, FaultClass};
+use super::{Fault, FaultClass, RestartDepth};
 use crate::clock::Timestamp;
 
 /// How long after a kill of our own Xid 45 is its echo. The driver clears a big process away within seconds.
@@ -215,7 +215,10 @@ impl DeviceHealth {
         if is_memory {
             self.uncorrected_rose_at = Some(now);
         }
-        let trips = (is_memory || fault.class == FaultClass::Contained) && self.note_contained(true, now);
+        let is_of_hardware = is_memory || fault.class == FaultClass::Contained;
+        // One whose cure is another device may be a mistake of one process; two are not.
+        let trips =
+            (is_of_hardware || fault.class.depth() >= RestartDepth::Device) && self.note_contained(true, now);
         self.verdict(before, trips, false, now)
     }
 
