@@ -147,7 +147,8 @@ pub fn move_to(job: &mut JobConfig, device: DeviceId, placement: Option<Placemen
             stage.placement = placement.unwrap_or(Placement::Process);
             stage.domain = None;
         }
-        if let Some(section) = job.domains.get(&left).cloned() {
+        let section = job.domains.get(&left).filter(|_| stage.placement == Placement::Process).cloned();
+        if let Some(section) = section {
             job.domains.entry(stage.domain()).or_insert(section);
         }
     }

@@ -106,7 +106,7 @@ impl Device {
         let device = Self::make(ordinal)?;
         if WHEN_LOST.get().is_none() {
             // A worker's device is watched by the process that the worker belongs to.
-            device.watch().located(&device.info().pci);
+            device.watch().located(&device.info().pci, device.info().memory_bytes);
         }
         devices.insert(ordinal, device.clone());
         Ok(device)
@@ -199,7 +199,9 @@ impl Device {
 
     /// The next stream may be this one: while the driver clears away after a process that has died, a new one takes milliseconds.
     pub(super) fn keep_warm(&self, line: &Arc<Line>) {
-        *self.warm() = Some(Arc::clone(line));
+        let last = self.warm().replace(Arc::clone(line));
+        // Without the lock: what a line leaves is given back by calls.
+        drop(last);
     }
 
     fn warm(&self) -> MutexGuard<'_, Option<Arc<Line>>> {

@@ -30,8 +30,11 @@ pub(super) fn probe(device: &Device) -> Result<(), CudaError> {
     let answer = block_on(stream.download(&output, &Context::detached()))?;
     let expected =
         question.iter().zip(0_u32..).map(|(word, at)| word.wrapping_mul(2_654_435_761).wrapping_add(at));
+    if !answer.into_iter().eq(expected) {
+        return Err(CudaError::WrongAnswer { device: device.id() });
+    }
     device.keep_warm(stream.line());
-    if answer.into_iter().eq(expected) { Ok(()) } else { Err(CudaError::WrongAnswer { device: device.id() }) }
+    Ok(())
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {

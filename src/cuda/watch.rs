@@ -45,6 +45,10 @@ struct Known {
     namesake: Option<String>,
     tripped: Option<Timestamp>,
     memory: Option<DeviceMemory>,
+    /// When that was said.
+    measured: Timestamp,
+    /// What processes that have opened the device see of its memory, in bytes.
+    seen: Option<u64>,
     /// How often each has been met, by the processes that this one watches over, and by the driver's word.
     faults: HashMap<Fault, u64>,
     /// The last that the listeners were told.
@@ -86,6 +90,9 @@ pub struct DeviceMemory {
 
 /// Without an answer of NVML for so long, what is known of a device is said to be old.
 const STALE: Duration = Duration::from_secs(15);
+
+/// What was said of its memory counts for so long, when a process has to be placed there.
+const FRESH: Duration = Duration::from_secs(3);
 
 /// How long a trip that leaves the device fit for use keeps its breaker open: for processes that were hit to end and be replaced.
 pub const TRIP_PAUSE: Duration = Duration::from_secs(5);
@@ -136,8 +143,12 @@ impl DeviceWatch {
     )]
     pub(crate) fn has_room(&self) -> bool {
         let known = self.lock();
-        let is_new = self.0.clock.now().saturating_since(known.heard) < STALE;
-        known.memory.is_some_and(|memory| is_new && memory.used <= memory.total / 2)
+        let is_new = self.0.clock.now().saturating_since(known.measured) < FRESH;
+        known.memory.filter(|_| is_new).is_some_and(|memory| {
+            // Of a part of a device NVML tells as of the whole of it.
+            let is_whole = known.seen.is_some_and(|seen| seen >= memory.total / 16 * 15);
+            is_whole && memory.used <= memory.total / 2
+        })
     }
 
     /// By which other tools know it: what NVML says, `unknown` where that says nothing, and `None` as long as it has
@@ -233,9 +244,11 @@ impl DeviceWatch {
         });
     }
 
-    /// Somebody has opened the device, which is on the bus at `place`, as NVML writes it: from now on it is watched.
-    pub(crate) fn located(&self, place: &str) {
+    /// Somebody has opened the device, which is on the bus at `place`, as NVML writes it, and has so many bytes of memory there: from now on
+    /// it is watched.
+    pub(crate) fn located(&self, place: &str, memory_bytes: u64) {
         let mut known = self.lock();
+        known.seen = Some(memory_bytes);
         match &known.place {
             None => {
                 known.place = Some(place.to_owned());
@@ -318,7 +331,9 @@ impl DeviceWatch {
 
     pub(crate) fn on_sample(&self, sample: &DeviceSample, memory: Option<DeviceMemory>) {
         self.judge(|known, now| {
-            known.memory = memory.or(known.memory);
+            if memory.is_some() {
+                (known.memory, known.measured) = (memory, now);
+            }
             // Where every question is answered by an error, nothing is heard.
             if memory.is_some() || *sample != DeviceSample::default() {
                 known.heard = now;
@@ -476,8 +491,28 @@ mod tests {
         assert_eq!(watch.health().status, HealthStatus::Degraded, "errors are no answers");
         watch.on_sample(&asks_for(RecoveryAction::None), None);
         assert_eq!(watch.health().status, HealthStatus::Healthy);
-        watch.located("00000000:02:00.0");
+        watch.located("00000000:02:00.0", 0);
         assert!(watch.health().reason.unwrap().contains("00000000:02:00.0 is not"));
+    }
+
+    #[test]
+    fn there_is_room_where_what_is_in_use_fits_twice_as_far_as_is_known_lately_of_the_whole_device() {
+        let (watch, time, _turns, _listener) = watched();
+        let memory = |used| Some(DeviceMemory { used, total: 1_600 });
+        let sample = asks_for(RecoveryAction::None);
+        watch.on_sample(&sample, memory(800));
+        assert!(!watch.has_room(), "nobody has opened it");
+        watch.lock().seen = Some(1_500);
+        assert!(watch.has_room());
+        watch.on_sample(&sample, memory(801));
+        assert!(!watch.has_room());
+        watch.on_sample(&sample, memory(10));
+        watch.lock().seen = Some(200);
+        assert!(!watch.has_room(), "the process has a part of it");
+        watch.lock().seen = Some(1_600);
+        time.advance(FRESH);
+        watch.on_sample(&sample, None);
+        assert!(!watch.has_room(), "nothing has been said of its memory since");
     }
 
     #[test]

@@ -3,10 +3,11 @@
 //! What a kernel's code comes as is known to the kernel alone, so that a worker says what it has loaded, with a file that has it. The
 //! supervising process reads none of these files: it hands them on.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, memfd_create};
 use serde::{Deserialize, Serialize};
 
 /// What a file of code is, as the worker that wrote it says.
@@ -28,22 +29,27 @@ pub(super) enum CodeKind {
 
 /// Longer ones are loaded when they are wanted.
 const MAX_BYTES: u64 = 64 << 20;
-/// Each takes one of this process's open files.
+/// Each takes one of this process's open files. The oldest goes for the next.
 const MOST: usize = 64;
+/// What a file of code has: nobody changes it any more.
+const SEALS: SealFlags =
+    SealFlags::WRITE.union(SealFlags::GROW).union(SealFlags::SHRINK).union(SealFlags::SEAL);
 
 /// What a domain's workers have loaded.
 #[derive(Default)]
-pub(super) struct Codes(Vec<(Code, OwnedFd)>);
+pub(super) struct Codes(VecDeque<(Code, OwnedFd)>);
 
 impl Codes {
-    /// Takes it in, if it is new and there is room.
+    /// Takes it in, if it is new and what it is said to be: memory of so many bytes, and no other file that a worker would have kept open.
     pub(super) fn take(&mut self, code: Code, file: OwnedFd) -> Option<BorrowedFd<'_>> {
-        let fits = code.bytes <= MAX_BYTES && self.0.len() < MOST;
-        if !fits || self.0.iter().any(|(known, _)| *known == code) {
+        if self.0.iter().any(|(known, _)| *known == code) || !is_whole(code, &file) {
             return None;
         }
-        self.0.push((code, file));
-        self.0.last().map(|(_, file)| file.as_fd())
+        if self.0.len() == MOST {
+            self.0.pop_front();
+        }
+        self.0.push_back((code, file));
+        self.0.back().map(|(_, file)| file.as_fd())
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = (Code, BorrowedFd<'_>)> {
@@ -51,8 +57,15 @@ impl Codes {
     }
 }
 
+fn is_whole(code: Code, file: &OwnedFd) -> bool {
+    // Only memory has seals, so that nothing else is asked how long it is.
+    fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SEALS))
+        && fstat(file).is_ok_and(|stat| u64::try_from(stat.st_size).ok() == Some(code.bytes))
+        && code.bytes <= MAX_BYTES
+}
+
 /// A file that has it; `None` for one that is too long.
-#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "only devices load code"))]
+#[cfg(any(test, feature = "cuda"))]
 pub(super) fn written(kind: CodeKind, content: &[u8]) -> io::Result<Option<(Code, OwnedFd)>> {
     use std::hash::Hasher;
     use std::io::Write;
@@ -63,13 +76,15 @@ pub(super) fn written(kind: CodeKind, content: &[u8]) -> io::Result<Option<(Code
     }
     let mut hasher = std::hash::DefaultHasher::new();
     hasher.write(content);
-    let mut file = std::fs::File::from(memfd_create("rustkernel code", MemfdFlags::CLOEXEC)?);
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut file = std::fs::File::from(memfd_create("rustkernel code", flags)?);
     file.write_all(content)?;
+    fcntl_add_seals(&file, SEALS)?;
     Ok(Some((Code { kind, bytes, hash: hasher.finish() }, file.into())))
 }
 
 /// What is in it. Several processes have the same file, so that nobody's place in it counts.
-#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "only devices load code"))]
+#[cfg(any(test, feature = "cuda"))]
 pub(super) fn read(code: Code, file: &OwnedFd) -> io::Result<Vec<u8>> {
     use std::os::unix::fs::FileExt;
 
@@ -99,15 +114,23 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_shorter_than_is_said_is_refused_and_more_than_there_is_room_for_is_not_kept() {
+    fn a_file_that_is_not_what_is_said_is_not_kept_and_the_oldest_goes_for_the_next() {
         let (code, file) = written(CodeKind::Cubin, b"short").unwrap().unwrap();
+        let again = || file.try_clone().unwrap();
         assert!(read(Code { bytes: 6, ..code }, &file).is_err());
         let mut codes = Codes::default();
-        let long = Code { bytes: MAX_BYTES + 1, ..code };
-        assert!(codes.take(long, file.try_clone().unwrap()).is_none());
-        for hash in 0..=MOST as u64 {
-            let taken = codes.take(Code { hash, ..code }, file.try_clone().unwrap()).is_some();
-            assert_eq!(taken, hash < MOST as u64);
+        for bytes in [4, 6, MAX_BYTES + 1] {
+            assert!(codes.take(Code { bytes, ..code }, again()).is_none(), "{bytes}");
         }
+        let open = memfd_create("open", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        rustix::io::write(&open, b"short").unwrap();
+        assert!(codes.take(code, open).is_none(), "it could be changed");
+        let null = std::fs::File::open("/dev/null").unwrap();
+        assert!(codes.take(Code { bytes: 0, ..code }, null.into()).is_none());
+        for hash in 0..=MOST as u64 {
+            assert!(codes.take(Code { hash, ..code }, again()).is_some());
+        }
+        let kept: Vec<u64> = codes.all().map(|(code, _)| code.hash).collect();
+        assert_eq!(kept, (1..=MOST as u64).collect::<Vec<_>>());
     }
 }

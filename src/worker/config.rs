@@ -17,7 +17,7 @@ pub struct DomainConfig {
     /// The device that each process opens, and asks something, before it is up; its kernels find it open. Default none.
     pub device: Option<DeviceId>,
     /// Whether a second process stands by, started and without kernels, so that a death is a hand-over. Default yes: it costs the memory
-    /// of an idle process.
+    /// of an idle process; on a device, of a context and of the code that the other one has loaded.
     pub spare: bool,
     /// How long a request that nobody waits for any more may go on before the process is killed; above zero. Default 100 ms: long
     /// enough that a kernel that asks whether it is cancelled is not killed.
@@ -52,7 +52,9 @@ pub struct DomainStatus {
     pub deaths: u64,
     /// What ended the last one.
     pub last_death: Option<String>,
-    /// Processes that were killed and do not end: they are stuck in the system, with whatever they hold.
+    /// Processes that were killed and have not ended yet, while another one serves in their place.
+    pub dying: usize,
+    /// Those of them that do not end: they are stuck in the system, with whatever they hold.
     pub undying: usize,
     /// Why no worker may be started, while none may.
     pub obstacle: Option<String>,
@@ -152,6 +154,7 @@ impl DomainStatus {
             kernels: 0,
             deaths: 0,
             last_death: None,
+            dying: 0,
             undying: 0,
             obstacle: None,
         }

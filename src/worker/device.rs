@@ -9,10 +9,10 @@ use std::os::fd::OwnedFd;
 
 use super::code::Code;
 use super::host::Host;
-use super::wire::FromWorker;
+use super::wire::{FromWorker, Opened};
 
 /// Opens the device that this worker was started for, if it was started for one, and says where on the bus it is.
-pub(super) fn open(host: &Arc<Host>) -> Result<Option<String>, FromWorker> {
+pub(super) fn open(host: &Arc<Host>) -> Result<Option<Opened>, FromWorker> {
     let wanted = wanted();
     imp::watch(host);
     let place = if wanted.is_empty() { None } else { imp::open(&wanted)? };
@@ -41,7 +41,7 @@ mod imp {
     use std::convert::Infallible;
     use std::os::fd::OwnedFd;
     use std::process;
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex, PoisonError};
     use std::thread;
 
     use rustkernel_core::DeviceId;
@@ -49,7 +49,7 @@ mod imp {
 
     use super::super::code::{self, Code, CodeKind};
     use super::super::host::Host;
-    use super::super::wire::{FromWorker, text};
+    use super::super::wire::{FromWorker, Opened, text};
     use crate::cuda::{self, CudaError, Device, Image, Loss};
 
     /// Whichever kernel here opens a device: its loss is the end of this process.
@@ -58,7 +58,7 @@ mod imp {
         cuda::when_lost(move |loss| end(&host, loss));
     }
 
-    pub(super) fn open(wanted: &str) -> Result<Option<String>, FromWorker> {
+    pub(super) fn open(wanted: &str) -> Result<Option<Opened>, FromWorker> {
         let device: DeviceId =
             wanted.parse().map_err(|error: InvalidDevice| unable(error.to_string(), true))?;
         if device.kind() == DeviceKind::Cpu {
@@ -67,7 +67,8 @@ mod imp {
         let open = || {
             let device = Device::open(device.number())?;
             device.probe()?;
-            Ok(Some(device.info().pci.clone()))
+            let info = device.info();
+            Ok(Some(Opened { pci: info.pci.clone(), memory_bytes: info.memory_bytes }))
         };
         open().map_err(|error: CudaError| {
             unable(format!("{error}; {}", error.advice()), error.needs_operator())
@@ -92,12 +93,16 @@ mod imp {
         });
     }
 
+    static PREPARING: Mutex<()> = Mutex::new(());
+
     pub(super) fn prepare(code: Code, files: Vec<OwnedFd>) {
         let load = move || {
             let wanted = super::wanted().parse().ok();
             let is_cuda = |device: &DeviceId| device.kind() == DeviceKind::Cuda;
-            let Some(device) = wanted.filter(is_cuda) else { return };
-            let content = files.first().and_then(|file| code::read(code, file).ok()).unwrap_or_default();
+            let content = files.first().and_then(|file| code::read(code, file).ok());
+            let (Some(device), Some(content)) = (wanted.filter(is_cuda), content) else { return };
+            // One after the other: the driver has one lock for them, and memory is for those that serve.
+            let _in_turn = PREPARING.lock().unwrap_or_else(PoisonError::into_inner);
             let text = std::str::from_utf8(&content);
             let image = match (code.kind, text) {
                 (CodeKind::Source, Ok(text)) => Image::Source(text),
@@ -143,7 +148,7 @@ mod imp {
 
     use super::super::code::Code;
     use super::super::host::Host;
-    use super::super::wire::FromWorker;
+    use super::super::wire::{FromWorker, Opened};
 
     pub(super) fn watch(_: &Arc<Host>) {}
 
@@ -151,7 +156,7 @@ mod imp {
 
     pub(super) fn prepare(_: Code, _: Vec<OwnedFd>) {}
 
-    pub(super) fn open(wanted: &str) -> Result<Option<String>, FromWorker> {
+    pub(super) fn open(wanted: &str) -> Result<Option<Opened>, FromWorker> {
         if wanted.starts_with("cpu") {
             return Ok(None);
         }

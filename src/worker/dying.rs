@@ -57,6 +57,24 @@ impl Dying {
         self.process.watch()
     }
 
+    /// Waits until it has ended, or should have.
+    pub(super) fn ends_in_time(&mut self, clock: &Clock) -> bool {
+        let until = self.killed + PATIENCE;
+        loop {
+            let now = clock.now();
+            if self.has_ended(now) {
+                return true;
+            }
+            if now >= until {
+                return false;
+            }
+            let left = Timespec::try_from(until.saturating_since(now)).ok();
+            let mut fds = [PollFd::from_borrowed_fd(self.watch(), PollFlags::IN)];
+            // An interrupted wait is a short one.
+            let _ = poll(&mut fds, left.as_ref());
+        }
+    }
+
     /// Waits for it on a thread of its own: nobody keeps its domain any more. Without a thread it is forgotten.
     pub(super) fn outlive(mut self, clock: Clock) {
         let waits = move || {
@@ -92,7 +110,7 @@ mod tests {
         let device = DeviceId::cuda(901);
         let premises = Premises::of(Some(device), &Mailbox::new().unwrap());
         // Nothing kills this one yet.
-        let sleep = WorkerCommand::program("sleep").arguments(["1000"]);
+        let sleep = WorkerCommand::program("sleep").arguments(["60"]);
         let memory = Pool::new(Memory::new().unwrap(), false);
         let process = Process::start(&sleep, None, &memory).unwrap();
         let killed = Timestamp::ZERO;

@@ -91,6 +91,8 @@ enum Ends {
 const START_PAUSE: Duration = Duration::from_millis(10);
 /// How long a worker gets to read what it was told before.
 const RETRY: Duration = Duration::from_millis(1);
+/// That are read of one worker in a turn.
+const MOST_MESSAGES: usize = 64;
 /// How long after a death the next spare worker is started: first the kernels come back.
 const SPARE_DELAY: Duration = Duration::from_millis(10);
 
@@ -322,7 +324,11 @@ impl Keeper {
         let (now, mut lost, mut loaded) = (self.clock.now(), false, Vec::new());
         let worker = &mut self.workers[at];
         let was_up = worker.is_up;
-        while !worker.is_condemned() {
+        // One that says more than that in a turn has its next turn when the others have had theirs.
+        for _ in 0..MOST_MESSAGES {
+            if worker.is_condemned() {
+                break;
+            }
             match receive(&worker.process.control, &mut self.buffer, false) {
                 Ok(Received::Nothing) => break,
                 Ok(Received::Message(message, beside)) => {
@@ -364,7 +370,7 @@ impl Keeper {
 
     /// What one of them has loaded the others load too, and those that come next.
     fn hand_on(&mut self, from: usize, loaded: Vec<(Code, OwnedFd)>) {
-        for (code, file) in loaded {
+        for (code, file) in loaded.into_iter().filter(|_| self.config.spare) {
             let Some(file) = self.codes.take(code, file) else { continue };
             let others = self.workers.iter().enumerate().filter(|(at, _)| *at != from);
             others.for_each(|(_, worker)| worker.prepare(code, file));
@@ -382,7 +388,7 @@ impl Keeper {
                 Some(end) => {
                     // Its last words may have come since it was heard.
                     let lost = self.hear_one(at);
-                    let worker = self.workers.remove(at);
+                    let worker = self.remove(at);
                     if lost && !self.has_proven() {
                         self.breaker.open(None);
                     }
@@ -404,7 +410,6 @@ impl Keeper {
         for worker in self.workers.iter_mut().filter(|worker| !worker.is_condemned()) {
             worker.watch(&self.config, now);
         }
-        let has_room = self.premises.has_room();
         let mut at = 0;
         while at < self.workers.len() {
             let Some(killed) = self.workers[at].killed.as_ref().map(|killed| killed.at) else {
@@ -412,11 +417,11 @@ impl Keeper {
                 continue;
             };
             let is_stuck = now.saturating_since(killed) >= PATIENCE;
-            if !is_stuck && !has_room {
+            if !is_stuck && !self.may_leave(at) {
                 at += 1;
                 continue;
             }
-            let worker = self.workers.remove(at);
+            let worker = self.remove(at);
             let pid = worker.process.pid();
             let how = if is_stuck {
                 format!("worker {pid} does not end though it was killed")
@@ -426,6 +431,23 @@ impl Keeper {
             let process = self.bury(worker, &how);
             self.dying.push(Dying::new(process, killed, self.premises.clone()));
         }
+    }
+
+    /// Whether a killed worker need not be waited for: the next one is there, and the device has room for both. For three there may be none.
+    fn may_leave(&self, at: usize) -> bool {
+        let next_is_there = self.workers.get(at + 1).is_some_and(|next| next.is_up && !next.is_condemned());
+        // One that has hung up is on its way out by itself, and how that ends is worth knowing.
+        let is_ended_here = !self.workers[at].has_hung_up;
+        next_is_there && is_ended_here && self.dying.is_empty() && self.premises.has_room()
+    }
+
+    /// Takes leave of one of them. Where one that stood by has died, it may be of what it was to prepare: the next one is not asked to.
+    fn remove(&mut self, at: usize) -> Worker {
+        let worker = self.workers.remove(at);
+        if at > 0 && worker.is_up {
+            self.codes = Codes::default();
+        }
+        worker
     }
 
     /// A worker is gone, or nobody waits for its end: the next one is the present one, and its kernels are told. Gives back the process.
@@ -546,6 +568,7 @@ impl Keeper {
             kernels: present.map_or(0, |worker| worker.tenants.len()),
             deaths: self.deaths,
             last_death: self.last_death.clone(),
+            dying: self.dying.len(),
             undying: self.dying.iter().filter(|dying| dying.is_stuck(now)).count(),
             obstacle: obstacle.map(|obstacle| obstacle.reason),
         };
@@ -575,9 +598,8 @@ impl Keeper {
                 lifeline.lost(Loss::Domain { reason: reason.clone(), suspicion });
             }
         }
-        let now = self.clock.now();
-        self.dying.retain_mut(|dying| !dying.has_ended(now));
-        let undying = self.dying.iter().filter(|dying| dying.is_stuck(now)).count();
+        self.dying.retain_mut(|dying| !dying.ends_in_time(&self.clock));
+        let undying = self.dying.len();
         self.dying.into_iter().for_each(|process| process.outlive(self.clock.clone()));
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         *status = DomainStatus {
@@ -589,6 +611,7 @@ impl Keeper {
             last_death: self.last_death.clone(),
             obstacle: None,
             generation: status.generation,
+            dying: undying,
             undying,
         };
     }

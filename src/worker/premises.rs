@@ -7,6 +7,7 @@ use rustkernel_core::DeviceId;
 use rustkernel_core::fault::Fault;
 
 use super::mailbox::Mailbox;
+use super::wire::Opened;
 
 /// The device of a domain: nothing for one without a device, or with a processor.
 #[derive(Clone)]
@@ -29,7 +30,7 @@ impl Premises {
     }
 
     /// A worker has opened it there.
-    pub(super) fn located(&self, place: &str) {
+    pub(super) fn located(&self, place: &Opened) {
         self.0.located(place);
     }
 
@@ -69,6 +70,7 @@ mod imp {
     use rustkernel_core::fault::Fault;
 
     use super::super::mailbox::{Mail, Mailbox};
+    use super::super::wire::Opened;
     use crate::cuda::{DeviceWatch, Listener};
 
     #[derive(Clone)]
@@ -100,8 +102,8 @@ mod imp {
             self.watch().is_some_and(DeviceWatch::has_room)
         }
 
-        pub(super) fn located(&self, place: &str) {
-            self.watch().into_iter().for_each(|watch| watch.located(place));
+        pub(super) fn located(&self, place: &Opened) {
+            self.watch().into_iter().for_each(|watch| watch.located(&place.pci, place.memory_bytes));
         }
 
         pub(super) fn note_kill(&self) {
@@ -132,6 +134,7 @@ mod imp {
     use rustkernel_core::fault::Fault;
 
     use super::super::mailbox::Mailbox;
+    use super::super::wire::Opened;
 
     #[derive(Clone)]
     pub(super) struct Watch;
@@ -151,7 +154,7 @@ mod imp {
             false
         }
 
-        pub(super) fn located(&self, _: &str) {}
+        pub(super) fn located(&self, _: &Opened) {}
 
         pub(super) fn note_kill(&self) {}
 

@@ -67,8 +67,8 @@ pub(super) enum ToWorker {
 /// What a worker tells.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum FromWorker {
-    /// It is up, and can make these kernels; on the device that is there on the bus.
-    Hello { protocol: u32, kernels: Vec<String>, device: Option<String> },
+    /// It is up, and can make these kernels; on this device.
+    Hello { protocol: u32, kernels: Vec<String>, device: Option<Opened> },
     /// It cannot be what it was started for, and ends. `for_good`: another one fails the same way until somebody changes something.
     Unable { reason: String, for_good: bool },
     /// Its device is lost to it, and it ends.
@@ -83,6 +83,15 @@ pub(super) enum FromWorker {
     Returned { numbers: Vec<u64> },
     /// It has loaded this for its device; it lies in the file beside the message.
     Loaded { code: Code },
+}
+
+/// The device of a worker, as it sees it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Opened {
+    /// Where it is on the bus, as NVML writes it.
+    pub(super) pci: String,
+    /// What there is of memory for it: of a part of a device, that part's.
+    pub(super) memory_bytes: u64,
 }
 
 /// What a kernel in a worker is asked. The body is the input, or a checkpoint.

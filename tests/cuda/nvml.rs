@@ -274,3 +274,96 @@ async fn the_xid_after_a_kill_of_ours_counts_against_nobody_and_one_out_of_the_b
     assert_eq!(watch.health().status, HealthStatus::Healthy);
     assert_balanced(&kernel);
 }
+
+/// A thread of another process that this one traces: as long as it is not waited for, its process has not ended, whoever kills it.
+#[allow(unsafe_code, reason = "the system's call has no safe form")]
+mod held {
+    use std::ffi::{c_int, c_long, c_void};
+
+    pub(super) struct Held(c_int);
+
+    const SEIZE: c_long = 0x4206;
+    /// `__WALL`: threads, too.
+    const THREADS_TOO: c_int = 0x4000_0000;
+
+    unsafe extern "C" {
+        fn ptrace(request: c_long, thread: c_int, address: *mut c_void, data: *mut c_void) -> c_long;
+        fn waitpid(process: c_int, status: *mut c_int, options: c_int) -> c_int;
+    }
+
+    impl Held {
+        /// One that is not the process's first. `None` where this process may not trace.
+        pub(super) fn of(process: u32) -> Option<Self> {
+            let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+            let numbers = threads.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap());
+            let thread: c_int = { numbers }.find(|number: &c_int| number.unsigned_abs() != process)?;
+            // SAFETY: it takes numbers alone.
+            let seized = unsafe { ptrace(SEIZE, thread, std::ptr::null_mut(), std::ptr::null_mut()) };
+            (seized == 0).then_some(Self(thread))
+        }
+
+        /// Lets it go, once it has ended.
+        pub(super) fn release(self) {
+            let mut status = 0;
+            // SAFETY: there is room for the status.
+            assert_eq!(unsafe { waitpid(self.0, &raw mut status, THREADS_TOO) }, self.0);
+        }
+    }
+}
+
+/// As one that hangs in the driver: the next worker serves meanwhile, since the device has room for both; then the device is suspect and left, until
+/// the process has ended after all.
+#[tokio::test]
+async fn a_killed_process_that_does_not_end_holds_up_nobody_and_its_device_is_left_in_time() {
+    let test = "a_killed_process_that_does_not_end_holds_up_nobody_and_its_device_is_left_in_time";
+    let Some(_nvml) = Statements::inside(test) else { return };
+    let kill_after = std::time::Duration::from_millis(20);
+    let marker = crate::faults::tempfile("stuck");
+    let stuck = DomainConfig { kill_after, ..config(&format!("count=2,hang@3,first={marker}")) };
+    let first = Domain::start("first", stuck).unwrap();
+    let backup = DomainConfig { device: Some(DeviceId::cuda(1)), ..config("count=2") };
+    let backup = Domain::start("backup", backup).unwrap();
+    let recovery = RecoveryPolicy {
+        strategy: RecoveryStrategy::RestartKernel,
+        max_restarts: 1,
+        restart_delay: crate::kit::ms(0),
+        escalation: Some(RecoveryStrategy::Failover),
+    };
+    let spec = rig(&first, "a/b").recovery(recovery);
+    let spec = spec.backup_elsewhere(DeviceId::cuda(1), backup.maker::<Rig>("rig", &1_u16));
+    let runtime = Runtime::builder().build().await.unwrap();
+    let kernel = soon(runtime.spawn(spec)).await.unwrap();
+    let mut events = runtime.events();
+    let process = soon(kernel.call(add(), NONE)).await.unwrap().pid;
+    let warm = spare(&first).await;
+    let watch = DeviceWatch::of(DeviceId::cuda(0));
+    found(|| watch.memory()).await;
+    let Some(held) = held::Held::of(process) else {
+        eprintln!("skipped: this process may not trace its own children");
+        return;
+    };
+    let error = kind(soon(kernel.call(add(), crate::kit::ms(50))).await);
+    assert_eq!(error, KernelErrorKind::DeadlineExceeded);
+    found(|| (first.status().pid == Some(warm)).then_some(())).await;
+    assert_eq!(soon(kernel.call(add(), NONE)).await.unwrap().pid, warm);
+    assert_eq!((first.status().deaths, first.status().dying, first.status().undying), (1, 1, 0));
+    found(|| (first.status().undying == 1).then_some(())).await;
+    assert_eq!(first.status().health().status, HealthStatus::Degraded);
+    assert_eq!(soon(kernel.call(add(), NONE)).await.unwrap().pid, warm);
+    assert!(unfit(&watch).await.contains("suspect"));
+    soon(
+        events.find("a/b", |fact| matches!(fact, Fact::PlaceUnfit { reason } if reason.contains("suspect"))),
+    )
+    .await
+    .unwrap();
+    soon(events.find("a/b", |fact| matches!(fact, Fact::FailedOver { to } if *to == DeviceId::cuda(1))))
+        .await
+        .unwrap();
+    let there = found(|| kernel.try_call(add(), NONE).ok()).await;
+    assert_eq!(Some(soon(there).await.unwrap().pid), backup.status().pid);
+    held.release();
+    fit(&watch).await;
+    found(|| (first.status().state == DomainState::Ready).then_some(())).await;
+    assert_eq!((first.status().dying, first.status().undying), (0, 0));
+    assert_balanced(&kernel);
+}

@@ -59,8 +59,10 @@ async fn without_a_spare_worker_each_loads_what_it_wants() {
     let runtime = Runtime::builder().build().await.unwrap();
     let kernel = soon(runtime.spawn(rig(&domain, "a/b"))).await.unwrap();
     soon(kernel.call(Order::Load(OTHER.into()), NONE)).await.unwrap();
-    soon(kernel.call(Order::Fault("rk_fault_trap".into()), NONE)).await.unwrap_err();
-    crate::back(&domain, 1).await;
-    soon(kernel.call(Order::Add(vec![1], 1), NONE)).await.unwrap();
+    for deaths in 1..=2 {
+        soon(kernel.call(Order::Fault("rk_fault_trap".into()), NONE)).await.unwrap_err();
+        crate::back(&domain, deaths).await;
+        soon(kernel.call(Order::Add(vec![1], 1), NONE)).await.unwrap();
+    }
     assert_eq!(loaded(&log, "rk_nothing").len(), 1);
 }

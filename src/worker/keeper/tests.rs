@@ -12,18 +12,26 @@ use crate::cuda::{DeviceMemory, DeviceWatch};
 
 /// A keeper of two processes, of which the first was killed; nobody looks whether it has ended.
 fn killed(device: DeviceId, memory: Option<DeviceMemory>) -> Keeper {
-    DeviceWatch::of(device).on_sample(&DeviceSample::default(), memory);
-    let worker = WorkerCommand::program("sleep").arguments(["1000"]);
+    let watch = DeviceWatch::of(device);
+    watch.located("nowhere", 80);
+    watch.on_sample(&DeviceSample::default(), memory);
+    let worker = WorkerCommand::program("sleep").arguments(["60"]);
     let config = DomainConfig { worker, device: Some(device), ..DomainConfig::default() };
     let status = Arc::new(Mutex::new(DomainStatus::new()));
     let pool = Pool::new(Memory::new().unwrap(), false);
     let mut keeper = Keeper::new("x".into(), config, Mailbox::new().unwrap(), status, pool);
     for _ in 0..2 {
-        keeper.start_workers(Timestamp::ZERO);
-        keeper.workers.last_mut().unwrap().is_up = true;
+        start(&mut keeper);
     }
     keeper.workers[0].kill(Timestamp::ZERO, "of this".to_owned(), Blame::Anybody);
     keeper
+}
+
+fn start(keeper: &mut Keeper) {
+    keeper.start_due = Timestamp::ZERO;
+    keeper.start_workers(Timestamp::ZERO);
+    let worker = keeper.workers.last_mut().unwrap();
+    (worker.is_up, worker.has_spoken) = (true, true);
 }
 
 fn end(mut keeper: Keeper) {
@@ -49,7 +57,8 @@ fn where_the_device_has_room_for_two_the_next_one_does_not_wait_for_the_end_of_a
     keeper.watch(Timestamp::ZERO);
     keeper.publish(Timestamp::ZERO);
     let status = keeper.status.lock().unwrap().clone();
-    assert_eq!((status.pid, status.deaths, status.undying), (Some(spare), 1, 0));
+    assert_eq!((status.pid, status.deaths), (Some(spare), 1));
+    assert_eq!((status.dying, status.undying), (1, 0));
     let last = status.last_death.unwrap();
     assert!(last.ends_with("was killed: of this"), "{last}");
     keeper.publish(Timestamp::ZERO + PATIENCE);
@@ -73,4 +82,56 @@ fn where_it_has_none_or_nothing_is_known_the_killed_one_has_two_seconds() {
         assert!(last.contains("does not end though it was killed: of this"), "{last}");
         end(keeper);
     }
+}
+
+/// For what three processes hold there may be no room, and what NVML says is from before the first one died.
+#[test]
+fn where_one_is_dying_already_the_next_one_is_waited_for() {
+    let mut keeper = killed(DeviceId::cuda(905), Some(DeviceMemory { used: 10, total: 80 }));
+    keeper.watch(Timestamp::ZERO);
+    start(&mut keeper);
+    keeper.workers[0].kill(Timestamp::ZERO, "again".to_owned(), Blame::Anybody);
+    keeper.watch(Timestamp::ZERO);
+    assert_eq!((keeper.deaths, keeper.dying.len(), keeper.workers.len()), (1, 1, 2));
+    end(keeper);
+}
+
+/// One that would have to be started first may find the device still taken by the one that goes.
+#[test]
+fn where_nobody_stands_by_a_killed_one_is_waited_for() {
+    let mut keeper = killed(DeviceId::cuda(906), Some(DeviceMemory { used: 10, total: 80 }));
+    keeper.workers[1].is_up = false;
+    keeper.watch(Timestamp::ZERO);
+    assert_eq!((keeper.deaths, keeper.workers.len()), (0, 2));
+    end(keeper);
+}
+
+/// How it ends is worth more than a tenth of a second: a crash has a name, and what it was killed for in the meantime has none.
+#[test]
+fn one_that_hung_up_by_itself_is_waited_for_and_its_end_is_told() {
+    let mut keeper = killed(DeviceId::cuda(907), Some(DeviceMemory { used: 10, total: 80 }));
+    keeper.workers[0].has_hung_up = true;
+    keeper.watch(Timestamp::ZERO);
+    assert_eq!(keeper.deaths, 0);
+    let ends = [PollFd::from_borrowed_fd(keeper.workers[0].process.watch(), PollFlags::IN)];
+    poll(&mut { ends }, None).unwrap();
+    keeper.see_ends();
+    assert!(keeper.last_death.as_ref().unwrap().contains("SIGKILL"), "{:?}", keeper.last_death);
+    end(keeper);
+}
+
+#[test]
+fn a_domain_that_closes_waits_for_the_dying_too() {
+    let mut keeper = killed(DeviceId::cuda(908), Some(DeviceMemory { used: 10, total: 80 }));
+    let killed = keeper.workers[0].process.pid();
+    keeper.watch(Timestamp::ZERO);
+    assert_eq!(keeper.dying.len(), 1);
+    let status = Arc::clone(&keeper.status);
+    // It should have ended long ago, by the clock of these tests: it is looked at once more.
+    let dying = [PollFd::from_borrowed_fd(keeper.dying[0].watch(), PollFlags::IN)];
+    poll(&mut { dying }, None).unwrap();
+    keeper.close();
+    assert!(!std::path::Path::new(&format!("/proc/{killed}")).exists(), "it has been waited for");
+    let status = status.lock().unwrap();
+    assert_eq!((status.dying, status.undying), (0, 0));
 }
