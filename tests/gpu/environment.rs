@@ -1,11 +1,14 @@
 //! What machine this is.
 
+use std::time::Duration;
+
 use rustkernel::core::clock::unix_millis;
-use rustkernel::cuda;
+use rustkernel::cuda::{self, Device};
 use serde::{Deserialize, Serialize};
 
 use crate::child;
 use crate::context::Raw;
+use crate::figures::pass;
 use crate::row::{Bench, Found, Outcome};
 
 /// The act that tells the [`Header`].
@@ -71,9 +74,26 @@ pub(crate) fn find(_: Bench) -> Outcome {
         }
     }
     found.text = text;
-    Ok(found)
+    Ok(watched(found))
 }
 
+/// What the library itself knows of the device through NVML, once it has asked.
+fn watched(found: Found) -> Found {
+    let Ok(device) = Device::open(0) else { return found };
+    let watch = device.watch();
+    let memory = (0..LOOKS).find_map(|_| {
+        pass(LOOK);
+        watch.memory()
+    });
+    let found = found.figure("watched_state", watch.state().to_string());
+    match memory {
+        None => found.figure("watched_memory_bytes", "unknown"),
+        Some(memory) => found.figure("watched_memory_bytes", memory.total),
+    }
+}
+
+const LOOKS: u32 = 60;
+const LOOK: Duration = Duration::from_millis(50);
 const EXEC_TIMEOUT: i32 = 17;
 
 /// By the numbers of `CUdevice_attribute`.

@@ -32,6 +32,17 @@ pub(crate) fn streamed(bench: Bench) -> Outcome {
     compared(bench, 1, [launches, MOST], "one request; by hand too, 256 launches are under way")
 }
 
+/// The same, with 64 of them under way by hand.
+pub(crate) fn sixty_four(bench: Bench) -> Outcome {
+    let launches = if bench.quick || bench.is_standin { 2_000 } else { 100_000 };
+    compared(
+        bench,
+        1,
+        [launches, IN_FLIGHT],
+        "one request; by hand 64 launches are under way, ours as many as 256",
+    )
+}
+
 /// `requests` requests a round, each of `launches`, of which so many are under way by hand.
 fn compared(bench: Bench, requests: usize, [launches, under_way]: [u32; 2], text: &str) -> Outcome {
     let tokio = scene::tokio()?;

@@ -89,6 +89,8 @@ rows! {
         RECORDED, launches::single;
     "launches.streamed", LONG, false, "one long request, beside cuLaunchKernel by hand, 256 under way",
         TARGET, launches::streamed;
+    "launches.sixty_four", LONG, false, "one long request, beside cuLaunchKernel by hand, 64 under way",
+        TARGET, launches::sixty_four;
     "chain.small", LONG, false, "1000 values through three kernels that hand buffers on, beside one stream by hand",
         "every result right", chain::small;
     "chain.large", LONG, false, "the same with 4 million values", "every result right", chain::large;
