@@ -4,10 +4,9 @@
 //! supervising process reads none of these files: it hands them on.
 
 use std::collections::VecDeque;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, memfd_create};
+use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
 use serde::{Deserialize, Serialize};
 
 /// What a file of code is, as the worker that wrote it says.
@@ -66,9 +65,11 @@ fn is_whole(code: Code, file: &OwnedFd) -> bool {
 
 /// A file that has it; `None` for one that is too long.
 #[cfg(any(test, feature = "cuda"))]
-pub(super) fn written(kind: CodeKind, content: &[u8]) -> io::Result<Option<(Code, OwnedFd)>> {
+pub(super) fn written(kind: CodeKind, content: &[u8]) -> std::io::Result<Option<(Code, OwnedFd)>> {
     use std::hash::Hasher;
     use std::io::Write;
+
+    use rustix::fs::{MemfdFlags, fcntl_add_seals, memfd_create};
 
     let bytes = content.len() as u64;
     if bytes > MAX_BYTES {
@@ -85,10 +86,10 @@ pub(super) fn written(kind: CodeKind, content: &[u8]) -> io::Result<Option<(Code
 
 /// What is in it. Several processes have the same file, so that nobody's place in it counts.
 #[cfg(any(test, feature = "cuda"))]
-pub(super) fn read(code: Code, file: &OwnedFd) -> io::Result<Vec<u8>> {
+pub(super) fn read(code: Code, file: &OwnedFd) -> std::io::Result<Vec<u8>> {
     use std::os::unix::fs::FileExt;
 
-    let too_long = || io::Error::other("it is too long");
+    let too_long = || std::io::Error::other("it is too long");
     let bytes = usize::try_from(code.bytes.min(MAX_BYTES)).map_err(|_| too_long())?;
     let mut content = vec![0; bytes];
     std::fs::File::from(file.try_clone()?).read_exact_at(&mut content, 0)?;
@@ -97,6 +98,8 @@ pub(super) fn read(code: Code, file: &OwnedFd) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{MemfdFlags, memfd_create};
+
     use super::*;
 
     #[test]
