@@ -147,7 +147,7 @@ impl DeviceWatch {
         known.memory.filter(|_| is_new).is_some_and(|memory| {
             // Of a part of a device NVML tells as of the whole of it.
             let is_whole = known.seen.is_some_and(|seen| seen >= memory.total / 16 * 15);
-            is_whole && memory.used <= memory.total / 2
+            known.namesake.is_none() && is_whole && memory.used <= memory.total / 2
         })
     }
 

@@ -97,12 +97,12 @@ mod imp {
 
     pub(super) fn prepare(code: Code, files: Vec<OwnedFd>) {
         let load = move || {
+            // One after the other: the driver has one lock for them, and memory is for those that serve.
+            let _in_turn = PREPARING.lock().unwrap_or_else(PoisonError::into_inner);
             let wanted = super::wanted().parse().ok();
             let is_cuda = |device: &DeviceId| device.kind() == DeviceKind::Cuda;
             let content = files.first().and_then(|file| code::read(code, file).ok());
             let (Some(device), Some(content)) = (wanted.filter(is_cuda), content) else { return };
-            // One after the other: the driver has one lock for them, and memory is for those that serve.
-            let _in_turn = PREPARING.lock().unwrap_or_else(PoisonError::into_inner);
             let text = std::str::from_utf8(&content);
             let image = match (code.kind, text) {
                 (CodeKind::Source, Ok(text)) => Image::Source(text),

@@ -91,8 +91,10 @@ enum Ends {
 const START_PAUSE: Duration = Duration::from_millis(10);
 /// How long a worker gets to read what it was told before.
 const RETRY: Duration = Duration::from_millis(1);
-/// That are read of one worker in a turn.
-const MOST_MESSAGES: usize = 64;
+/// That are read of one worker in a turn: more than its socket holds, so that whatever it said before the turn has been read.
+const MOST_MESSAGES: usize = 1024;
+/// Pieces of code that are heard of in a turn. What is more is loaded when it is wanted.
+const MOST_LOADED: usize = 64;
 /// How long after a death the next spare worker is started: first the kernels come back.
 const SPARE_DELAY: Duration = Duration::from_millis(10);
 
@@ -174,8 +176,7 @@ impl Keeper {
         let allows = self.allows_start();
         let oldest = self.recent.front().map(|oldest| *oldest + self.config.period);
         let allowed = oldest.filter(|_| !allows && self.wants_start(now));
-        let lacks_any = self.workers.is_empty() || self.lacks_spare();
-        let start = (allows && lacks_any).then_some(self.start_due);
+        let start = (allows && self.lacks_any(now)).then_some(self.start_due);
         let stuck = self.dying.iter().filter_map(|dying| dying.next_due(now)).min();
         workers.chain(allowed).chain(start).chain(stuck).chain(self.retry_due).min()
     }
@@ -223,7 +224,14 @@ impl Keeper {
     }
 
     fn wants_start(&self, now: Timestamp) -> bool {
-        (self.workers.is_empty() || self.lacks_spare()) && self.start_due <= now
+        self.lacks_any(now) && self.start_due <= now
+    }
+
+    /// Whether there is a worker to be started. Not where the only one is dying: a device may be one process's alone, and its memory is not
+    /// given back yet.
+    fn lacks_any(&self, now: Timestamp) -> bool {
+        let is_alone = self.workers.is_empty() && self.dying.iter().all(|dying| dying.is_stuck(now));
+        is_alone || self.lacks_spare()
     }
 
     /// Whether there is to be another worker than the present one.
@@ -345,7 +353,9 @@ impl Keeper {
                         | FromWorker::Pong
                         | FromWorker::Returned { .. } => {}
                         FromWorker::Loaded { code } => {
-                            loaded.extend(beside.into_iter().next().map(|file| (*code, file)));
+                            // Each of them is an open file of this process.
+                            let file = beside.into_iter().next().filter(|_| loaded.len() < MOST_LOADED);
+                            loaded.extend(file.map(|file| (*code, file)));
                         }
                     }
                     worker.hear(&message, now);
@@ -433,12 +443,22 @@ impl Keeper {
         }
     }
 
-    /// Whether a killed worker need not be waited for: the next one is there, and the device has room for both. For three there may be none.
+    /// Whether nobody has to wait for a killed worker. The end of one that holds a GPU takes its time.
     fn may_leave(&self, at: usize) -> bool {
-        let next_is_there = self.workers.get(at + 1).is_some_and(|next| next.is_up && !next.is_condemned());
         // One that has hung up is on its way out by itself, and how that ends is worth knowing.
-        let is_ended_here = !self.workers[at].has_hung_up;
-        next_is_there && is_ended_here && self.dying.is_empty() && self.premises.has_room()
+        if !self.config.holds_gpu() || self.workers[at].has_hung_up() {
+            return false;
+        }
+        match self.workers.get(at + 1) {
+            // The next one is started when it has ended, or not at all.
+            None => self.dying.is_empty(),
+            Some(_) if self.premises.unfit().is_some() => true,
+            Some(next) => {
+                let is_there = next.is_up && !next.is_condemned() && !next.has_hung_up();
+                // The device has room for two, as far as is known. For three there may be none.
+                is_there && self.dying.is_empty() && self.premises.has_room()
+            }
+        }
     }
 
     /// Takes leave of one of them. Where one that stood by has died, it may be of what it was to prepare: the next one is not asked to.

@@ -30,8 +30,8 @@ pub(super) struct Worker {
     pub(super) is_up: bool,
     /// It has said something, as a worker does.
     pub(super) has_spoken: bool,
-    /// It seems to have ended, or to be about to.
-    pub(super) has_hung_up: bool,
+    /// It was killed because it seemed to have ended.
+    seemed_over: bool,
     pub(super) tenants: HashMap<u64, Resident>,
     /// When it was asked whether it is there, if it has not answered since.
     pub(super) asked: Option<Timestamp>,
@@ -107,7 +107,7 @@ impl Worker {
             began: now,
             is_up: false,
             has_spoken: false,
-            has_hung_up: false,
+            seemed_over: false,
             tenants: HashMap::new(),
             asked: None,
             next_ask: now,
@@ -119,6 +119,11 @@ impl Worker {
 
     pub(super) fn is_condemned(&self) -> bool {
         self.killed.is_some()
+    }
+
+    /// Whether it seems to have ended by itself, or to be about to.
+    pub(super) fn has_hung_up(&self) -> bool {
+        self.seemed_over || self.doubt.is_some()
     }
 
     pub(super) fn kill(&mut self, now: Timestamp, reason: String, blame: Blame) {
@@ -268,7 +273,7 @@ impl Worker {
     /// Asks whether it is there, and kills it where it has to be killed.
     pub(super) fn watch(&mut self, config: &DomainConfig, now: Timestamp) {
         if let Some(Charge { reason, blame, .. }) = self.doubt.take_if(|doubt| doubt.at <= now) {
-            self.has_hung_up = true;
+            self.seemed_over = true;
             return self.kill(now, reason, blame);
         }
         if !self.is_up {

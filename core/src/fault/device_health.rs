@@ -217,8 +217,9 @@ impl DeviceHealth {
         }
         let is_of_hardware = is_memory || fault.class == FaultClass::Contained;
         // One whose cure is another device may be a mistake of one process; two are not.
-        let trips =
-            (is_of_hardware || fault.class.depth() >= RestartDepth::Device) && self.note_contained(true, now);
+        let counts = is_of_hardware || fault.class.depth() >= RestartDepth::Device;
+        // Several processes meet the loss of a device, or of its driver, at once.
+        let trips = counts && self.note_contained(is_of_hardware, now);
         self.verdict(before, trips, false, now)
     }
 

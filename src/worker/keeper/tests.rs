@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 use rustkernel_core::DeviceId;
-use rustkernel_core::fault::DeviceSample;
+use rustkernel_core::fault::{DeviceSample, RecoveryAction};
 
 use super::super::memory::Memory;
 use super::super::process::WorkerCommand;
@@ -96,9 +96,8 @@ fn where_one_is_dying_already_the_next_one_is_waited_for() {
     end(keeper);
 }
 
-/// One that would have to be started first may find the device still taken by the one that goes.
 #[test]
-fn where_nobody_stands_by_a_killed_one_is_waited_for() {
+fn where_the_next_one_is_not_up_yet_a_killed_one_is_waited_for() {
     let mut keeper = killed(DeviceId::cuda(906), Some(DeviceMemory { used: 10, total: 80 }));
     keeper.workers[1].is_up = false;
     keeper.watch(Timestamp::ZERO);
@@ -106,11 +105,46 @@ fn where_nobody_stands_by_a_killed_one_is_waited_for() {
     end(keeper);
 }
 
+/// Its kernels' callers are told at once. A new process may find the device still taken by the one that goes.
+#[test]
+fn where_nobody_stands_by_the_next_one_is_started_when_the_killed_one_has_ended() {
+    let mut keeper = killed(DeviceId::cuda(909), None);
+    let mut spare = keeper.workers.remove(1);
+    keeper.watch(Timestamp::ZERO);
+    assert_eq!((keeper.deaths, keeper.workers.len(), keeper.dying.len()), (1, 0, 1));
+    keeper.start_workers(Timestamp::ZERO);
+    assert_eq!(keeper.workers.len(), 0);
+    assert!(keeper.next_due(Timestamp::ZERO) > Some(Timestamp::ZERO), "it does not look again and again");
+    let dying = [PollFd::from_borrowed_fd(keeper.dying[0].watch(), PollFlags::IN)];
+    poll(&mut { dying }, None).unwrap();
+    keeper.see_ends();
+    keeper.start_workers(keeper.start_due);
+    assert_eq!((keeper.workers.len(), keeper.dying.len()), (1, 0));
+    spare.process.kill();
+    poll(&mut [PollFd::from_borrowed_fd(spare.process.watch(), PollFlags::IN)], None).unwrap();
+    spare.process.end().unwrap();
+    end(keeper);
+}
+
+/// Nothing is started there, and whoever lives there goes elsewhere.
+#[test]
+fn on_an_unfit_device_nobody_is_waited_for() {
+    let device = DeviceId::cuda(910);
+    let mut keeper = killed(device, None);
+    let wants_reset =
+        DeviceSample { recovery_action: Some(RecoveryAction::GpuReset), ..DeviceSample::default() };
+    DeviceWatch::of(device).on_sample(&wants_reset, None);
+    keeper.read(Mail::DeviceTurned, Timestamp::ZERO);
+    keeper.watch(Timestamp::ZERO);
+    assert_eq!((keeper.deaths, keeper.workers.len(), keeper.dying.len()), (1, 1, 1));
+    end(keeper);
+}
+
 /// How it ends is worth more than a tenth of a second: a crash has a name, and what it was killed for in the meantime has none.
 #[test]
 fn one_that_hung_up_by_itself_is_waited_for_and_its_end_is_told() {
     let mut keeper = killed(DeviceId::cuda(907), Some(DeviceMemory { used: 10, total: 80 }));
-    keeper.workers[0].has_hung_up = true;
+    keeper.workers[0].suspect(Timestamp::ZERO, Blame::Anybody, || "it seems so".to_owned());
     keeper.watch(Timestamp::ZERO);
     assert_eq!(keeper.deaths, 0);
     let ends = [PollFd::from_borrowed_fd(keeper.workers[0].process.watch(), PollFlags::IN)];

@@ -323,10 +323,14 @@ fn errors_of_the_hardware_that_processes_meet_count_as_the_drivers_own_do() {
         assert!(!first.trips && !matches!(first.state, DeviceState::Unhealthy(_)), "{code}: {first:?}");
         let degraded = matches!(first.state, DeviceState::Degraded(DegradedReason::UncorrectedEcc { .. }));
         assert_eq!(degraded, [214, 220].contains(&code), "{code}");
-        let second = health.on_fault(met(code), after(Duration::from_millis(5)));
+        let at_once = health.on_fault(met(code), after(Duration::from_millis(5)));
+        // What loses the device itself is met by several processes at a time.
+        let is_another = [214, 220, 226].contains(&code);
+        assert_eq!(at_once.trips, is_another, "{code}");
+        let second = if is_another { at_once } else { health.on_fault(met(code), seconds(2)) };
         let state = unhealthy(UnhealthyReason::RepeatedContained);
         assert_eq!(second, Verdict { state, trips: true, alerts_operator: true }, "{code}");
-        assert_eq!(health.state(after(CONTAINED_WINDOW + Duration::from_secs(1))), DeviceState::Healthy);
+        assert_eq!(health.state(after(CONTAINED_WINDOW + Duration::from_secs(3))), DeviceState::Healthy);
     }
     let mut health = DeviceHealth::new();
     for code in [700, 710, 719, 2, 0] {
