@@ -53,6 +53,35 @@ fn a_machine_without_a_gpu_is_told_so_and_is_well() {
     assert!(text.contains("ok  worker processes"), "{text}");
 }
 
+/// What doctor says is missing, the job says too, and does not begin.
+#[test]
+fn a_job_for_a_device_that_is_not_there_ends_by_name() {
+    let run = |driver: Option<&str>, device: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rustkernel"));
+        command.args(["run", "--device", device]).env_remove("LD_LIBRARY_PATH");
+        if let Some(script) = driver {
+            command.env("LD_LIBRARY_PATH", standin::driver()).env("STANDIN_DRIVER", script);
+        }
+        let output = command.output().unwrap();
+        assert!(output.stdout.is_empty(), "{output:?}");
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let mut cases = vec![
+        (Some("count=1"), "cuda:1", "no CUDA device cuda:1: there are 1; look whether the GPU is visible"),
+        (Some("count=0"), "cuda:0", "no CUDA device: the driver finds none"),
+        (Some("version=11080"), "cuda:0", "is of CUDA 11.8, and has to be of 12.0"),
+    ];
+    if !Path::new("/dev/nvidiactl").exists() {
+        cases.push((None, "cuda:0", "no CUDA driver"));
+    }
+    for (driver, device, said) in cases {
+        let (code, text) = run(driver, device);
+        assert_eq!(code, Some(70), "{text}");
+        let error = text.lines().find(|line| line.starts_with("error: kernel graph/pagerank did not start"));
+        assert!(error.is_some_and(|error| error.contains(said)), "{said}: {text}");
+    }
+}
+
 #[test]
 fn what_a_node_needs_of_the_system_is_looked_at_where_it_is_named() {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("doctor-state");
