@@ -39,6 +39,16 @@ fn rig(domain: &Domain, ordinal: u16) -> RigSpec {
     domain.kernel::<Rig>("a/b", "rig", &ordinal).idempotent().recovery(recovery)
 }
 
+/// The same, which is restarted once, and then serves from its backup.
+fn movable(domain: &Domain, ordinal: u16) -> RigSpec {
+    rig(domain, ordinal).recovery(RecoveryPolicy {
+        strategy: RecoveryStrategy::RestartKernel,
+        max_restarts: 1,
+        restart_delay: ms(0),
+        escalation: Some(RecoveryStrategy::Failover),
+    })
+}
+
 fn add() -> Order {
     Order::Add(vec![1, 2, 3], 10)
 }
@@ -114,15 +124,8 @@ async fn a_device_that_is_not_there_for_the_next_process_is_left_for_the_backup(
         let config = DomainConfig { worker, spare: false, max_deaths: 3, ..DomainConfig::cuda(first) };
         let domain = Domain::start("gone", config).unwrap();
         let backup = cold(second, "");
-        let recovery = RecoveryPolicy {
-            strategy: RecoveryStrategy::RestartKernel,
-            max_restarts: 1,
-            restart_delay: ms(0),
-            escalation: Some(RecoveryStrategy::Failover),
-        };
         let to = DeviceId::cuda(second);
-        let spec = rig(&domain, first).recovery(recovery);
-        let spec = spec.backup_elsewhere(to, backup.maker::<Rig>("rig", &second));
+        let spec = movable(&domain, first).backup_elsewhere(to, backup.maker::<Rig>("rig", &second));
         let runtime = Runtime::builder().build().await.unwrap();
         let kernel = soon(runtime.spawn(spec)).await.unwrap();
         let mut events = runtime.events();
@@ -228,15 +231,8 @@ async fn a_device_whose_hardware_fails_again_is_left_for_the_backup() {
         let config = DomainConfig { worker, max_deaths: u32::MAX, ..DomainConfig::cuda(first) };
         let domain = Domain::start("failing", config).unwrap();
         let backup = cold(second, "");
-        let recovery = RecoveryPolicy {
-            strategy: RecoveryStrategy::RestartKernel,
-            max_restarts: 1,
-            restart_delay: ms(0),
-            escalation: Some(RecoveryStrategy::Failover),
-        };
         let to = DeviceId::cuda(second);
-        let spec = rig(&domain, first).recovery(recovery);
-        let spec = spec.backup_elsewhere(to, backup.maker::<Rig>("rig", &second));
+        let spec = movable(&domain, first).backup_elsewhere(to, backup.maker::<Rig>("rig", &second));
         let runtime = Runtime::builder().build().await.unwrap();
         let kernel = soon(runtime.spawn(spec)).await.unwrap();
         let mut events = runtime.events();

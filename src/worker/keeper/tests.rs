@@ -5,6 +5,7 @@
 use rustkernel_core::DeviceId;
 use rustkernel_core::fault::{DeviceSample, RecoveryAction};
 
+use super::super::dying::PATIENCE;
 use super::super::memory::Memory;
 use super::super::process::WorkerCommand;
 use super::*;
