@@ -31,12 +31,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let policy = RecoveryPolicy { restart_delay: Duration::from_millis(10), ..RecoveryPolicy::default() };
     let double = runtime.spawn(KernelSpec::new("demo/double", || Double).recovery(policy)).await?;
 
-    println!("21 doubled is {}", double.call(21, Duration::from_secs(1)).await?);
-    if let Err(error) = double.call(13, Duration::from_secs(1)).await {
+    println!("21 doubled is {}", double.call(21, Duration::from_secs(10)).await?);
+    if let Err(error) = double.call(13, Duration::from_secs(10)).await {
         println!("13 failed: {error}");
     }
     // The next request waits in the slot while the kernel restarts.
-    let answer = double.call(22, Duration::from_secs(1)).await?;
+    let answer = double.call(22, Duration::from_secs(10)).await?;
     println!("22 doubled is {answer}, by incarnation {}", runtime.status().await[0].incarnation);
 
     runtime.shutdown(Duration::from_secs(1)).await;

@@ -64,7 +64,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let counter = runtime.spawn(spec).await?;
     let mut answers = Vec::new();
     for _ in 0..9 {
-        answers.push(counter.call((), Duration::from_secs(1)).await?.to_string());
+        answers.push(counter.call((), Duration::from_secs(10)).await?.to_string());
     }
     println!("{}", answers.join(" "));
 

@@ -68,7 +68,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         if let Some(id) = step.strip_suffix(" panics") {
             let kernel: KernelRef<(), ()> = runtime.kernel(id).ok_or("no such kernel")?;
             // The panic is its caller's error, too.
-            let _ = kernel.call((), Duration::from_secs(1)).await;
+            let _ = kernel.call((), Duration::from_secs(10)).await;
         } else if step == "the connection ends" {
             service.kill_child("connection").await?;
         }

@@ -65,7 +65,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .checkpointed()
         .recovery(recovery);
     let counter = runtime.spawn(spec).await?;
-    let limit = Duration::from_secs(1);
+    let limit = Duration::from_secs(10);
     println!("{}", counter.call(false, limit).await?);
     println!("{}", counter.call(false, limit).await?);
 

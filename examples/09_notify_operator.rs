@@ -68,7 +68,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let reader = runtime.spawn(spec).await?;
 
     file.store(false, Ordering::SeqCst);
-    let limit = Duration::from_secs(1);
+    let limit = Duration::from_secs(10);
     let Err(error) = reader.call(true, limit).await else { return Ok(()) };
     println!("a request fails: {}", in_words(error.kind()));
 

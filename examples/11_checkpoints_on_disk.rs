@@ -51,7 +51,7 @@ async fn run(who: &str, folder: &Path) -> Result<(), Box<dyn Error>> {
     let counter = runtime.spawn(KernelSpec::new("demo/counter", || Counter(0)).checkpointed()).await?;
     let mut counts = Vec::new();
     for _ in 0..3 {
-        counts.push(counter.call((), Duration::from_secs(1)).await?.to_string());
+        counts.push(counter.call((), Duration::from_secs(10)).await?.to_string());
     }
     println!("{who} counts {}", counts.join(", "));
     runtime.shutdown(Duration::from_secs(1)).await.ok_or("the runtime is gone")?;

@@ -55,10 +55,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     eprintln!("the page is at http://{}", server.address());
 
     println!("ready: {}", ask(server.address(), "GET /readyz", "", "")?.0);
-    assert_eq!(double.call(1, Duration::from_secs(1)).await?, 2);
-    assert!(double.call(13, Duration::from_secs(1)).await.is_err());
+    assert_eq!(double.call(1, Duration::from_secs(10)).await?, 2);
+    assert!(double.call(13, Duration::from_secs(10)).await.is_err());
     // Answered by the next life.
-    assert_eq!(double.call(21, Duration::from_secs(1)).await?, 42);
+    assert_eq!(double.call(21, Duration::from_secs(10)).await?, 42);
     let snapshot = node.snapshot().await;
     let kernel = &snapshot.tree.ok_or("the root is there")?.children[0];
     let failure = kernel.last_failure.as_ref().ok_or("it has failed")?;
