@@ -398,6 +398,9 @@ fn a_fault_domain_reads_and_is_refused_by_line_and_field() {
         (section.kill_after, section.spare, section.max_deaths),
         (Duration::from_millis(20), false, 5)
     );
+    let limits =
+        ["cpu:0", "cuda:0"].map(|device| section.config(device.parse().unwrap()).start_limit.as_secs());
+    assert_eq!(limits, [10, 60], "a context takes its time");
     assert_eq!(plan.config().stages[2].domain(), "ranks");
     assert_eq!(plan.config().stages[0].domain(), "cpu:0", "its device");
 

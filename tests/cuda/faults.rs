@@ -12,11 +12,11 @@ use crate::device::{Order, Told};
 use crate::kit::{NONE, assert_balanced, kind, ms, soon, status};
 use crate::{RigRef, back, config, domain, found, is_inside, rig, spare};
 
-fn add() -> Order {
+pub(crate) fn add() -> Order {
     Order::Add(vec![1, 2, 3], 10)
 }
 
-async fn works(kernel: &RigRef) -> Told {
+pub(crate) async fn works(kernel: &RigRef) -> Told {
     let told = soon(kernel.call(add(), NONE)).await.unwrap();
     assert_eq!(told.values, [11, 12, 13]);
     told

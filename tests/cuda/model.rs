@@ -14,10 +14,10 @@ use rustkernel::core::resilience::{
 use rustkernel::cuda::DeviceWatch;
 use rustkernel::worker::{Domain, DomainConfig, DomainState};
 
-use crate::device::{Order, Rig, Told};
-use crate::faults::tempfile;
+use crate::device::{Order, Rig};
+use crate::faults::{add, tempfile, works};
 use crate::kit::{NONE, assert_balanced, kind, ms, soon, status};
-use crate::{RigRef, RigSpec, command, found};
+use crate::{RigSpec, command, found};
 
 /// A device of its own for each row: what its hardware does is remembered by the process.
 static NEXT: AtomicU16 = AtomicU16::new(100);
@@ -47,16 +47,6 @@ fn movable(domain: &Domain, ordinal: u16) -> RigSpec {
         restart_delay: ms(0),
         escalation: Some(RecoveryStrategy::Failover),
     })
-}
-
-fn add() -> Order {
-    Order::Add(vec![1, 2, 3], 10)
-}
-
-async fn works(kernel: &RigRef) -> Told {
-    let told = soon(kernel.call(add(), NONE)).await.unwrap();
-    assert_eq!(told.values, [11, 12, 13]);
-    told
 }
 
 /// Every class that loses a device, by each code that `cuda.h` has for it, and two that it has not.

@@ -66,3 +66,15 @@ async fn without_a_spare_worker_each_loads_what_it_wants() {
     }
     assert_eq!(loaded(&log, "rk_nothing").len(), 1);
 }
+
+/// A new one takes milliseconds while the driver clears away after a process that has died.
+#[tokio::test]
+async fn the_stream_that_a_process_has_asked_its_device_with_is_its_first_kernels() {
+    let domain = Domain::start("gpu", config("cuStreamCreate@2=2")).unwrap();
+    let runtime = Runtime::builder().build().await.unwrap();
+    let kernel = soon(runtime.spawn(rig(&domain, "a/b"))).await.unwrap();
+    soon(kernel.call(Order::Add(vec![1], 1), NONE)).await.unwrap();
+    // The next kernel makes its own, and is refused one here.
+    let error = soon(runtime.spawn(rig(&domain, "a/c"))).await.unwrap_err().to_string();
+    assert!(error.contains("cuStreamCreate failed with CUDA_ERROR_OUT_OF_MEMORY"), "{error}");
+}

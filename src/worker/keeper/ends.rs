@@ -95,7 +95,7 @@ impl Keeper {
     }
 
     /// Takes leave of one of them. Where one that stood by has died, it may be of what it was to prepare: the next one is not asked to.
-    fn remove(&mut self, at: usize) -> Worker {
+    pub(super) fn remove(&mut self, at: usize) -> Worker {
         let worker = self.workers.remove(at);
         if at > 0 && worker.is_up {
             self.codes = Codes::default();

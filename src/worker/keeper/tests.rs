@@ -5,6 +5,7 @@
 use rustkernel_core::DeviceId;
 use rustkernel_core::fault::{DeviceSample, RecoveryAction};
 
+use super::super::code::{self, CodeKind};
 use super::super::dying::PATIENCE;
 use super::super::memory::Memory;
 use super::super::process::WorkerCommand;
@@ -169,4 +170,21 @@ fn a_domain_that_closes_waits_for_the_dying_too() {
     assert!(!std::path::Path::new(&format!("/proc/{killed}")).exists(), "it has been waited for");
     let status = status.lock().unwrap();
     assert_eq!((status.dying, status.undying), (0, 0));
+}
+
+/// It would be told to load again what it may have died of, and so would each that comes after it.
+#[test]
+fn what_one_that_stood_by_was_to_prepare_when_it_died_is_not_asked_of_the_next() {
+    for at in [0, 1] {
+        let mut keeper = killed(DeviceId::cuda(911), None);
+        let (code, file) = code::written(CodeKind::Ptx, b"// ptx").unwrap().unwrap();
+        keeper.hand_on(0, vec![(code, file)]);
+        assert_eq!(keeper.codes.all().count(), 1);
+        let mut gone = keeper.remove(at);
+        gone.process.kill();
+        poll(&mut [PollFd::from_borrowed_fd(gone.process.watch(), PollFlags::IN)], None).unwrap();
+        gone.process.end().unwrap();
+        assert_eq!(keeper.codes.all().count(), 1 - at, "{at}");
+        end(keeper);
+    }
 }
